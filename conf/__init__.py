@@ -1,0 +1,1 @@
+"""Hydra configuration: one entry file a job, one group a choice."""

@@ -1,0 +1,1 @@
+"""The counter: Ray Serve answers requests, Ray Data scores audiences. Never torch."""

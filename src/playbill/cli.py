@@ -1,0 +1,276 @@
+"""`playbill JOB [key=value ...]`: composes a job's configuration, refuses typos, and hands the job a dataclass.
+
+The only file that imports Hydra. A job is a function of one settings dataclass, imported when it is asked for, so that
+`playbill serve` never loads torch and `playbill train` never loads Ray Serve.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from playbill.errors import ConfigError, PlaybillError
+
+# hydra and omegaconf are imported inside the functions: `playbill --help` answers at once
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One verb of the command line.
+
+    Attributes:
+        about: one line for `playbill --help`.
+        run: `module:function`, called with the settings.
+        settings: `module:class` of the job's settings dataclass.
+        groups: `group/schema name` -> `module:class` for every choice the job's configuration offers.
+    """
+
+    about: str
+    run: str
+    settings: str
+    groups: dict[str, str]
+
+
+_SOURCES = {
+    "source/movielens_schema": "playbill.sources.settings:MovieLens",
+    "source/parquet_schema": "playbill.sources.settings:ParquetFiles",
+}
+_MODELS = {
+    "model/two_tower_schema": "playbill.training.settings:TwoTower",
+    "model/ranker_schema": "playbill.training.settings:Ranker",
+}
+
+JOBS: dict[str, Job] = {
+    "doctor": Job(
+        "check this machine and installation, say what to do",
+        "playbill.doctor:run",
+        "playbill.doctor:DoctorSettings",
+        {},
+    ),
+    "prepare": Job(
+        "fetch a source, validate it, write the five tables",
+        "playbill.sources.prepare:run",
+        "playbill.sources.settings:PrepareSettings",
+        _SOURCES,
+    ),
+    "train": Job(
+        "train model=two_tower or model=ranker",
+        "playbill.training.train:run",
+        "playbill.training.settings:TrainSettings",
+        _MODELS,
+    ),
+    "export": Job(
+        "write trained models, index and baselines into a staged bundle",
+        "playbill.training.export:run",
+        "playbill.training.settings:ExportSettings",
+        {},
+    ),
+    "evaluate": Job(
+        "measure a bundle on held-out time beside baselines",
+        "playbill.release.evaluate:run",
+        "playbill.release.settings:EvaluateSettings",
+        {},
+    ),
+    "gate": Job(
+        "hold a bundle against the release rules and seal it",
+        "playbill.release.gate:run",
+        "playbill.release.settings:GateSettings",
+        {},
+    ),
+    "publish": Job(
+        "make a sealed bundle the current one",
+        "playbill.release.publish:run",
+        "playbill.release.settings:PublishSettings",
+        {},
+    ),
+    "load": Job(
+        "fold the tables' events into the state store",
+        "playbill.state.load:run",
+        "playbill.state.settings:LoadSettings",
+        {},
+    ),
+    "batch": Job(
+        "score an audience to parquet with Ray Data",
+        "playbill.serving.batch:run",
+        "playbill.serving.settings:BatchSettings",
+        {},
+    ),
+    "serve": Job(
+        "answer requests over HTTP with Ray Serve",
+        "playbill.serving.serve:run",
+        "playbill.serving.settings:ServeSettings",
+        {},
+    ),
+    "ask": Job(
+        "ask a running server for one person's slate and print it", "playbill.ask:run", "playbill.ask:AskSettings", {}
+    ),
+    "reproduce": Job(
+        "rerun a published protocol by name, rivals beside ours",
+        "playbill.release.reproduce:run",
+        "playbill.release.settings:ReproduceSettings",
+        {},
+    ),
+    "demo": Job("walk the whole road on MovieLens-100K", "playbill.demo:run", "playbill.demo:DemoSettings", {}),
+}
+
+
+def load(path: str) -> Any:
+    """Return the object named `module:attribute`."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def compose(name: str, overrides: Sequence[str]) -> Any:
+    """Return the settings dataclass of one job.
+
+    Args:
+        name: a key of JOBS.
+        overrides: `key=value` in Hydra's grammar.
+    Raises:
+        ConfigError: unknown job, unknown key (the nearest one is named), or a value out of type or range.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if name not in JOBS:
+        raise ConfigError(f"no job {name!r}; {_nearest(name, JOBS)} jobs: {', '.join(JOBS)}")
+    job = JOBS[name]
+    store = ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=load(job.settings))
+    for path, cls in job.groups.items():
+        group, _, schema = path.rpartition("/")
+        store.store(group=group, name=schema, node=load(cls))
+    with initialize_config_module("playbill.conf", version_base="1.3"):
+        try:
+            plain = [o for o in overrides if _is_choice(o, job)]
+            known = set(_keys(OmegaConf.to_object(hydra_compose(name, plain))))
+            _refuse_unknown([o for o in overrides if o not in plain], known, name)
+            return OmegaConf.to_object(hydra_compose(name, list(overrides)))
+        except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise ConfigError(f"playbill {name}: {_first_lines(error)}{_because(error, cause)}") from error
+
+
+def _is_choice(override: str, job: Job) -> bool:
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return any(path.rpartition("/")[0] == key for path in job.groups)
+
+
+def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key; an open mapping is yielded with a trailing `.*`."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        key = prefix + field.name
+        yield key
+        if is_dataclass(value):
+            yield from _keys(value, key + ".")
+        elif isinstance(value, dict):
+            yield key + ".*"
+
+
+def _refuse_unknown(overrides: Sequence[str], known: set[str], job: str) -> None:
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        parents = {".".join(key.split(".")[:i]) + ".*" for i in range(1, key.count(".") + 1)}
+        if key not in known and not parents & known:
+            listed = sorted(k for k in known if not k.endswith(".*"))
+            raise ConfigError(
+                f"playbill {job}: no field {key!r}; {_nearest(key, listed)} `playbill {job} --help` shows every field"
+            )
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    return f"nearest is {near[0]!r};" if near else ""
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[:2]).strip()
+
+
+def _because(error: Exception, cause: Exception) -> str:
+    return "" if cause is error or str(cause) in str(error) else f" ({_first_lines(cause)})"
+
+
+def _help() -> str:
+    width = max(map(len, JOBS))
+    rows = "\n".join(f"  {name:<{width}}  {job.about}" for name, job in JOBS.items())
+    return (
+        "playbill JOB [key=value ...]\n\n"
+        f"{rows}\n\n"
+        "`playbill JOB --help` shows a job's fields with their values; `--cfg` prints what a command line amounts to.\n"
+        "Example: playbill prepare source=parquet source.folder=my_shop"
+    )
+
+
+def _job_help(name: str) -> str:
+    from omegaconf import OmegaConf
+
+    job = JOBS[name]
+    settings = compose(name, [])
+    choices = sorted({path.rpartition("/")[0] for path in job.groups})
+    lines = [f"playbill {name}: {job.about}", ""]
+    for group in choices:
+        names = [o for o in _options(group) if not o.endswith("_schema")]
+        lines.append(f"choices  {group}={'|'.join(names)}")
+    lines += ["", "fields, with their values:", "", OmegaConf.to_yaml(OmegaConf.structured(settings)).rstrip()]
+    text = load(job.settings).__doc__
+    return "\n".join(lines) + (f"\n\n{text.strip()}" if text else "")
+
+
+def _options(group: str) -> list[str]:
+    from importlib.resources import files
+
+    return sorted(
+        f.name.removesuffix(".yaml")
+        for f in files("playbill.conf").joinpath(group).iterdir()
+        if f.name.endswith(".yaml")
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job; return 0, or 2 for a bad command line or configuration, or 1 for a job that failed with a reason."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if args[0] == "--version":
+        from playbill import __version__
+
+        print(__version__)
+        return 0
+    name, rest = args[0], args[1:]
+    try:
+        if name in JOBS and rest and rest[0] in ("-h", "--help"):
+            print(_job_help(name))
+            return 0
+        settings = compose(name, [a for a in rest if a != "--cfg"])
+        if "--cfg" in rest:
+            from omegaconf import OmegaConf
+
+            print(OmegaConf.to_yaml(OmegaConf.structured(settings)).rstrip())
+            return 0
+        result = load(JOBS[name].run)(settings)
+        return result if isinstance(result, int) else 0
+    except ConfigError as error:
+        print(f"playbill: {error}", file=sys.stderr)
+        return 2
+    except PlaybillError as error:
+        print(f"playbill {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What can go wrong, as one tree.
+
+    PlaybillError
+    ├── ConfigError            a setting is unknown, missing or out of range
+    ├── SourceError            raw data could not be fetched, or is not what it claims to be
+    ├── TableError             rows break the contract of the five tables (carries the faults)
+    ├── FeatureError           arrays, vocabularies or a feature spec do not fit each other
+    ├── TrainingError          a training run cannot start, go on, or be trusted
+    ├── ParityError            an exported graph answers differently from the model it came from
+    ├── SearchError            an index misses its recall floor, or is asked for what it cannot do
+    ├── BundleError            a bundle is incomplete, altered, too new, or in the wrong state
+    ├── GateError              a bundle failed its release gate
+    ├── StateError             the store cannot hold or give back what it was asked for
+    ├── ProviderError          a required device or execution provider is not there
+    └── RequestError           a request cannot be understood: names the field
+
+Every message says what was expected, what was found, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class PlaybillError(Exception):
+    """The root: `except PlaybillError` catches what Playbill raises on purpose."""
+
+
+class ConfigError(PlaybillError, ValueError):
+    """A setting is unknown, missing or out of range."""
+
+
+class SourceError(PlaybillError):
+    """Raw data could not be fetched, or is not what it claims to be."""
+
+
+class TableError(PlaybillError, ValueError):
+    """Rows break the contract of the five tables."""
+
+
+class FeatureError(PlaybillError, ValueError):
+    """Arrays, vocabularies or a feature spec do not fit each other."""
+
+
+class TrainingError(PlaybillError):
+    """A training run cannot start, go on, or be trusted."""
+
+
+class ParityError(PlaybillError):
+    """An exported graph answers differently from the model it came from."""
+
+
+class SearchError(PlaybillError):
+    """An index misses its recall floor, or is asked for what it cannot do."""
+
+
+class BundleError(PlaybillError):
+    """A bundle is incomplete, altered, too new, or in the wrong state."""
+
+
+class GateError(PlaybillError):
+    """A bundle failed its release gate."""
+
+
+class StateError(PlaybillError):
+    """The store cannot hold or give back what it was asked for."""
+
+
+class ProviderError(PlaybillError):
+    """A required device or execution provider is not there."""
+
+
+class RequestError(PlaybillError, ValueError):
+    """A request cannot be understood.
+
+    Attributes:
+        field: path of the offending field, such as `context.hour`.
+        reason: what was expected and what was found.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason

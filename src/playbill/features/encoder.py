@@ -1,0 +1,164 @@
+"""The encoder: histories, declared columns and the moment -> the arrays that models read. One code for every road.
+
+Names and shapes, B queries, L = spec.history_length:
+
+    history_item   int64   [B, L]   item_index, newest first; 0 unknown item, PAD (-1) where the history is shorter
+    history_event  int64   [B, L]   event code, 0 where padded
+    history_value  float32 [B, L]   mapped value, 0 where missing or padded
+    history_age    float32 [B, L]   log(1 + days) back from the newest event of the history, 0 where padded
+    <side>_<name>                   one array for each field of the spec, see `Encoding`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from playbill.features.fold import EventPool
+from playbill.features.spec import PAD, Encoding, FeatureSpec, Field, Side
+from playbill.features.vocabulary import Vocabulary
+
+Arrays = dict[str, np.ndarray]
+
+DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+
+
+def encode_history(pool: EventPool, start: np.ndarray, end: np.ndarray, spec: FeatureSpec) -> Arrays:
+    """Return the history arrays of B queries.
+
+    Args:
+        pool: folded events.
+        start: [B] int64, first row of each query's person in the pool.
+        end: [B] int64, one past the last event the query may know (`point_in_time` finds it).
+        spec: gives L.
+    """
+    length = spec.history_length
+    rows = end[:, None] - 1 - np.arange(length)
+    there = rows >= start[:, None]
+    rows = np.where(there, rows, 0)
+    if not len(pool):
+        empty = np.zeros(there.shape, np.float32)
+        return {
+            "history_item": np.full(there.shape, PAD, np.int64),
+            "history_event": np.zeros(there.shape, np.int64),
+            "history_value": empty,
+            "history_age": empty.copy(),
+        }
+    at = pool.at[rows]
+    days = np.maximum(at[:, :1] - at, 0) / DAY_US
+    return {
+        "history_item": np.where(there, pool.item[rows], PAD),
+        "history_event": np.where(there, pool.code[rows], 0),
+        "history_value": np.where(there, pool.value[rows], 0).astype(np.float32),
+        "history_age": np.where(there, np.log1p(days), 0).astype(np.float32),
+    }
+
+
+def point_in_time(pool: EventPool, person: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (start, end) [B] int64 of what each person had done strictly before `now` [B] (UTC microseconds)."""
+    start, stop = pool.offsets[person], pool.offsets[person + 1]
+    low, high = start.copy(), stop.copy()
+    while np.any(low < high):  # one binary search for all queries at once
+        middle = (low + high) // 2
+        before = (low < high) & (pool.at[np.minimum(middle, len(pool) - 1)] < now)
+        low, high = np.where(before, middle + 1, low), np.where(before | (low >= high), high, middle)
+    return start, low
+
+
+def encode_fields(
+    columns: Mapping[str, Sequence[Any] | np.ndarray],
+    num_rows: int,
+    fields: Sequence[Field],
+    vocabularies: Mapping[str, Vocabulary],
+) -> Arrays:
+    """Return the arrays of one side's declared columns.
+
+    Args:
+        columns: by field name, [B] raw values; None or NaN is missing, and so is a column that is not there.
+        num_rows: B.
+        fields: of one side; CYCLE fields are left to `encode_moment`.
+        vocabularies: by array name.
+    """
+    arrays: Arrays = {}
+    for field in fields:
+        if field.encoding is Encoding.CYCLE:
+            continue
+        raw = columns.get(field.name)
+        if field.encoding is Encoding.CATEGORY:
+            indices = np.zeros(num_rows, np.int64) if raw is None else vocabularies[field.array].indices(_text(raw))
+            arrays[field.array] = indices
+        elif field.encoding is Encoding.CATEGORIES:
+            arrays[field.array] = _categories(raw, num_rows, field, vocabularies[field.array])
+        else:
+            number = np.full(num_rows, np.nan) if raw is None else np.asarray([_number(v) for v in raw], np.float64)
+            arrays[field.array] = np.nan_to_num((number - field.mean) / field.std, nan=0.0).astype(np.float32)
+    return arrays
+
+
+def encode_moment(now: np.ndarray, offset_minutes: np.ndarray, fields: Sequence[Field]) -> Arrays:
+    """Return the CYCLE fields (`hour`, `weekday`) of the local time of each query.
+
+    Args:
+        now: [B] int64 UTC microseconds.
+        offset_minutes: [B] int64 minutes by which local time is ahead of UTC.
+        fields: of side CONTEXT.
+    """
+    local = now + offset_minutes * 60_000_000
+    parts = {"hour": local // HOUR_US % 24, "weekday": (local // DAY_US + 3) % 7}  # 1970-01-01 was a Thursday
+    return {f.array: parts[f.name].astype(np.int64) for f in fields if f.encoding is Encoding.CYCLE}
+
+
+def encode_queries(
+    pool: EventPool,
+    start: np.ndarray,
+    end: np.ndarray,
+    now: np.ndarray,
+    users: Mapping[str, Any],
+    context: Mapping[str, Any],
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+    offset_minutes: np.ndarray | None = None,
+) -> Arrays:
+    """Return all query-side arrays of B queries: history, user fields and context fields.
+
+    Args:
+        pool, start, end: see `encode_history`.
+        now: [B] int64 UTC microseconds of each request.
+        users: raw users-table columns by name, [B] each.
+        context: raw context columns by name, [B] each.
+        offset_minutes: [B] local time zone; None means UTC.
+    """
+    num_rows = len(now)
+    offset = np.zeros(num_rows, np.int64) if offset_minutes is None else offset_minutes
+    return {
+        **encode_history(pool, start, end, spec),
+        **encode_fields(users, num_rows, spec.side(Side.USER), vocabularies),
+        **encode_fields(context, num_rows, spec.side(Side.CONTEXT), vocabularies),
+        **encode_moment(now, offset, spec.side(Side.CONTEXT)),
+    }
+
+
+def _text(raw: Sequence[Any] | np.ndarray) -> list[str | None]:
+    return [None if v is None or v != v else v if isinstance(v, str) else str(v) for v in raw]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float("nan") if value is None else float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _categories(raw: Any, num_rows: int, field: Field, vocabulary: Vocabulary) -> np.ndarray:
+    out = np.full((num_rows, field.width), PAD, np.int64)
+    if raw is None:
+        return out
+    for row, values in enumerate(raw):
+        if values is None:
+            continue
+        kept = [vocabulary.index(v) for v in list(values)[: field.width]]
+        out[row, : len(kept)] = kept
+    return out

@@ -1,0 +1,206 @@
+"""The fold: events in any order of arrival -> a person's history. The same few lines run offline, online and in batch.
+
+Training/serving skew lives here, so the rule stands once, in `fold_rows`: which events enter a history, in which order,
+and which of two deliveries of one event counts. `fold_table` applies it to a whole table, `fold` to one stored profile
+and its new events. Folding in pieces gives the same history as folding at once, also when events come late or twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from playbill.features.spec import FeatureSpec
+from playbill.features.vocabulary import Vocabulary
+
+
+class Past(msgspec.Struct, array_like=True):
+    """One event of a stored history. `at` is UTC microseconds."""
+
+    event_id: int | str
+    item_id: int | str
+    event: str
+    at: int
+    value: float | None = None
+
+
+class Profile(msgspec.Struct, kw_only=True):
+    """What we know of one person.
+
+    Attributes:
+        user_id: None for somebody anonymous.
+        features: the users table's columns as they were declared, consent flags (`consent_<purpose>`) included.
+        history: oldest first, at most the store's history length.
+        seen: item ids of every event ever folded, in order of first arrival.
+        num_events: events folded, duplicates not counted.
+        version: grows by one with each change; the decisions log names it.
+    """
+
+    user_id: int | str | None = None
+    features: dict[str, Any] = {}
+    history: list[Past] = []
+    seen: list[int | str] = []
+    num_events: int = 0
+    version: int = 0
+
+
+def tie_keys(event_ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
+    """Return keys that order events of the same microsecond: ints by value, before strings by code point.
+
+    Args:
+        event_ids: [N] int64 array, or ints and strings in any mix.
+    Returns:
+        [N] int64, or [N] unicode where strings take part. Both orders agree on any subset.
+    """
+    if isinstance(event_ids, np.ndarray) and event_ids.dtype.kind == "i":
+        return event_ids
+    if all(type(e) is int for e in event_ids):
+        return np.asarray(event_ids, np.int64)
+    offset = 1 << 63  # so that negative ids keep their order as text
+    return np.asarray([f"{e + offset:020d}" if isinstance(e, int) else "~" + e for e in event_ids], dtype=np.str_)
+
+
+def fold_rows(person: np.ndarray, at: np.ndarray, tie: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+    """Return the rows that make up the histories, sorted by person, time and tie key, each event once.
+
+    Args:
+        person: [N] int64, a dense number for each person.
+        at: [N] int64, UTC microseconds.
+        tie: [N] keys of `tie_keys`; equal keys of one person are deliveries of one event, and the earliest `at` counts.
+        eligible: [N] bool, whether the event enters a history at all.
+    Returns:
+        [M] int64 row numbers, M <= N.
+    """
+    rows = np.flatnonzero(eligible)
+    if not len(rows):
+        return rows
+    order = rows[np.lexsort((at[rows], tie[rows], person[rows]))]
+    first = np.ones(len(order), bool)
+    first[1:] = (person[order][1:] != person[order][:-1]) | (tie[order][1:] != tie[order][:-1])
+    once = order[first]
+    return once[np.lexsort((tie[once], at[once], person[once]))]
+
+
+def fold(profile: Profile, events: Sequence[Past], spec: FeatureSpec, keep: int) -> Profile:
+    """Return the profile after more events; the given one is left as it is.
+
+    Args:
+        profile: what was known.
+        events: new ones, in any order, perhaps delivered before.
+        spec: says which event names enter a history.
+        keep: events kept; at least `spec.history_length`.
+    """
+    if not events:
+        return profile
+    everything = [*profile.history, *events]
+    known = spec.code_of()
+    rows = fold_rows(
+        np.zeros(len(everything), np.int64),
+        np.asarray([e.at for e in everything], np.int64),
+        tie_keys([e.event_id for e in everything]),
+        np.asarray([e.event in known for e in everything], bool),
+    )
+    seen = set(profile.seen)
+    fresh = list(dict.fromkeys(e.item_id for e in events if e.item_id not in seen))
+    old = {e.event_id for e in profile.history}
+    return msgspec.structs.replace(
+        profile,
+        history=[everything[i] for i in rows[-keep:]],
+        seen=[*profile.seen, *fresh],
+        num_events=profile.num_events + len({e.event_id for e in events} - old),
+        version=profile.version + 1,
+    )
+
+
+@dataclass(slots=True)
+class EventPool:
+    """Folded events of many people as parallel arrays: person p's history is rows offsets[p] .. offsets[p + 1].
+
+    Attributes:
+        item: [E] int64 item_index.
+        code: [E] int64 event code.
+        value: [E] float32 mapped value, 0 where missing.
+        at: [E] int64 UTC microseconds, ascending within a person.
+        person: [E] int64.
+        offsets: [P + 1] int64.
+        source_row: [E] int64 row of the events table that each event came from.
+    """
+
+    item: np.ndarray
+    code: np.ndarray
+    value: np.ndarray
+    at: np.ndarray
+    person: np.ndarray
+    offsets: np.ndarray
+    source_row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def fold_table(
+    events: pa.Table, person: np.ndarray, num_people: int, spec: FeatureSpec, items: Vocabulary
+) -> EventPool:
+    """Return every person's history at once.
+
+    Args:
+        events: columns event_id, item_id, event, at, and value where there is one; [N] rows in any order.
+        person: [N] int64, 0 <= person < num_people; negative rows are left out (no consent, nobody known).
+        num_people: P.
+        spec: says which event names enter, and how their values are mapped.
+        items: the item vocabulary.
+    """
+    at = np.asarray(events["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()))
+    names = Vocabulary([e.name for e in spec.events])
+    code = names.indices(events["event"])
+    ids = events["event_id"].combine_chunks()
+    tie = np.asarray(ids) if pa.types.is_integer(ids.type) else tie_keys(ids.to_pylist())
+    has_item = np.asarray(events["item_id"].is_valid())
+    rows = fold_rows(person, at, tie, (code > 0) & (person >= 0) & has_item)
+    value = (
+        np.asarray(events["value"].cast(pa.float64()).fill_null(float("nan")))
+        if "value" in events.column_names
+        else np.full(len(at), np.nan)
+    )
+    return EventPool(
+        item=items.indices(events["item_id"])[rows],
+        code=code[rows],
+        value=map_values(value[rows], code[rows], spec),
+        at=at[rows],
+        person=person[rows],
+        offsets=np.searchsorted(person[rows], np.arange(num_people + 1)),
+        source_row=rows,
+    )
+
+
+def fold_profiles(profiles: Sequence[Profile], spec: FeatureSpec, items: Vocabulary) -> EventPool:
+    """Return stored profiles as a pool; their histories are folded already, so only the ids become indices."""
+    lengths = [len(p.history) for p in profiles]
+    past = [e for p in profiles for e in p.history]
+    known = spec.code_of()
+    code = np.fromiter((known[e.event].code if e.event in known else 0 for e in past), np.int64, len(past))
+    value = np.fromiter((float("nan") if e.value is None else e.value for e in past), np.float64, len(past))
+    return EventPool(
+        item=items.indices([e.item_id for e in past]),
+        code=code,
+        value=map_values(value, code, spec),
+        at=np.fromiter((e.at for e in past), np.int64, len(past)),
+        person=np.repeat(np.arange(len(profiles)), lengths),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        source_row=np.arange(len(past)),
+    )
+
+
+def map_values(value: np.ndarray, code: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """Return `(value - middle) * scale` by event code, float32, 0 where the value is missing."""
+    middle = np.zeros(len(spec.events) + 1)
+    scale = np.zeros(len(spec.events) + 1)
+    for event in spec.events:
+        middle[event.code], scale[event.code] = event.middle, event.scale
+    mapped: np.ndarray = np.nan_to_num((value - middle[code]) * scale[code], nan=0.0)
+    return mapped.astype(np.float32)

@@ -1,0 +1,126 @@
+"""The feature spec: what enters a model, in which order, dtype and shape. Saved in the bundle and known by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+from playbill.errors import FeatureError
+
+SPEC_VERSION = 1
+
+# Row 0 of every vocabulary and of every embedding table stands for "unknown"; padding in a history is PAD.
+UNKNOWN = 0
+PAD = -1
+
+
+class Side(StrEnum):
+    """Whom a feature describes."""
+
+    USER = "user"
+    ITEM = "item"
+    CONTEXT = "context"
+
+
+class Encoding(StrEnum):
+    """How a raw value becomes an array: see `encoder.encode_fields`."""
+
+    CATEGORY = "category"  # int64 [B], 0 = unknown
+    CATEGORIES = "categories"  # int64 [B, width], PAD where there are fewer
+    NUMBER = "number"  # float32 [B], (x - mean) / std, 0 where missing
+    CYCLE = "cycle"  # int64 [B], hour (0..23) or weekday (0 = Monday), computed from the request's time
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature; its array is named `<side>_<name>`.
+
+    Attributes:
+        size: rows of its embedding table (known values + 1 for unknown) for CATEGORY and CATEGORIES; period for CYCLE.
+        width: most values kept per row, for CATEGORIES.
+        mean, std: of the training rows, for NUMBER.
+        protected: the column is protected and the preset lifted that.
+    """
+
+    name: str
+    side: Side
+    encoding: Encoding
+    size: int = 0
+    width: int = 0
+    mean: float = 0.0
+    std: float = 1.0
+    protected: bool = False
+
+    @property
+    def array(self) -> str:
+        return f"{self.side}_{self.name}"
+
+
+class EventCode(msgspec.Struct, frozen=True, kw_only=True):
+    """How one event name enters a history: its code (>= 1) and the map of its value, `(value - middle) * scale`."""
+
+    name: str
+    code: int
+    middle: float = 0.0
+    scale: float = 1.0
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that must be equal between training and serving for the arrays to mean the same.
+
+    Attributes:
+        history_length: L, events of a history that models see.
+        events: event names that enter a history; others are stored but never encoded.
+        fields: features in the order in which models read them.
+        num_items: known items; item_index runs 1..num_items, 0 is the unknown item.
+        vocabularies: hash by vocabulary name (`item`, and one for each CATEGORY or CATEGORIES field's array name).
+        purposes: consent purposes for which the users table has a column; absent consent denies (see tables.consent).
+    """
+
+    version: int = SPEC_VERSION
+    user_id_type: str  # "int64" or "string"
+    item_id_type: str
+    history_length: int
+    events: list[EventCode]
+    fields: list[Field]
+    num_items: int
+    vocabularies: dict[str, str]
+    purposes: list[str] = []
+
+    def hash(self) -> str:
+        """Return sha256 of the canonical json of this spec."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    def side(self, side: Side) -> list[Field]:
+        return [f for f in self.fields if f.side is side]
+
+    def code_of(self) -> dict[str, EventCode]:
+        return {e.name: e for e in self.events}
+
+
+def check_version(spec: FeatureSpec) -> None:
+    """Raise FeatureError when the spec was written by a newer Playbill."""
+    if spec.version > SPEC_VERSION:
+        raise FeatureError(
+            f"feature spec has version {spec.version}, this Playbill reads up to {SPEC_VERSION}; upgrade"
+        )
+
+
+def write_spec(spec: FeatureSpec) -> bytes:
+    """Return the spec as indented json, for `features.json`."""
+    return msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=1) + b"\n"
+
+
+def read_spec(data: bytes) -> FeatureSpec:
+    """Return the spec in `data`.
+
+    Raises:
+        FeatureError: not a spec, or written by a newer Playbill.
+    """
+    try:
+        spec = msgspec.json.decode(data, type=FeatureSpec)
+    except msgspec.MsgspecError as error:
+        raise FeatureError(f"not a feature spec: {error}") from error
+    check_version(spec)
+    return spec

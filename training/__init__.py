@@ -1,0 +1,1 @@
+"""The workshop: trains retrieval and ranking models and exports them. Knows torch; never Ray Serve."""
