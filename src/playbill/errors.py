@@ -9,6 +9,7 @@
     ├── ParityError            an exported graph answers differently from the model it came from
     ├── SearchError            an index misses its recall floor, or is asked for what it cannot do
     ├── BundleError            a bundle is incomplete, altered, too new, or in the wrong state
+    ├── MeasureError           a log, or a list of recommendations, cannot be measured
     ├── GateError              a bundle failed its release gate
     ├── StateError             the store cannot hold or give back what it was asked for
     ├── ProviderError          a required device or execution provider is not there
@@ -54,6 +55,10 @@ class SearchError(PlaybillError):
 
 class BundleError(PlaybillError):
     """A bundle is incomplete, altered, too new, or in the wrong state."""
+
+
+class MeasureError(PlaybillError, ValueError):
+    """A log, or a list of recommendations, cannot be measured."""
 
 
 class GateError(PlaybillError):
