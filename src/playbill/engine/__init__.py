@@ -1,0 +1,1 @@
+"""Request -> slate: profile, retrieve, rank, compose, explain. Knows no web server, no Ray and no torch."""

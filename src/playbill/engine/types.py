@@ -1,0 +1,173 @@
+"""What goes into the engine and what comes out: msgspec structs, checked while they are decoded."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from playbill.errors import RequestError
+from playbill.state.events import Event, Id, Moment, Scalar, coerce_id
+
+__all__ = [
+    "Event", "Events", "Reason", "Request", "Slate", "SlateItem", "decode", "decode_events", "decode_request", "validate"
+]  # fmt: skip
+
+MAX_K = 1000
+MAX_EXCLUDE = 10_000
+MAX_EVENTS = 1000
+
+
+class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A question for one slate.
+
+    Attributes:
+        user_id: the person; None for an anonymous visitor.
+        session_id: the visit; its own profile is used where the person is unknown.
+        request_id: keys every random choice; the engine makes one where it is missing.
+        k: items wanted.
+        surface: where the slate is shown; names an objective of the bundle's policy.
+        context: columns of the moment (device, ...) by name.
+        exclude: item ids that must not be shown.
+        at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
+            the state: the profile is always the one the store holds.
+    """
+
+    user_id: Id | None = None
+    session_id: Id | None = None
+    request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    k: Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] = 20
+    surface: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "slate"
+    context: dict[str, Scalar] = {}
+    exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
+    at: Moment | None = None
+
+
+class Reason(msgspec.Struct, kw_only=True):
+    """Why an item stands on the slate.
+
+    Attributes:
+        kind: because | similar | taste | trending | popular | catalogue | exploration.
+        text: one sentence for the person.
+        fact: what the sentence rests on, in a form that can be checked against history and bundle.
+    """
+
+    kind: str
+    text: str
+    fact: dict[str, Any] = {}
+
+
+class SlateItem(msgspec.Struct, kw_only=True):
+    """One place of a slate.
+
+    Attributes:
+        position: 0-based.
+        score: higher is better; comparable within one slate only.
+        probabilities: by task, where a ranker answered.
+        retriever: which retriever proposed the item first.
+        propensity: probability that the logging policy shows this item at this position, given the request and the
+            state. 1.0 where the policy does not explore.
+    """
+
+    position: int
+    item_id: int | str
+    title: str | None
+    score: float
+    probabilities: dict[str, float]
+    retriever: str
+    reason: Reason
+    propensity: float
+    creative_id: int | str | None = None
+
+
+class Slate(msgspec.Struct, kw_only=True):
+    """The answer to one request.
+
+    Attributes:
+        bundle: version of the bundle that answered.
+        state_version: sequence of the last change in the store when the profile was read.
+        profile_version: of the profile used; 0 where none was.
+        policy: name and hash of the policy.
+        rung: full | retrieval | item_knn | popularity, best first.
+        rung_reason: why not the best rung; empty for "full".
+        eligible_count: items that could have been shown.
+        latency_ms: the engine's own time for the batch of requests that this one was part of.
+        at: UTC microseconds that the slate was made for.
+    """
+
+    request_id: str
+    user_id: int | str | None
+    session_id: int | str | None = None
+    bundle: str
+    state_version: int
+    profile_version: int
+    policy: str
+    rung: str
+    rung_reason: str
+    items: list[SlateItem]
+    eligible_count: int
+    latency_ms: float
+    at: int
+
+
+class Events(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of a delivery of events."""
+
+    events: Annotated[list[Event], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
+_T = TypeVar("_T")
+_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`|missing required field `(?P<required>[^`]*)`")
+
+
+def decode(body: bytes, kind: type[_T]) -> _T:
+    """Return the struct that a json body describes.
+
+    Raises:
+        RequestError: not json, or a field is missing, unknown, of a wrong type or out of range; names the field.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _request_error(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("body", f"expected a json object, got something else: {error}") from error
+
+
+def decode_request(body: bytes) -> Request:
+    """Return the request in a json body; see `decode`."""
+    return decode(body, Request)
+
+
+def decode_events(body: bytes) -> list[Event]:
+    """Return the events in a json body `{"events": [...]}`; see `decode`."""
+    return decode(body, Events).events
+
+
+def validate(request: Request, user_id_type: str, item_id_type: str) -> Request:
+    """Return the request with ids in the bundle's types. Also holds for requests that were never decoded from json.
+
+    Args:
+        user_id_type, item_id_type: "int64" or "string", as in the feature spec.
+    Raises:
+        RequestError: a field is of a wrong type or out of range, or an id cannot be of the bundle's type.
+    """
+    try:
+        checked = msgspec.convert(msgspec.structs.asdict(request), Request)
+    except msgspec.ValidationError as error:
+        raise _request_error(str(error)) from error
+    if checked.user_id is not None:
+        checked.user_id = coerce_id(checked.user_id, user_id_type, "user_id")
+    checked.exclude = [coerce_id(e, item_id_type, f"exclude[{i}]") for i, e in enumerate(checked.exclude)]
+    return checked
+
+
+def _request_error(message: str) -> RequestError:
+    found = _PATH.match(message)
+    reason, path = (found["reason"], found["path"] or "") if found else (message, "")
+    named = _FIELD.search(reason)
+    if named:
+        path += "." + (named["name"] or named["required"])
+    return RequestError(path.lstrip(".") or "body", reason)

@@ -1,0 +1,1 @@
+"""What changes between bundles: profiles, sessions, catalogue changes and the durable log of events."""
