@@ -48,7 +48,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell src training serving conf tests docker README.md CONTRIBUTING.md Makefile
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config tests/boundaries/imports.toml
 	$(BIN)/mypy -p playbill
 
 test: lint

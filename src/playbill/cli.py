@@ -6,11 +6,16 @@ The only file that imports Hydra. A job is a function of one settings dataclass,
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import inspect
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 from playbill.errors import ConfigError, PlaybillError
@@ -214,18 +219,49 @@ def _help() -> str:
 
 
 def _job_help(name: str) -> str:
-    from omegaconf import OmegaConf
-
     job = JOBS[name]
     settings = compose(name, [])
-    choices = sorted({path.rpartition("/")[0] for path in job.groups})
     lines = [f"playbill {name}: {job.about}", ""]
-    for group in choices:
+    text = (type(settings).__doc__ or "").strip()
+    if text:
+        lines += [*(line.strip() for line in text.splitlines()), ""]
+    for group in sorted({path.rpartition("/")[0] for path in job.groups}):
         names = [o for o in _options(group) if not o.endswith("_schema")]
-        lines.append(f"choices  {group}={'|'.join(names)}")
-    lines += ["", "fields, with their values:", "", OmegaConf.to_yaml(OmegaConf.structured(settings)).rstrip()]
-    text = load(job.settings).__doc__
-    return "\n".join(lines) + (f"\n\n{text.strip()}" if text else "")
+        lines += [f"choose with {group}=NAME: {', '.join(names)}", ""]
+    return "\n".join([*lines, *_field_lines(settings)])
+
+
+def _field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Yield `key=value` and, under it, the string that follows the field in its dataclass."""
+    about = _field_docs(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        key = prefix + field.name
+        if is_dataclass(value):
+            yield from _field_lines(value, key + ".")
+            continue
+        yield f"  {key}={_as_override(value)}"
+        if field.name in about:
+            yield from textwrap.wrap(about[field.name], 110, initial_indent="      ", subsequent_indent="      ")
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, after in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+                docs[field.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool) or value is None:
+        return str(value).lower().replace("none", "null")
+    return str(value)
 
 
 def _options(group: str) -> list[str]:
@@ -267,6 +303,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except PlaybillError as error:
         print(f"playbill {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "playbill":
+            raise
+        extra = "train" if "training" in JOBS[name].run else "serve"
+        print(
+            f"playbill {name}: {error.name} is not installed; install the lock that has it (docker/lock-{extra}.txt, "
+            "or docker/lock-cpu.txt for everything); `playbill doctor` shows what is there",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         return 130
