@@ -1,0 +1,1 @@
+"""Nearest items: building an index to a recall floor, searching it under filters, opening it read-only."""

@@ -1,0 +1,105 @@
+"""The index object and its file. What an index holds never changes: a new catalogue means a new build.
+
+FAISS aborts the whole process (a C++ assertion, no exception) when vectors are added to a memory-mapped index, so the
+FAISS object is kept inside `ItemIndex`, which offers search alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from playbill.errors import SearchError
+from playbill.index.settings import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class ItemIndex:
+    """Item vectors, searchable by inner product (cosine, as they have unit length).
+
+    Attributes:
+        faiss_index: the FAISS object; its ids are item_index. Never add to it, see the top of this file.
+        embeddings: [N + 1, d] float32, row i is item_index i, row 0 unused; exact vectors for narrow filters.
+        kind: how the vectors are kept.
+    """
+
+    faiss_index: Any
+    embeddings: np.ndarray
+    kind: Kind
+
+    def __len__(self) -> int:
+        """Items held; the refined kind carries a zero vector for the unknown item as well."""
+        return int(self.faiss_index.ntotal) - (self.kind is Kind.IVF_PQ)
+
+    @property
+    def width(self) -> int:
+        return int(self.faiss_index.d)
+
+    def ids(self) -> np.ndarray:
+        """Return the held item_index values, [M] int64 ascending."""
+        if len(self) == len(self.embeddings) - 1:
+            return np.arange(1, len(self.embeddings))
+        if self.kind is Kind.FLAT:
+            return np.sort(faiss.vector_to_array(self.faiss_index.id_map))
+        lists = self.faiss_index.invlists
+        parts = [
+            faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
+            for i in range(lists.nlist)
+            if lists.list_size(i)
+        ]
+        return np.sort(np.concatenate(parts))
+
+
+def set_threads(threads: int) -> None:
+    """Set FAISS's threads for this process: 1 in servers (requests are the parallelism), 0 for all cores in builds."""
+    # Ray sets OMP_NUM_THREADS for its workers on its own, so the environment is not enough
+    faiss.omp_set_num_threads(threads or os.cpu_count() or 1)
+
+
+def write_index(index: ItemIndex, path: Path) -> None:
+    """Write the index to `path`, complete or not at all."""
+    part = path.with_name(path.name + ".part")
+    faiss.write_index(index.faiss_index, str(part))
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_index(path: Path, embeddings: np.ndarray) -> ItemIndex:
+    """Return the index at `path`, memory-mapped: processes share its pages and opening costs no memory.
+
+    Args:
+        path: what `write_index` wrote.
+        embeddings: [N + 1, d] float32 that it was built from; a memory-mapped array is fine.
+    Raises:
+        SearchError: no such file, not an index of ours, or another width or size than `embeddings`.
+    """
+    if not path.is_file():
+        raise SearchError(f"no index at {path}; export writes items.faiss beside item_embeddings.npy")
+    try:
+        # comes back as its own class; another downcast would leave an object whose memory is freed
+        found = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise SearchError(f"{path} is not a readable FAISS index: {str(error).splitlines()[0]}; export again") from None
+    index = ItemIndex(found, embeddings, _kind(found, path))
+    if embeddings.ndim != 2 or index.width != embeddings.shape[1] or len(index) >= len(embeddings):
+        raise SearchError(
+            f"{path} holds {len(index)} vectors of {index.width} columns, the embeddings have shape "
+            f"{embeddings.shape} (one row more than items); both must come from one export"
+        )
+    return index
+
+
+def _kind(found: Any, path: Path) -> Kind:
+    if isinstance(found, faiss.IndexIDMap2):
+        return Kind.FLAT
+    if isinstance(found, faiss.IndexIVFScalarQuantizer):
+        return Kind.IVF_SQ8
+    if isinstance(found, faiss.IndexRefine):
+        return Kind.IVF_PQ
+    raise SearchError(f"{path} holds a {type(found).__name__}; expected what build_index makes: export again")
