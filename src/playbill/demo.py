@@ -1,6 +1,6 @@
-"""`playbill demo`: the whole road on MovieLens-100K, one command after the other, each the one you would type yourself.
+"""`playbill demo`: the whole road on MovieLens-100K, one command after the other, as you would type them.
 
-Every step is a subprocess of the same command line, so the demo holds no logic of its own: what it shows is what there is.
+Every step is a subprocess of the same command line, so the demo holds no logic of its own and shows what is there.
 Each job knows when its output is up to date, which makes a second run quick.
 """
 

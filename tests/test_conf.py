@@ -1,0 +1,78 @@
+"""Every shipped YAML composes into its dataclass; typos do not; values survive composition."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+from playbill import cli
+from playbill.errors import ConfigError
+
+CONF = Path(cli.__file__).parent / "conf"
+
+
+def choices() -> list[tuple[str, str, str]]:
+    """Return (job, group, option) for every option of every group that a job offers."""
+    found = []
+    for name, job in cli.JOBS.items():
+        for group in sorted({path.rpartition("/")[0] for path in job.groups}):
+            found += [(name, group, p.stem) for p in sorted((CONF / group).glob("*.yaml"))]
+    return found
+
+
+@pytest.mark.parametrize("name", cli.JOBS)
+def test_every_job_composes(name: str) -> None:
+    settings = cli.compose(name, [])
+    assert type(settings) is cli.load(cli.JOBS[name].settings)
+
+
+@pytest.mark.parametrize(("name", "group", "option"), choices())
+def test_every_choice_composes(name: str, group: str, option: str) -> None:
+    assert is_dataclass(getattr(cli.compose(name, [f"{group}={option}"]), group))
+
+
+def test_every_yaml_belongs_to_a_job() -> None:
+    entries = {p.stem for p in CONF.glob("*.yaml")}
+    assert entries == set(cli.JOBS)
+    assert {p.parent.name for p in CONF.glob("*/*.yaml")} <= {group for _, group, _ in choices()}
+
+
+@pytest.mark.parametrize("name", cli.JOBS)
+@pytest.mark.parametrize("typo", ["hmoe=x", "+hmoe=x", "++hmoe=x"])
+def test_a_typo_names_the_nearest_field(name: str, typo: str) -> None:
+    with pytest.raises(ConfigError, match="no field 'hmoe'; nearest is 'home'"):
+        cli.compose(name, [typo])
+
+
+@pytest.mark.parametrize("name", cli.JOBS)
+def test_a_value_survives_composition(name: str) -> None:
+    """A schema named after `_self_` would put the dataclass's default over the YAML's value."""
+    first = (CONF / f"{name}.yaml").read_text()
+    defaults = first.partition("defaults:")[2].split("\n\n")[0]
+    entries = [line.strip(" -") for line in defaults.splitlines() if line.strip().startswith("-")]
+    assert entries[0] == f"{name}_schema" and entries[-1] == "_self_", entries
+
+
+@pytest.mark.parametrize("name", cli.JOBS)
+def test_help_shows_every_field_with_its_meaning(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    values = [i for i, line in enumerate(lines) if line.startswith("  ") and not line.startswith("   ")]
+    assert values, "no fields shown"
+    silent = [lines[i] for i in values if i + 1 >= len(lines) or not lines[i + 1].startswith("      ")]
+    assert not silent, f"fields without a word on what they mean: {silent}"
+
+
+def test_help_names_every_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.JOBS)
+
+
+def test_a_bad_command_line_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["doktor"], ["doctor", "prot=1"], ["doctor", "port=x"], ["doctor", "port=0"], ["doctor", "port"]):
+        assert cli.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("playbill: ") and error.count("\n") == 1, error
