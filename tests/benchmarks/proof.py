@@ -1,0 +1,66 @@
+"""`make proof`: what takes hours, one step after the other; a step that is done for this commit is not run again.
+
+    python tests/benchmarks/proof.py home=var            all steps
+    python tests/benchmarks/proof.py home=var engine     one of them
+
+Results stand in tests/benchmarks/results/ as json with commit and machine, and are committed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from record import commit
+
+HERE = Path(__file__).parent
+PLAYBILL = [sys.executable, "-m", "playbill.cli"]
+
+
+def steps(home: str) -> dict[str, list[str]]:
+    """Return the command of every step by name; benchmarks need the demo's bundle, so it comes first."""
+    return {
+        "demo": [*PLAYBILL, "demo", f"home={home}"],
+        "reproduce-ml-100k": [*PLAYBILL, "reproduce", "name=ml-100k", f"home={home}"],
+        "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
+        "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
+        "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
+        "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named steps (all when none is named) and return 1 when one failed."""
+    home = next((a.partition("=")[2] for a in arguments if a.startswith("home=")), "var")
+    named = [a for a in arguments if "=" not in a]
+    todo = steps(home)
+    unknown = set(named) - set(todo)
+    if unknown:
+        print(f"no step {', '.join(sorted(unknown))}; steps: {', '.join(todo)}", file=sys.stderr)
+        return 2
+    stamps = Path(home) / "proof" / commit()
+    stamps.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for number, (name, command) in enumerate(todo.items(), 1):
+        stamp = stamps / name
+        if named and name not in named:
+            continue
+        if stamp.exists() and not named:
+            print(f"[{number}/{len(todo)}] {name}: done before ({stamp.read_text().strip()})", flush=True)
+            continue
+        print(f"[{number}/{len(todo)}] {name}: {' '.join(command[1:])}", flush=True)
+        begin = time.perf_counter()
+        if subprocess.run(command).returncode:
+            failed.append(name)
+            continue
+        stamp.write_text(f"{time.perf_counter() - begin:.0f} s\n")
+    print(f"failed: {', '.join(failed)}" if failed else "all steps done", flush=True)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
