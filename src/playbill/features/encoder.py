@@ -7,6 +7,9 @@ Names and shapes, B queries, L = spec.history_length:
     history_value  float32 [B, L]   mapped value, 0 where missing or padded
     history_age    float32 [B, L]   log(1 + days) back from the newest event of the history, 0 where padded
     <side>_<name>                   one array for each field of the spec, see `Encoding`
+
+Age counts from the newest event and not from the request, so that somebody who comes back after a year looks as they
+did when they left; the moment of the request is in the context fields.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from playbill.features.fold import EventPool
+from playbill.features.fold import LARGEST, EventPool
 from playbill.features.spec import PAD, Encoding, FeatureSpec, Field, Side
 from playbill.features.vocabulary import Vocabulary
 
@@ -24,6 +29,7 @@ Arrays = dict[str, np.ndarray]
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
 
 
 def encode_history(pool: EventPool, start: np.ndarray, end: np.ndarray, spec: FeatureSpec) -> Arrays:
@@ -93,8 +99,7 @@ def encode_fields(
         elif field.encoding is Encoding.CATEGORIES:
             arrays[field.array] = _categories(raw, num_rows, field, vocabularies[field.array])
         else:
-            number = np.full(num_rows, np.nan) if raw is None else np.asarray([_number(v) for v in raw], np.float64)
-            arrays[field.array] = np.nan_to_num((number - field.mean) / field.std, nan=0.0).astype(np.float32)
+            arrays[field.array] = _numbers(raw, num_rows, field)
     return arrays
 
 
@@ -103,12 +108,31 @@ def encode_moment(now: np.ndarray, offset_minutes: np.ndarray, fields: Sequence[
 
     Args:
         now: [B] int64 UTC microseconds.
-        offset_minutes: [B] int64 minutes by which local time is ahead of UTC.
+        offset_minutes: [B] int64 minutes by which local time is ahead of UTC, see `offsets`.
         fields: of side CONTEXT.
     """
-    local = now + offset_minutes * 60_000_000
+    local = now + offset_minutes * MINUTE_US
     parts = {"hour": local // HOUR_US % 24, "weekday": (local // DAY_US + 3) % 7}  # 1970-01-01 was a Thursday
     return {f.array: parts[f.name].astype(np.int64) for f in fields if f.encoding is Encoding.CYCLE}
+
+
+def offsets(timezones: Sequence[str | None] | np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Return [B] int64 minutes by which each local time is ahead of UTC at that moment, daylight saving included.
+
+    Args:
+        timezones: [B] IANA names such as "Europe/Rome"; one that is missing or unknown counts as UTC.
+        now: [B] int64 UTC microseconds.
+    """
+    minutes = np.zeros(len(now), np.int64)
+    for zone in {z for z in timezones if isinstance(z, str) and z}:
+        rows = np.flatnonzero([z == zone for z in timezones])
+        try:
+            moments = pa.array(now[rows], pa.timestamp("us")).cast(pa.timestamp("us", tz=zone))
+            local = np.asarray(pc.local_timestamp(moments).cast(pa.int64()))
+        except pa.ArrowInvalid:  # no such zone: a bad profile must not stop a request
+            continue
+        minutes[rows] = (local - now[rows]) // MINUTE_US
+    return minutes
 
 
 def encode_queries(
@@ -129,26 +153,39 @@ def encode_queries(
         now: [B] int64 UTC microseconds of each request.
         users: raw users-table columns by name, [B] each.
         context: raw context columns by name, [B] each.
-        offset_minutes: [B] local time zone; None means UTC.
+        offset_minutes: [B] local time zone; None takes it from the users' column `timezone`, UTC where there is none.
     """
     num_rows = len(now)
-    offset = np.zeros(num_rows, np.int64) if offset_minutes is None else offset_minutes
+    if offset_minutes is None:
+        zones = users.get("timezone")
+        offset_minutes = np.zeros(num_rows, np.int64) if zones is None else offsets(zones, now)
     return {
         **encode_history(pool, start, end, spec),
         **encode_fields(users, num_rows, spec.side(Side.USER), vocabularies),
         **encode_fields(context, num_rows, spec.side(Side.CONTEXT), vocabularies),
-        **encode_moment(now, offset, spec.side(Side.CONTEXT)),
+        **encode_moment(now, offset_minutes, spec.side(Side.CONTEXT)),
     }
 
 
 def _text(raw: Sequence[Any] | np.ndarray) -> list[str | None]:
-    return [None if v is None or v != v else v if isinstance(v, str) else str(v) for v in raw]
+    return [v if isinstance(v, str) else None if v is None or v != v else str(v) for v in raw]
+
+
+def _numbers(raw: Sequence[Any] | np.ndarray | None, num_rows: int, field: Field) -> np.ndarray:
+    if raw is None:
+        return np.zeros(num_rows, np.float32)
+    if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
+        number = raw.astype(np.float64)
+    else:
+        number = np.fromiter((_number(v) for v in raw), np.float64, num_rows)
+    scaled = (np.where(np.isfinite(number), number, np.nan) - field.mean) / field.std
+    return np.clip(np.nan_to_num(scaled, nan=0.0), -LARGEST, LARGEST).astype(np.float32)
 
 
 def _number(value: Any) -> float:
     try:
         return float("nan") if value is None else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -157,8 +194,10 @@ def _categories(raw: Any, num_rows: int, field: Field, vocabulary: Vocabulary) -
     if raw is None:
         return out
     for row, values in enumerate(raw):
-        if values is None:
+        if isinstance(values, str):  # one category, not its letters
+            values = [values]
+        if not isinstance(values, (list, tuple, np.ndarray)):
             continue
-        kept = [vocabulary.index(v) for v in list(values)[: field.width]]
+        kept = [vocabulary.index(v) for v in values[: field.width]]
         out[row, : len(kept)] = kept
     return out

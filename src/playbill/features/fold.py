@@ -14,9 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from playbill.features.spec import FeatureSpec
 from playbill.features.vocabulary import Vocabulary
+
+LARGEST = 1e6  # numbers are cut to +-this, so that an absurd one from a request stays finite in float32
 
 
 class Past(msgspec.Struct, array_like=True):
@@ -36,8 +39,9 @@ class Profile(msgspec.Struct, kw_only=True):
         user_id: None for somebody anonymous.
         features: the users table's columns as they were declared, consent flags (`consent_<purpose>`) included.
         history: oldest first, at most the store's history length.
-        seen: item ids of every event ever folded, in order of first arrival.
-        num_events: events folded, duplicates not counted.
+        seen: item ids of every event ever folded, in order of first arrival; not cut to the history's length.
+        num_events: events folded, duplicates not counted (one that comes again after it left the history is: the
+            store drops those by their id before they get here).
         version: grows by one with each change; the decisions log names it.
     """
 
@@ -49,20 +53,23 @@ class Profile(msgspec.Struct, kw_only=True):
     version: int = 0
 
 
-def tie_keys(event_ids: Sequence[int | str] | np.ndarray) -> np.ndarray:
-    """Return keys that order events of the same microsecond: ints by value, before strings by code point.
+def tie_keys(event_ids: Sequence[int | str] | pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return [N] int64 keys that order events of the same microsecond and are equal for equal ids.
+
+    Ints go by value, before strings, which go by code point; so the order of any two ids is the same in every subset.
 
     Args:
-        event_ids: [N] int64 array, or ints and strings in any mix.
-    Returns:
-        [N] int64, or [N] unicode where strings take part. Both orders agree on any subset.
+        event_ids: an int64 or string column without nulls, or ints and strings in any mix.
     """
-    if isinstance(event_ids, np.ndarray) and event_ids.dtype.kind == "i":
-        return event_ids
-    if all(type(e) is int for e in event_ids):
-        return np.asarray(event_ids, np.int64)
-    offset = 1 << 63  # so that negative ids keep their order as text
-    return np.asarray([f"{e + offset:020d}" if isinstance(e, int) else "~" + e for e in event_ids], dtype=np.str_)
+    if isinstance(event_ids, pa.ChunkedArray):
+        event_ids = event_ids.combine_chunks()
+    if isinstance(event_ids, pa.Array):
+        if pa.types.is_integer(event_ids.type):
+            return np.asarray(event_ids, np.int64)
+        # Arrow compares UTF-8 bytes, which is code point order
+        return np.asarray(pc.rank(event_ids, sort_keys="ascending", tiebreaker="dense")).astype(np.int64)
+    rank = {e: i for i, e in enumerate(sorted(set(event_ids), key=lambda e: (isinstance(e, str), e)))}
+    return np.fromiter((rank[e] for e in event_ids), np.int64, len(event_ids))
 
 
 def fold_rows(person: np.ndarray, at: np.ndarray, tie: np.ndarray, eligible: np.ndarray) -> np.ndarray:
@@ -71,7 +78,7 @@ def fold_rows(person: np.ndarray, at: np.ndarray, tie: np.ndarray, eligible: np.
     Args:
         person: [N] int64, a dense number for each person.
         at: [N] int64, UTC microseconds.
-        tie: [N] keys of `tie_keys`; equal keys of one person are deliveries of one event, and the earliest `at` counts.
+        tie: [N] int64 of `tie_keys`; equal keys of one person are deliveries of one event: the earliest `at` counts.
         eligible: [N] bool, whether the event enters a history at all.
     Returns:
         [M] int64 row numbers, M <= N.
@@ -87,30 +94,35 @@ def fold_rows(person: np.ndarray, at: np.ndarray, tie: np.ndarray, eligible: np.
 
 
 def fold(profile: Profile, events: Sequence[Past], spec: FeatureSpec, keep: int) -> Profile:
-    """Return the profile after more events; the given one is left as it is.
+    """Return the profile after more events; the given one is left as it is, and is returned when nothing is new.
+
+    An event id stands for one unchanging event, as the tables demand. Deliveries of one id that contradict each other
+    are settled as in `fold_rows` while the event is among the `keep` last ones.
 
     Args:
         profile: what was known.
         events: new ones, in any order, perhaps delivered before.
-        spec: says which event names enter a history.
+        spec: says which event names enter a history; others change nothing.
         keep: events kept; at least `spec.history_length`.
     """
-    if not events:
-        return profile
-    everything = [*profile.history, *events]
     known = spec.code_of()
+    events = [e for e in events if e.event in known]
+    everything = [*profile.history, *events]
     rows = fold_rows(
         np.zeros(len(everything), np.int64),
         np.asarray([e.at for e in everything], np.int64),
         tie_keys([e.event_id for e in everything]),
-        np.asarray([e.event in known for e in everything], bool),
+        np.ones(len(everything), bool),
     )
+    history = [everything[i] for i in rows[-keep:]]
     seen = set(profile.seen)
     fresh = list(dict.fromkeys(e.item_id for e in events if e.item_id not in seen))
+    if history == profile.history and not fresh:
+        return profile
     old = {e.event_id for e in profile.history}
     return msgspec.structs.replace(
         profile,
-        history=[everything[i] for i in rows[-keep:]],
+        history=history,
         seen=[*profile.seen, *fresh],
         num_events=profile.num_events + len({e.event_id for e in events} - old),
         version=profile.version + 1,
@@ -156,12 +168,10 @@ def fold_table(
         items: the item vocabulary.
     """
     at = np.asarray(events["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()))
-    names = Vocabulary([e.name for e in spec.events])
-    code = names.indices(events["event"])
-    ids = events["event_id"].combine_chunks()
-    tie = np.asarray(ids) if pa.types.is_integer(ids.type) else tie_keys(ids.to_pylist())
+    codes = np.asarray([0, *(e.code for e in spec.events)], np.int64)
+    code = codes[Vocabulary([e.name for e in spec.events]).indices(events["event"])]
     has_item = np.asarray(events["item_id"].is_valid())
-    rows = fold_rows(person, at, tie, (code > 0) & (person >= 0) & has_item)
+    rows = fold_rows(person, at, tie_keys(events["event_id"]), (code > 0) & (person >= 0) & has_item)
     value = (
         np.asarray(events["value"].cast(pa.float64()).fill_null(float("nan")))
         if "value" in events.column_names
@@ -179,11 +189,15 @@ def fold_table(
 
 
 def fold_profiles(profiles: Sequence[Profile], spec: FeatureSpec, items: Vocabulary) -> EventPool:
-    """Return stored profiles as a pool; their histories are folded already, so only the ids become indices."""
-    lengths = [len(p.history) for p in profiles]
-    past = [e for p in profiles for e in p.history]
+    """Return stored profiles as a pool; their histories are folded already, so only ids and names become numbers.
+
+    A profile may have been folded under another spec: events that this one does not know are left out.
+    """
     known = spec.code_of()
-    code = np.fromiter((known[e.event].code if e.event in known else 0 for e in past), np.int64, len(past))
+    kept = [[e for e in p.history if e.event in known] for p in profiles]
+    lengths = [len(history) for history in kept]
+    past = [e for history in kept for e in history]
+    code = np.fromiter((known[e.event].code for e in past), np.int64, len(past))
     value = np.fromiter((float("nan") if e.value is None else e.value for e in past), np.float64, len(past))
     return EventPool(
         item=items.indices([e.item_id for e in past]),
@@ -197,10 +211,11 @@ def fold_profiles(profiles: Sequence[Profile], spec: FeatureSpec, items: Vocabul
 
 
 def map_values(value: np.ndarray, code: np.ndarray, spec: FeatureSpec) -> np.ndarray:
-    """Return `(value - middle) * scale` by event code, float32, 0 where the value is missing."""
-    middle = np.zeros(len(spec.events) + 1)
-    scale = np.zeros(len(spec.events) + 1)
+    """Return `(value - middle) * scale` by event code, float32, 0 where the value is missing or not finite."""
+    largest = max((e.code for e in spec.events), default=0)
+    middle, scale = np.zeros(largest + 1), np.zeros(largest + 1)
     for event in spec.events:
         middle[event.code], scale[event.code] = event.middle, event.scale
-    mapped: np.ndarray = np.nan_to_num((value - middle[code]) * scale[code], nan=0.0)
-    return mapped.astype(np.float32)
+    mapped = (np.where(np.isfinite(value), value, np.nan) - middle[code]) * scale[code]
+    finite: np.ndarray = np.clip(np.nan_to_num(mapped, nan=0.0), -LARGEST, LARGEST)
+    return finite.astype(np.float32)

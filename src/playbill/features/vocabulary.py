@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from playbill.errors import FeatureError
+from playbill.tables.files import write_atomic
 
 _SMALL = 256  # below this many values a dict lookup beats the set-up of Arrow's
 
@@ -26,13 +27,14 @@ class Vocabulary:
         FeatureError: duplicates or mixed types.
     """
 
-    __slots__ = ("_arrow", "_index", "values")
+    __slots__ = ("_arrow", "_index", "_type", "values")
 
     def __init__(self, values: Iterable[int | str]) -> None:
         self.values: list[Any] = list(values)
         kinds = {type(v) for v in self.values}
         if not kinds <= {int} and not kinds <= {str}:
             raise FeatureError(f"a vocabulary holds all int or all str, got {sorted(k.__name__ for k in kinds)}")
+        self._type = next(iter(kinds), str)
         self._index: dict[Any, int] = {v: i + 1 for i, v in enumerate(self.values)}
         if len(self._index) != len(self.values):
             raise FeatureError(f"{len(self.values) - len(self._index)} values stand twice in a vocabulary")
@@ -51,26 +53,45 @@ class Vocabulary:
         return "int64" if pa.types.is_int64(self._arrow.type) else "string"
 
     def index(self, value: Any) -> int:
-        """Return the row of one value, 0 when unknown. An unhashable value is unknown, not an error."""
-        try:
-            return self._index.get(value, 0)
-        except TypeError:
-            return 0
+        """Return the row of one value, 0 when unknown; a value of another type (True, 1.0, a list) is unknown."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        return self._index.get(value, 0) if type(value) is self._type else 0
 
     def indices(self, values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return the rows of many values, [N] int64, 0 where unknown or null."""
-        if isinstance(values, (pa.Array, pa.ChunkedArray)) or len(values) >= _SMALL:
-            array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
-            if not len(array):
-                return np.zeros(0, np.int64)
-            if array.type != self._arrow.type:
-                try:
-                    array = array.cast(self._arrow.type)
-                except pa.ArrowInvalid as error:
-                    raise FeatureError(f"values of type {array.type} looked up among {self._arrow.type}") from error
-            found = pc.fill_null(pc.index_in(array, value_set=self._arrow, skip_nulls=True), -1)
-            return np.asarray(found, dtype=np.int64) + 1
-        return np.fromiter((self.index(v) for v in values), np.int64, len(values))
+        """Return the rows of many values, [N] int64, 0 where unknown or null.
+
+        A list may hold anything, as it may come from a request; a typed array of the wrong type is a mistake of ours.
+
+        Raises:
+            FeatureError: a typed array whose values can never be in this vocabulary.
+        """
+        array = self._to_arrow(values)
+        if array is None:
+            return np.fromiter((self.index(v) for v in values), np.int64, len(values))
+        if not len(array):
+            return np.zeros(0, np.int64)
+        found = pc.fill_null(pc.index_in(array, value_set=self._arrow, skip_nulls=True), -1)
+        return np.asarray(found, dtype=np.int64) + 1
+
+    def _to_arrow(self, values: Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray) -> Any:
+        """Return the values in the vocabulary's Arrow type, or None where the dict is the better or the only way."""
+        if isinstance(values, np.ndarray) and values.dtype.kind in "iufUb":
+            values = pa.array(values)
+        if isinstance(values, (pa.Array, pa.ChunkedArray)):
+            kind = values.type
+            if kind == self._arrow.type or pa.types.is_null(kind):
+                return values.cast(self._arrow.type)
+            # no cast between numbers and text: "007" would become 7 here and stay unknown in `index`
+            if pa.types.is_integer(kind) and self._type is int or pa.types.is_large_string(kind) and self._type is str:
+                return values.cast(self._arrow.type)
+            raise FeatureError(f"values of type {kind} looked up among {self._arrow.type}")
+        if len(values) < _SMALL or not set(map(type, values)) <= {self._type, type(None)}:
+            return None
+        try:
+            return pa.array(values, self._arrow.type)
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+            return None  # an integer beyond 64 bits, a lone surrogate: unknown, and the dict says so
 
     def hash(self) -> str:
         """Return sha256 over type and values, in order."""
@@ -83,9 +104,10 @@ class Vocabulary:
 
 def write_vocabularies(vocabularies: dict[str, Vocabulary], folder: Path) -> None:
     """Write one parquet file a vocabulary, `<name>.parquet` with the column `value`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, vocabulary in vocabularies.items():
-        pq.write_table(pa.table({"value": vocabulary._arrow}), folder / f"{name}.parquet")
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"value": vocabulary._arrow}), sink)
+        write_atomic(folder / f"{name}.parquet", sink.getvalue().to_pybytes())
 
 
 def read_vocabularies(folder: Path, hashes: dict[str, str]) -> dict[str, Vocabulary]:
@@ -95,14 +117,17 @@ def read_vocabularies(folder: Path, hashes: dict[str, str]) -> dict[str, Vocabul
         folder: where `<name>.parquet` files are.
         hashes: `FeatureSpec.vocabularies`.
     Raises:
-        FeatureError: a file is missing or its values hash differently; names the vocabulary.
+        FeatureError: a file is missing or unreadable, or its values hash differently; names the vocabulary.
     """
     found: dict[str, Vocabulary] = {}
     for name, expected in hashes.items():
         path = folder / f"{name}.parquet"
         if not path.is_file():
             raise FeatureError(f"vocabulary {name!r} is missing: no {path}")
-        vocabulary = Vocabulary(pq.read_table(path)["value"].to_pylist())
+        try:
+            vocabulary = Vocabulary(pq.ParquetFile(path).read(["value"])["value"].to_pylist())
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise FeatureError(f"vocabulary {name!r} in {path} cannot be read: {error}") from error
         if vocabulary.hash() != expected:
             raise FeatureError(
                 f"vocabulary {name!r} hashes to {vocabulary.hash()[:12]}, the feature spec says {expected[:12]}; "

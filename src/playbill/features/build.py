@@ -1,0 +1,278 @@
+"""Building the feature spec: which columns become features, their vocabularies, and the statistics that scale them.
+
+Everything that is learned from data here (values known, means, deviations) is learned from the events of the training
+time by people who consented, and from the users and items that those events touch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from playbill.errors import FeatureError
+from playbill.features.people import number_people
+from playbill.features.settings import FeatureSettings
+from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side, read_spec, write_spec
+from playbill.features.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
+from playbill.tables.files import write_atomic
+from playbill.tables.folder import read_folder, read_table
+from playbill.tables.schema import CONSENT_PREFIX, Column, Kind, TableFolder
+
+CYCLES = {"hour": 24, "weekday": 7}
+SPEC_FILE = "features.json"
+VOCABULARY_FOLDER = "vocab"
+
+_SIDE_OF = {"users": Side.USER, "items": Side.ITEM, "events": Side.CONTEXT}
+# about delivery, display or bookkeeping: never a feature on their own account, though a user may name the text ones
+_NOT_BY_DEFAULT = {"timezone", "contactable", "title", "text", "available"}
+# an event's own name, value and decision are what models predict
+_NEVER_CONTEXT = {"event", "value", "at"}
+
+
+def build_features(
+    tables_path: Path | str, settings: FeatureSettings, until_us: int | None = None
+) -> tuple[FeatureSpec, dict[str, Vocabulary]]:
+    """Return the spec and the vocabularies for a folder of tables.
+
+    Args:
+        tables_path: folder of validated tables.
+        settings: which columns.
+        until_us: only events strictly before this moment (UTC microseconds) teach anything; None means all.
+    Raises:
+        FeatureError: a named column or event does not exist, does not fit, or is protected.
+    """
+    folder = read_folder(tables_path)
+    tables = read_tables(tables_path, folder)
+    events = tables["events"]
+    known = number_people(tables.get("users"), events).of_event >= 0
+    if until_us is not None:
+        known &= times(events) < until_us
+    return make_features(folder, tables, settings, known)
+
+
+def read_tables(tables_path: Path | str, folder: TableFolder) -> dict[str, pa.Table]:
+    """Return the tables that features are made of: items and events, and users where there is one."""
+    names = ["users", "items", "events"] if "users" in folder.rows else ["items", "events"]
+    return {name: read_table(tables_path, name) for name in names}
+
+
+def times(events: pa.Table) -> np.ndarray:
+    """Return [N] int64 UTC microseconds of an events table."""
+    return np.asarray(events["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()))
+
+
+def make_features(
+    folder: TableFolder, tables: Mapping[str, pa.Table], settings: FeatureSettings, known: np.ndarray
+) -> tuple[FeatureSpec, dict[str, Vocabulary]]:
+    """Return the spec and the vocabularies for tables in memory.
+
+    Args:
+        folder: what the tables' manifest says.
+        tables: items and events, users where there is one.
+        known: [N] bool, rows of events that may teach anything.
+    Raises:
+        FeatureError: see `build_features`.
+    """
+    events = tables["events"].filter(pa.array(known))
+    touched = {"users": ("user_id", settings.user), "items": ("item_id", settings.item)}
+    fields: list[Field] = []
+    vocabularies = {"item": Vocabulary(tables["items"]["item_id"].to_pylist())}
+    for name, (key, wanted) in touched.items():
+        if name in tables:
+            ids = events[key].unique() if key in events.column_names else pa.array([], tables[name][key].type)
+            rows = tables[name].filter(pa.compute.is_in(tables[name][key], value_set=ids.cast(tables[name][key].type)))
+            fields += _fields(name, folder.columns[name], rows, wanted, settings, vocabularies)
+        elif wanted:
+            raise FeatureError(f"{name} features {list(wanted)} were asked for, but there is no table {name!r}")
+    moment = [n for n in settings.context if n in CYCLES]
+    fields += [Field(name=n, side=Side.CONTEXT, encoding=Encoding.CYCLE, size=CYCLES[n]) for n in moment]
+    others = [n for n in settings.context if n not in CYCLES]
+    fields += _fields("events", folder.columns["events"], events, others, settings, vocabularies)
+    _say_lifted(fields)
+    users = tables.get("users")
+    holder = users if users is not None else events
+    spec = FeatureSpec(
+        user_id_type=_id_type(holder, "user_id"),
+        item_id_type=_id_type(tables["items"], "item_id"),
+        history_length=settings.history_length,
+        events=event_codes(folder, events, settings),
+        fields=fields,
+        num_items=len(vocabularies["item"]),
+        vocabularies={name: vocabulary.hash() for name, vocabulary in vocabularies.items()},
+        purposes=[] if users is None else sorted(_purposes(users.column_names)),
+    )
+    return spec, vocabularies
+
+
+def event_codes(folder: TableFolder, events: pa.Table, settings: FeatureSettings) -> list[EventCode]:
+    """Return the events that enter a history, coded 1.. in the order of their declaration.
+
+    A value's declared range is mapped to -1..1; without a range it is scaled by the mean and deviation of `events`.
+    """
+    declared = {e.name: e for e in folder.events}
+    names = list(declared) or sorted(n for n in events["event"].unique().to_pylist() if n is not None)
+    if settings.history_events is not None:
+        unknown = [n for n in settings.history_events if n not in names]
+        if unknown:
+            raise FeatureError(f"history_events names {unknown}, the tables have: {', '.join(names)}")
+        names = [n for n in names if n in settings.history_events]
+    codes = []
+    for code, name in enumerate(names, start=1):
+        low, high = (declared[name].low, declared[name].high) if name in declared else (None, None)
+        if low is not None and high is not None and low < high:
+            middle, scale = (low + high) / 2, 2 / (high - low)
+        elif "value" in events.column_names:
+            of_name = events.filter(pa.compute.equal(events["event"], name))["value"]
+            mean, std = _moments(of_name)
+            middle, scale = mean, 1 / std
+        else:
+            middle, scale = 0.0, 1.0
+        codes.append(EventCode(name=name, code=code, middle=middle, scale=scale))
+    return codes
+
+
+def write_features(folder: Path | str, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary]) -> None:
+    """Write `features.json` and `vocab/` into a folder; the spec last, since it vouches for the others."""
+    write_vocabularies(dict(vocabularies), Path(folder) / VOCABULARY_FOLDER)
+    write_atomic(Path(folder) / SPEC_FILE, write_spec(spec))
+
+
+def read_features(folder: Path | str) -> tuple[FeatureSpec, dict[str, Vocabulary]]:
+    """Return what `write_features` wrote, the vocabularies checked against the spec.
+
+    Raises:
+        FeatureError: a file is missing, altered, or newer than this Playbill.
+    """
+    path = Path(folder) / SPEC_FILE
+    if not path.is_file():
+        raise FeatureError(f"no feature spec: {path} is missing")
+    spec = read_spec(path.read_bytes())
+    return spec, read_vocabularies(Path(folder) / VOCABULARY_FOLDER, spec.vocabularies)
+
+
+def _fields(
+    table: str,
+    columns: Sequence[Column],
+    rows: pa.Table,
+    wanted: Sequence[str] | None,
+    settings: FeatureSettings,
+    vocabularies: dict[str, Vocabulary],
+) -> list[Field]:
+    """Return the fields of one table and add their vocabularies; `rows` are those that may teach."""
+    declared = {c.name: c for c in columns}
+    if wanted is None:
+        chosen = [c for c in columns if _by_default(c, settings)]
+    else:
+        for name in wanted:
+            _refuse(table, name, declared, settings)
+        chosen = [declared[name] for name in wanted]
+    fields = []
+    for column in chosen:
+        field, vocabulary = _field(table, column, rows[column.name], settings, by_name=wanted is not None)
+        if field is not None:
+            fields.append(field)
+            if vocabulary is not None:
+                vocabularies[field.array] = vocabulary
+    return fields
+
+
+def _by_default(column: Column, settings: FeatureSettings) -> bool:
+    if column.name in _NOT_BY_DEFAULT or column.name.startswith(CONSENT_PREFIX) or column.sensitive:
+        return False
+    return column.kind not in (Kind.ID, Kind.TIME) and (settings.lift_protected or not column.protected)
+
+
+def _refuse(table: str, name: str, declared: Mapping[str, Column], settings: FeatureSettings) -> None:
+    """Raise FeatureError when a column asked for by name cannot be a feature."""
+    column = declared.get(name)
+    if column is None:
+        cycles = f"{', '.join(CYCLES)}, " if table == "events" else ""
+        raise FeatureError(f"no column {name!r} in table {table}; it has: {cycles}{', '.join(declared)}")
+    if column.protected and not settings.lift_protected:
+        raise FeatureError(
+            f"column {name!r} of {table} is protected: it serves audits and is no model input; take it out of the "
+            "features, or, for a benchmark on public data, set lift_protected=true in the feature settings"
+        )
+    if column.sensitive:
+        raise FeatureError(f"column {name!r} of {table} is sensitive and cannot be a model input; take it out")
+    if column.kind in (Kind.ID, Kind.TIME) or name.startswith(CONSENT_PREFIX):
+        raise FeatureError(f"column {name!r} of {table} holds {column.kind.value}, which cannot be a feature")
+    if table == "events" and name in _NEVER_CONTEXT:
+        raise FeatureError(f"column {name!r} of events is what models predict and cannot be context")
+
+
+def _field(
+    table: str, column: Column, values: pa.ChunkedArray, settings: FeatureSettings, by_name: bool
+) -> tuple[Field | None, Vocabulary | None]:
+    """Return the field and vocabulary of one column; (None, None) for a column that was not named and does not fit."""
+    side, name, protected = _SIDE_OF[table], column.name, column.protected
+    if column.kind in (Kind.NUMBER, Kind.FLAG):
+        if values.null_count == len(values) and not by_name:
+            return None, None
+        mean, std = _moments(values.cast(pa.float64()))
+        return Field(name=name, side=side, encoding=Encoding.NUMBER, mean=mean, std=std, protected=protected), None
+    raw = [v for v in values.to_pylist() if v is not None]
+    if column.kind is Kind.CATEGORIES:
+        width = min(settings.max_categories, max((len(v) for v in raw), default=0))
+        vocabulary = _vocabulary((c for v in raw for c in v if c is not None), settings.max_values)
+        if not (width and len(vocabulary)) and not by_name:
+            return None, None
+        field = Field(
+            name=name,
+            side=side,
+            encoding=Encoding.CATEGORIES,
+            size=vocabulary.size,
+            width=max(width, 1),
+            protected=protected,
+        )
+        return field, vocabulary
+    # a text column whose values hardly ever repeat is a name or a sentence, not a category
+    if not by_name and not 2 * len(set(raw)) <= len(raw):
+        return None, None
+    vocabulary = _vocabulary(raw, settings.max_values)
+    if not len(vocabulary) and not by_name:
+        return None, None
+    return Field(
+        name=name, side=side, encoding=Encoding.CATEGORY, size=vocabulary.size, protected=protected
+    ), vocabulary
+
+
+def _vocabulary(values: Iterable[str], most: int) -> Vocabulary:
+    counts = Counter(values)
+    return Vocabulary(sorted(counts, key=lambda v: (-counts[v], v))[:most])
+
+
+def _moments(values: pa.ChunkedArray) -> tuple[float, float]:
+    """Return mean and deviation of the finite values; 0 and 1 where there are none, deviation 1 where all are equal."""
+    number = np.asarray(values.cast(pa.float64()).drop_null(), np.float64)
+    number = number[np.isfinite(number)]
+    if not len(number):
+        return 0.0, 1.0
+    std = float(number.std())
+    return float(number.mean()), std if std > 0 else 1.0
+
+
+def _id_type(table: pa.Table, name: str) -> str:
+    if name not in table.column_names:
+        return "string"
+    return "int64" if pa.types.is_integer(table[name].type) else "string"
+
+
+def _purposes(columns: Iterable[str]) -> list[Any]:
+    return [c.removeprefix(CONSENT_PREFIX) for c in columns if c.startswith(CONSENT_PREFIX)]
+
+
+def _say_lifted(fields: Sequence[Field]) -> None:
+    lifted = [f.array for f in fields if f.protected]
+    if lifted:
+        Console(stderr=True).print(
+            f"[bold white on red] PROTECTED COLUMNS ARE MODEL INPUTS [/] {', '.join(lifted)}: lift_protected=true is "
+            "for benchmarks on public data; a model trained so must not decide about people",
+            soft_wrap=True,
+        )
