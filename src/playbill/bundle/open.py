@@ -1,0 +1,181 @@
+"""Opening a bundle: checked first, then read. Nothing in it is run to do so but the graphs, in their runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from playbill.bundle.manifest import MANIFEST, STATE, Manifest, State, decode_draft, decode_manifest
+from playbill.bundle.policy import Policy, read_policy
+from playbill.bundle.rungs import Rung
+from playbill.bundle.verify import (
+    check_arrays,
+    check_features,
+    check_files,
+    check_graphs,
+    check_needed,
+    check_sample,
+    read_arrays,
+)
+from playbill.errors import BundleError
+from playbill.features.spec import FeatureSpec
+from playbill.features.vocabulary import Vocabulary
+
+
+@dataclass(slots=True, kw_only=True)
+class Bundle:
+    """An opened bundle. Arrays of `array` are memory-mapped and read-only; processes share their pages.
+
+    Attributes:
+        path: its folder.
+        version: its name; stands in every slate.
+        state: staged, evaluated, gated or sealed.
+        manifest: what was sealed; of a bundle that is not sealed, what is known so far (no files).
+        spec, vocabularies: what features mean here.
+        items: every item in item_index order: item_index (Int64, 1..N) and all columns of the items table.
+        item_arrays: encoder arrays by name, [N + 1, ...], row 0 is the unknown item.
+        rungs: names of what is carried.
+        sufficiency: every rung, carried or not, and why not.
+        policy: how slates are composed.
+        unchecked: what could not be verified on this machine, and why.
+    """
+
+    path: Path
+    version: str
+    state: State
+    manifest: Manifest
+    spec: FeatureSpec
+    vocabularies: dict[str, Vocabulary]
+    items: pl.DataFrame
+    item_arrays: dict[str, np.ndarray]
+    rungs: list[str]
+    sufficiency: dict[str, Rung]
+    policy: Policy
+    unchecked: list[str] = field(default_factory=list)
+
+    def has(self, name: str) -> bool:
+        """Return whether the bundle holds this file."""
+        return (self.path / name).is_file()
+
+    def file(self, name: str) -> Path:
+        """Return the path of one file.
+
+        Raises:
+            BundleError: it is not there; says what the bundle carries.
+        """
+        if not self.has(name):
+            raise BundleError(f"{name}: not in bundle {self.version}, which carries {', '.join(self.rungs)}")
+        return self.path / name
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a .npy file as a read-only, memory-mapped array."""
+        return _map(self.file(name if name.endswith(".npy") else f"{name}.npy"))
+
+
+def open_bundle(path: Path | str, *, require_sealed: bool = True, verify: bool = True) -> Bundle:
+    """Return the bundle in a folder.
+
+    Args:
+        path: `<home>/bundles/<version>`.
+        require_sealed: refuse one that is still on its way; serving always does.
+        verify: read every byte against its checksum, check the graphs' signatures and run them on the stored sample.
+            Without it only format, file list, sizes, spec and vocabularies are checked.
+    Raises:
+        BundleError: names the file and the reason.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"no bundle at {path}; there are: {', '.join(_names(path.parent)) or 'none'}")
+    try:
+        state, manifest = _manifest(path)
+        if state is not State.SEALED and require_sealed:
+            raise BundleError(f"state is {state.value}, expected sealed; evaluate and gate it first")
+        return _open(path, state, manifest, verify)
+    except BundleError as error:
+        raise BundleError(f"bundle {path.name}: {error}") from error
+
+
+def _manifest(path: Path) -> tuple[State, Manifest]:
+    if (path / MANIFEST).is_file():
+        return State.SEALED, decode_manifest((path / MANIFEST).read_bytes())
+    if (path / STATE).is_file():
+        draft = decode_draft((path / STATE).read_bytes())
+        return draft.state, draft.manifest
+    raise BundleError(f"{MANIFEST}: missing, and no {STATE} either; the folder is not a bundle, or half copied")
+
+
+def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
+    unchecked: list[str] = []
+    if state is State.SEALED:
+        check_files(path, manifest, checksums=verify)
+    check_needed(path, manifest)
+    spec, vocabularies = check_features(path, manifest)
+    if verify and manifest.models:
+        check_graphs(path, manifest)
+        if find_spec("onnxruntime") is None:
+            unchecked.append("parity sample: onnxruntime is not installed")
+        else:
+            check_sample(path, manifest)
+    arrays = read_arrays(path / "item_arrays.npz")
+    check_arrays(arrays, spec)
+    for name in ("popularity.npy", "trending.npy", "item_embeddings.npy"):
+        if (path / name).is_file() and len(_map(path / name)) != spec.num_items + 1:
+            raise BundleError(f"{name}: {len(_map(path / name))} rows, expected {spec.num_items + 1}; export again")
+    sufficiency = _sufficiency(path)
+    claimed = {name for name, rung in sufficiency.items() if rung.carried}
+    if claimed != set(manifest.rungs):
+        raise BundleError(
+            f"rungs.json: carries {sorted(claimed)}, the bundle says {sorted(manifest.rungs)}; export again"
+        )
+    return Bundle(
+        path=path,
+        version=manifest.version,
+        state=state,
+        manifest=manifest,
+        spec=spec,
+        vocabularies=vocabularies,
+        items=_items(path, spec, vocabularies),
+        item_arrays=arrays,
+        rungs=list(manifest.rungs),
+        sufficiency=sufficiency,
+        policy=read_policy((path / "policy.json").read_bytes()),
+        unchecked=unchecked,
+    )
+
+
+def _items(path: Path, spec: FeatureSpec, vocabularies: dict[str, Vocabulary]) -> pl.DataFrame:
+    try:
+        items = pl.read_parquet(path / "items.parquet", memory_map=False)
+        index = items["item_index"].to_numpy()
+        ids = items["item_id"].to_list()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BundleError(f"items.parquet: cannot be read ({error}); export again") from error
+    if not np.array_equal(index, np.arange(1, spec.num_items + 1)) or ids != vocabularies["item"].values:
+        raise BundleError("items.parquet: rows must be the item vocabulary in order, item_index 1..N; export again")
+    return items
+
+
+def _sufficiency(path: Path) -> dict[str, Rung]:
+    try:
+        return msgspec.json.decode((path / "rungs.json").read_bytes(), type=dict[str, Rung])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"rungs.json: {error}; export again") from None
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except (ValueError, OSError, EOFError) as error:
+        raise BundleError(f"{path.name}: cannot be read ({error}); export again") from None
+
+
+def _names(bundles: Path) -> list[str]:
+    if not bundles.is_dir():
+        return []
+    return sorted(p.name for p in bundles.iterdir() if p.is_dir() and not p.name.startswith("."))
