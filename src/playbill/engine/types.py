@@ -11,8 +11,17 @@ from playbill.errors import RequestError
 from playbill.state.events import Event, Id, Moment, Scalar, coerce_id
 
 __all__ = [
-    "Event", "Events", "Reason", "Request", "Slate", "SlateItem", "decode", "decode_events", "decode_request", "validate"
-]  # fmt: skip
+    "Event",
+    "Events",
+    "Reason",
+    "Request",
+    "Slate",
+    "SlateItem",
+    "decode",
+    "decode_events",
+    "decode_request",
+    "validate",
+]
 
 MAX_K = 1000
 MAX_EXCLUDE = 10_000

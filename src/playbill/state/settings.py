@@ -1,0 +1,74 @@
+"""Settings of the state store and of the job that fills it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from playbill.errors import ConfigError
+
+
+@dataclass(slots=True, kw_only=True)
+class StoreSettings:
+    """How much a store may hold, and what it keeps of a person."""
+
+    map_size_gb: float = 64.0
+    """Largest size of the store in GB: address space, not disk; the file grows as it fills. It may be raised later."""
+    max_readers: int = 1024
+    """Read transactions that may be open at once, over all processes."""
+    keep: int = 200
+    """Events kept in a profile's history, the newest ones, for each event name. At least a bundle's history length."""
+    seen: int = 10_000
+    """Item ids remembered as seen, the newest ones."""
+    max_skew_s: float = 5.0
+    """How far in the future an event may lie, in seconds, since senders' clocks run ahead; later ones are cut to it."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("map_size_gb", 0.0001), ("max_readers", 1), ("keep", 1), ("seen", 0), ("max_skew_s", 0)):
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"store.{name} is {getattr(self, name)}, expected at least {low}")
+
+
+@dataclass(slots=True, kw_only=True)
+class LoadSettings:
+    """Fold the tables' users and events into the state store. Loading again adds what is new, and nothing else."""
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    tables: str = "ml-100k"
+    """Name of a source prepared with `playbill prepare`."""
+    state: str | None = None
+    """Folder of the store; null means <home>/state."""
+    until: str | None = None
+    """Only events strictly before this: ISO 8601 (UTC where no zone is given) or UTC microseconds; null loads all."""
+    batch_rows: int = 50_000
+    """Events a transaction; a killed load goes on after the last whole one."""
+    force: bool = False
+    """Walk over all rows again though nothing changed; events that are there already stay as they are."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """Limits of the store."""
+
+    def __post_init__(self) -> None:
+        if self.batch_rows < 1:
+            raise ConfigError(f"batch_rows is {self.batch_rows}, expected at least 1")
+        parse_moment(self.until)
+
+
+def parse_moment(text: str | None) -> int | None:
+    """Return UTC microseconds of an ISO 8601 text or of a number of microseconds in text; None for None.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    if text is None:
+        return None
+    if text.lstrip("-").isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"until is {text!r}, expected ISO 8601 (1998-03-08T12:00:00) or UTC microseconds") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # not timestamp(): a float loses microseconds
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
