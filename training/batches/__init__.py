@@ -1,0 +1,1 @@
+"""Padded arrays and KeyedJaggedTensors, the order of rows, and negative sampling."""

@@ -1,0 +1,144 @@
+"""Running a module: processes, trainer, callbacks. Both models and the towers of cross-fitting go through `fit`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from playbill.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from playbill.training.distributed import TorchRecStrategy, device, local_world_size, rank, world_size
+from playbill.training.module import ShardedModule
+from playbill.training.progress import Report
+from playbill.training.runs import RunRecord
+from playbill.training.settings import TrainSettings
+from playbill.training.tracking import Tracker
+
+T = TypeVar("T")
+
+
+@contextmanager
+def processes(settings: TrainSettings) -> Iterator[None]:
+    """Join this process to the others (torchrun's, or a world of one) and set seeds, threads and determinism."""
+    _quiet()
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(settings.threads or max(1, cores // local_world_size()))
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    torch.use_deterministic_algorithms(True, warn_only=device() == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and no result of ours reads such memory
+    opened = not dist.is_initialized()
+    if opened and world_size() > 1:
+        dist.init_process_group("nccl" if device() == "cuda" else "gloo")
+    elif opened:
+        store = dist.HashStore()  # no port: nobody else takes part
+        dist.init_process_group("nccl" if device() == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        if opened:
+            dist.destroy_process_group()
+
+
+def agree(value: T) -> T:
+    """Return rank 0's value on every process. Collective."""
+    box = [value]
+    if dist.get_world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def fit(
+    module: ShardedModule,
+    settings: TrainSettings,
+    epochs: int,
+    report: Report,
+    checkpoints: Checkpoints | None,
+    resume: Path | None,
+) -> pl.Trainer:
+    """Train a module to the end; it goes on from `resume` where that is given.
+
+    Args:
+        checkpoints: None trains without validation and leaves nothing behind.
+    """
+    callbacks: list[Any] = [report] if checkpoints is None else [checkpoints, report]
+    local = local_world_size()
+    trainer = pl.Trainer(
+        accelerator="gpu" if device() == "cuda" else "cpu",
+        devices=local,
+        num_nodes=world_size() // local,
+        strategy=TorchRecStrategy(checkpoint_io=AtomicCheckpointIO()),
+        precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainSettings
+        max_epochs=epochs,
+        gradient_clip_val=settings.gradient_clip or None,
+        limit_val_batches=0 if checkpoints is None else None,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    with warnings.catch_warnings():
+        _quiet_lightning()
+        trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    return trainer
+
+
+def train_run(
+    title: str,
+    module: ShardedModule,
+    settings: TrainSettings,
+    figures: list[str],
+    samples_per_step: int,
+    run_dir: Path,
+    record: RunRecord,
+    resume: Path | None,
+) -> None:
+    """Train a run's own model with validation, checkpoints and figures, and fill its record.
+
+    Args:
+        figures: names of the validation metrics.
+        samples_per_step: rows of all processes together.
+    """
+    metric = f"ndcg_at_{settings.metric_k}"
+    model = settings.model
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints", metric, settings.checkpoint_every_steps, module.steps_per_epoch, model.patience_epochs
+    )
+    trackers: list[Tracker] = []
+
+    def open_tracker(step: int) -> Tracker:
+        trackers.append(Tracker(run_dir, ["epoch", "loss", "learning_rate", *figures], step, settings))
+        return trackers[0]
+
+    report = Report(title, samples_per_step, model.max_epochs * module.steps_per_epoch, open_tracker, checkpoints)
+    trainer = fit(module, settings, model.max_epochs, report, checkpoints, resume)
+    record.metric, record.best, record.best_epoch = metric, checkpoints.best, checkpoints.best_epoch
+    record.report, record.epochs = checkpoints.report, trainer.current_epoch
+    record.samples_per_second = round(report.samples_per_second, 1)
+    for tracker in trackers:
+        tracker.finish(msgspec.to_builtins(record))
+
+
+def _quiet() -> None:
+    """Silence what libraries say about themselves at every start."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "torchrec", "torch.fx._symbolic_trace"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _quiet_lightning() -> None:
+    # our iterable starts where a resumed run stands, and batches are cheap to make
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*mid-epoch.*")
+    # Lightning's own use of a torch name that is on its way out
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")

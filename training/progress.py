@@ -1,0 +1,103 @@
+"""What a person sees of a training: a bar to stderr, and a line for each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from playbill.training.checkpoints import Checkpoints
+from playbill.training.module import ShardedModule
+from playbill.training.tracking import Tracker
+
+_LOG_EVERY = 20  # steps
+
+
+class Report(Callback):
+    """Shows progress, hands figures to the tracker, and measures the speed of training without validation.
+
+    Args:
+        title: what is being trained.
+        samples_per_step: rows of all processes together.
+        steps: of the whole training.
+        open_tracker: called with the step that training starts from, on rank 0; None logs nothing.
+        checkpoints: None where no validation takes place.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        samples_per_step: int,
+        steps: int,
+        open_tracker: Callable[[int], Tracker] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.title, self.samples_per_step, self.steps = title, samples_per_step, steps
+        self.open_tracker, self.checkpoints = open_tracker, checkpoints
+        self.tracker: Tracker | None = None
+        self.seconds, self.timed_steps = 0.0, 0
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._losses: list[float] = []
+        self._begun = 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.timed_steps * self.samples_per_step / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        if trainer.is_global_zero:
+            if self.open_tracker is not None:
+                self.tracker = self.open_tracker(trainer.global_step)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.steps, completed=trainer.global_step)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: ShardedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.timed_steps += 1
+        self._losses.append(float(outputs["loss"]))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step)
+        if trainer.global_step % _LOG_EVERY == 0:
+            self._log_loss(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        self.seconds += time.perf_counter() - self._begun
+
+    def on_validation_end(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        figures = dict(pl_module.figures)
+        if trainer.is_global_zero:
+            if self.tracker is not None:
+                self.tracker.log(trainer.global_step, {"epoch": trainer.current_epoch + 1} | figures)
+            if self.checkpoints is not None:
+                name = self.checkpoints.metric
+                mark = " best so far" if self.checkpoints.waited == 0 else ""
+                self._console.print(f"{self.title} epoch {trainer.current_epoch + 1}: {name} {figures[name]:.4f}{mark}")
+        self._begun = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: ShardedModule, exception: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _log_loss(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+        if trainer.is_global_zero and self.tracker is not None:
+            rate = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer, never a list
+            self.tracker.log(
+                trainer.global_step, {"loss": sum(self._losses) / len(self._losses), "learning_rate": rate}
+            )
+        self._losses = []

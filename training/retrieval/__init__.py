@@ -1,0 +1,1 @@
+"""Retrieval: query tower, item tower, losses, and their training."""

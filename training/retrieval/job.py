@@ -1,0 +1,31 @@
+"""Training of the two towers, from an open dataset to a finished run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playbill.dataset.dataset import Dataset, examples
+from playbill.errors import TrainingError
+from playbill.training.batches.order import batch_rows
+from playbill.training.distributed import world_size
+from playbill.training.fit import train_run
+from playbill.training.retrieval.module import TowerModule
+from playbill.training.runs import RunRecord
+from playbill.training.settings import TrainSettings
+from playbill.training.validation import Validation
+
+
+def train(settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunRecord, resume: Path | None) -> None:
+    """Train the towers and fill `record`; weights are left in `run_dir`/checkpoints.
+
+    Raises:
+        TrainingError: no rows to learn from, or nobody to validate on.
+        ConfigError: a batch that cannot be shared among the processes.
+    """
+    rows = examples(dataset, "train", min_history=1)
+    if not len(rows):
+        raise TrainingError("no training row has a history before it; the tables need people with two events or more")
+    validation = Validation(dataset, settings.metric_k)
+    module = TowerModule(dataset, rows, settings, validation)
+    size = batch_rows(len(rows), settings.model.batch_size, world_size())
+    train_run("two_tower", module, settings, validation.names, size, run_dir, record, resume)

@@ -1,0 +1,178 @@
+"""The folder of a training run, and how a run is recognised.
+
+    run.json        what this run is (fingerprint), whether it is finished, its best metric, speed and versions
+    config.json     the settings it was started with
+    features.json   vocab/   the feature spec and the vocabularies
+    metrics.csv     figures as they came; checkpoints/last.ckpt to go on from, checkpoints/best.ckpt to use
+
+Importing this module does not import torch: a finished run is recognised at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from playbill import __version__
+from playbill.errors import TrainingError
+from playbill.features.build import read_features
+from playbill.features.spec import FeatureSpec
+from playbill.features.vocabulary import Vocabulary
+from playbill.tables.files import write_atomic
+from playbill.tables.folder import read_folder
+from playbill.training.settings import Ranker, TrainSettings, TwoTower
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = 1
+MODELS: dict[str, type[TwoTower] | type[Ranker]] = {"two_tower": TwoTower, "ranker": Ranker}
+# settings that say where and how, not what: changing them leaves a finished run finished
+_NOT_WHAT = ("home", "run", "retrieval_run", "checkpoint_every_steps", "threads", "logger", "wandb_project", "force")
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """run.json.
+
+    Attributes:
+        fingerprint: hash of the settings that matter, the tables and, for a ranker, its retrieval run.
+        tables: the tables' name; tables_fingerprint: of their content.
+        spec_hash: of features.json.
+        retrieval_run: name of the run a ranker reads scores from; retrieval_fingerprint: that run's.
+        metric: name of the validation metric, higher is better; best: its best value, at the end of epoch `best_epoch`
+            (1-based; 0 = before any training); epochs: passes over the training rows done.
+        report: other figures of the best epoch.
+        seconds: wall clock of the training in this process (a resumed run counts from its resumption).
+        samples_per_second: training rows a second while training, validation left out.
+        versions: of what made it.
+    """
+
+    format: int = FORMAT
+    model: str
+    fingerprint: str
+    tables: str
+    tables_fingerprint: str
+    spec_hash: str
+    retrieval_run: str | None = None
+    retrieval_fingerprint: str | None = None
+    completed: bool = False
+    metric: str = ""
+    best: float = 0.0
+    best_epoch: int = 0
+    epochs: int = 0
+    report: dict[str, float] = {}
+    seconds: float = 0.0
+    samples_per_second: float = 0.0
+    processes: int = 1
+    versions: dict[str, str] = {}
+
+
+@dataclass(slots=True)
+class Run:
+    """A finished run, read back."""
+
+    path: Path
+    record: RunRecord
+    settings: TrainSettings
+    model: Any
+    spec: FeatureSpec
+    vocabularies: dict[str, Vocabulary]
+
+
+def fingerprint(settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None) -> str:
+    """Return sha256 over all that decides what a run ends with."""
+    what = msgspec.to_builtins(settings)
+    for name in _NOT_WHAT:
+        del what[name]
+    extra = [tables_fingerprint, retrieval.fingerprint if retrieval else None, FORMAT]
+    return hashlib.sha256(msgspec.json.encode([what, extra], order="sorted")).hexdigest()
+
+
+def read_record(run_dir: Path) -> RunRecord | None:
+    """Return run.json, or None where there is none that this Playbill can read."""
+    path = run_dir / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=RunRecord)
+    except msgspec.MsgspecError:
+        return None
+    return record if record.format == FORMAT else None
+
+
+def read_run(run_dir: Path, model: str) -> Run:
+    """Return a finished run of this model.
+
+    Raises:
+        TrainingError: nothing there, another model, or not finished; says what to run.
+    """
+    record = read_record(run_dir)
+    if record is None:
+        raise TrainingError(f"no training run in {run_dir}; run `playbill train model={model}`")
+    if record.model != model:
+        raise TrainingError(f"{run_dir} is a run of {record.model}, expected {model}")
+    if not record.completed:
+        raise TrainingError(f"the run in {run_dir} is not finished; run the same `playbill train` again, it will go on")
+    raw = msgspec.json.decode((run_dir / "config.json").read_bytes())
+    settings = msgspec.convert(raw, TrainSettings)
+    settings.model = msgspec.convert(raw["model"], MODELS[model])
+    spec, vocabularies = read_features(run_dir)
+    if spec.hash() != record.spec_hash:
+        raise TrainingError(f"{run_dir}/features.json is not the spec this run was trained with; train again")
+    return Run(run_dir, record, settings, settings.model, spec, vocabularies)
+
+
+def start_run(run_dir: Path, settings: TrainSettings, record: RunRecord) -> None:
+    """Make an empty run folder in the place of whatever was there, with config.json and run.json."""
+    if run_dir.exists():
+        shutil.rmtree(run_dir)
+    (run_dir / "checkpoints").mkdir(parents=True)
+    write_atomic(run_dir / "config.json", msgspec.json.format(msgspec.json.encode(settings, order="sorted"), indent=1))
+    write_record(run_dir, record)
+
+
+def write_record(run_dir: Path, record: RunRecord) -> None:
+    write_atomic(run_dir / "run.json", msgspec.json.format(msgspec.json.encode(record), indent=1))
+
+
+def new_record(settings: TrainSettings, retrieval: RunRecord | None) -> RunRecord:
+    """Return the record of a run that is about to start; `spec_hash` is filled once the data is open."""
+    folder = read_folder(Path(settings.home) / "tables" / settings.tables)
+    return RunRecord(
+        model=settings.model.name,
+        fingerprint=fingerprint(settings, folder.fingerprint, retrieval),
+        tables=settings.tables,
+        tables_fingerprint=folder.fingerprint,
+        spec_hash="",
+        retrieval_run=retrieval_name(settings) if retrieval else None,
+        retrieval_fingerprint=retrieval.fingerprint if retrieval else None,
+        versions={"playbill": __version__} | {p: version(p) for p in ("torch", "torchrec", "pytorch-lightning")},
+    )
+
+
+def retrieval_name(settings: TrainSettings) -> str:
+    """Return the name of the retrieval run that a ranker reads scores from."""
+    return settings.retrieval_run or f"{settings.tables}-two_tower"
+
+
+def load_weights(module: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint's weights into a plain module, strictly.
+
+    Raises:
+        TrainingError: no such file, or its weights do not fit.
+    """
+    import torch
+
+    if not checkpoint.is_file():
+        raise TrainingError(f"no checkpoint {checkpoint}; train again with force=true")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    try:
+        module.load_state_dict({key.removeprefix("dmp."): value for key, value in state.items()}, strict=True)
+    except RuntimeError as error:
+        raise TrainingError(f"{checkpoint} does not fit the model: {error}") from error

@@ -1,0 +1,281 @@
+"""Settings of the jobs `train` and `export`. Imports nothing heavy: `playbill train --help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from playbill.dataset.settings import SplitSettings
+from playbill.errors import ConfigError
+from playbill.features.settings import FeatureSettings
+from playbill.index.settings import IndexSettings
+
+
+class Loss(Enum):
+    """What a query's positive item is compared with."""
+
+    full_softmax = "full_softmax"  # every item of the catalogue; exact, and the better choice up to some 50,000 items
+    in_batch = "in_batch"  # the other positives of its group, corrected for how often each item turns up there (logQ)
+
+
+class Tables(Enum):
+    """How embedding tables are kept and updated."""
+
+    dense = "dense"  # replicated, with Adam: right where a step touches most rows (full_softmax, small catalogues)
+    fused = "fused"  # sharded by TorchRec, row-wise Adagrad inside the backward pass: cost follows the touched rows
+
+
+class Logger(Enum):
+    """Where figures go besides metrics.csv in the run folder."""
+
+    csv = "csv"  # nowhere else
+    wandb = "wandb"  # Weights & Biases; written to the run folder alone when WANDB_API_KEY is not set
+
+
+@dataclass(slots=True, kw_only=True)
+class TwoTower:
+    """Retrieval: a query tower over the history and an item tower, compared by cosine."""
+
+    name: str = "two_tower"
+    """Ends the run's folder name; leave it."""
+    dim: int = 64
+    """Width of the item table and of both towers' output."""
+    field_dim: int = 16
+    """Width of the tables of all other features."""
+    hidden: int = 128
+    """Width of the towers' hidden layer."""
+    heads: int = 4
+    """Attention queries over the history; each pools dim / heads columns."""
+    dropout: float = 0.2
+    """Share of inputs dropped in the towers while training, 0 <= x < 1."""
+    loss: Loss = Loss.full_softmax
+    """full_softmax or in_batch."""
+    temperature: float = 0.07
+    """Cosines are divided by it before the softmax; small sharpens."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over the whole catalogue (full_softmax only), 0 <= x < 1."""
+    negatives_per_group: int = 512
+    """in_batch: examples that are each other's negatives; the cost of a step grows with batch_size times this."""
+    unknown_share: float = 0.02
+    """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
+    tables: Tables = Tables.dense
+    """dense or fused."""
+    batch_size: int = 512
+    """Examples a step, all processes together."""
+    max_epochs: int = 20
+    """Passes over the training rows at most."""
+    patience_epochs: int = 3
+    """Stop after so many epochs without a better validation metric; 0 = never."""
+    learning_rate: float = 0.001
+    """Of Adam, for dense parameters; it falls to a tenth along a cosine over max_epochs."""
+    table_learning_rate: float = 0.05
+    """Of row-wise Adagrad, when tables=fused; falls along the same cosine."""
+    weight_decay: float = 0.0
+    """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
+
+    def __post_init__(self) -> None:
+        _check_model(self)
+        if self.dim % self.heads:
+            raise ConfigError(f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})")
+        if not self.temperature > 0:
+            raise ConfigError(f"model.temperature must be > 0, got {self.temperature}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"model.label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.negatives_per_group < 2:
+            raise ConfigError(f"model.negatives_per_group must be >= 2, got {self.negatives_per_group}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Ranker:
+    """Ranking: a cross network and an MLP over history, item, context and retrieval score; tasks interact and like."""
+
+    name: str = "ranker"
+    """Ends the run's folder name; leave it."""
+    dim: int = 32
+    """Width of the item table."""
+    field_dim: int = 8
+    """Width of the tables of all other features."""
+    heads: int = 4
+    """Pooled views of the history that each candidate is compared with."""
+    cross_layers: int = 2
+    """Layers of the low-rank cross network (DCN-v2)."""
+    cross_rank: int = 32
+    """Rank of each cross layer's matrix."""
+    hidden: int = 128
+    """Width of the MLP's two layers (the second is half as wide)."""
+    dropout: float = 0.2
+    """Share of the MLP's inputs dropped while training, 0 <= x < 1."""
+    like_threshold: float = 4.0
+    """An event whose value is at least this is a like; events without a value take no part in that task."""
+    like_weight: float = 0.5
+    """Weight of the like loss beside the interact loss."""
+    unknown_share: float = 0.02
+    """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
+    uniform_negatives: int = 4
+    """Items a person never touched, drawn evenly from the catalogue for each training row."""
+    hard_negatives: int = 4
+    """Items a person never touched, drawn from the top of the tower's list for each training row."""
+    hard_pool: int = 100
+    """How far down the tower's list hard negatives are drawn, and how many candidates validation re-ranks."""
+    cross_fit_folds: int = 2
+    """Groups of people; the retrieval score of a training row comes from a tower that never saw its group."""
+    max_rows: int = 200_000
+    """Newest training rows used at most."""
+    tables: Tables = Tables.dense
+    """dense or fused."""
+    batch_size: int = 512
+    """Positive examples a step, all processes together; each brings its negatives."""
+    max_epochs: int = 6
+    """Passes over the training rows at most."""
+    patience_epochs: int = 2
+    """Stop after so many epochs without a better validation metric; 0 = never."""
+    learning_rate: float = 0.001
+    """Of Adam, for dense parameters; it falls to a tenth along a cosine over max_epochs."""
+    table_learning_rate: float = 0.02
+    """Of row-wise Adagrad, when tables=fused; falls along the same cosine."""
+    weight_decay: float = 0.0
+    """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
+
+    def __post_init__(self) -> None:
+        _check_model(self)
+        for name in ("cross_layers", "cross_rank", "hard_pool", "max_rows", "uniform_negatives"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.hard_negatives <= self.hard_pool:
+            raise ConfigError(f"model.hard_negatives must be in 0..{self.hard_pool}, got {self.hard_negatives}")
+        if self.cross_fit_folds < 2:
+            raise ConfigError(f"model.cross_fit_folds must be >= 2, got {self.cross_fit_folds}")
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainSettings:
+    """Train a model on prepared tables and leave it in <home>/runs/<tables>-<model>.
+
+    Rerun with nothing changed: says "up to date". Stopped in the middle: goes on from the last checkpoint, and ends with
+    the same weights. Changed: starts afresh and says so. The ranker needs a finished two_tower run of the same tables.
+
+        playbill train                                        the retrieval model on the demo's tables
+        playbill train model=ranker                           then the ranker
+        playbill train model.loss=in_batch model.tables=fused for catalogues too large for a full softmax
+        python -m torch.distributed.run --nproc-per-node 2 -m playbill.cli train     two processes
+    """
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    tables: str = "ml-100k"
+    """Name of prepared tables: <home>/tables/<tables>."""
+    run: str | None = None
+    """Name of the run's folder; null = <tables>-<model>."""
+    model: Any = field(default_factory=TwoTower)
+    """A choice: two_tower or ranker."""
+    retrieval_run: str | None = None
+    """ranker only: the finished two_tower run whose scores it reads; null = <tables>-two_tower."""
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    """What enters the models; the ranker needs the same as its retrieval run."""
+    split: SplitSettings = field(default_factory=SplitSettings)
+    """Which events train, validate and test."""
+    seed: int = 1
+    """Of weights, order, dropout and negatives. Same seed, machine kind and process count: same weights, bit for bit."""
+    precision: str = "32-true"
+    """32-true, or bf16-mixed on CPUs with amx_bf16 or avx512_bf16 and on GPUs."""
+    accumulate_grad_batches: int = 1
+    """Only 1: embedding tables are updated inside each backward pass."""
+    gradient_clip: float = 1.0
+    """Largest norm of the dense gradients; 0 = no limit."""
+    metric_k: int = 10
+    """The validation metric is ndcg_at_<k> over the full catalogue, seen items left out."""
+    checkpoint_every_steps: int = 100
+    """Steps between writes of last.ckpt, from which a stopped run goes on."""
+    threads: int = 0
+    """Threads of torch; 0 = as many as there are cores, shared among the processes of this machine."""
+    logger: Logger = Logger.csv
+    """csv or wandb."""
+    wandb_project: str = "playbill"
+    """Project that logger=wandb writes to."""
+    force: bool = False
+    """Train again although a finished run with the same settings and data is there."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate_grad_batches != 1:
+            raise ConfigError(
+                f"accumulate_grad_batches must be 1, got {self.accumulate_grad_batches}: embedding tables are updated inside "
+                "each backward pass, so gradients cannot be gathered over several; raise model.batch_size"
+            )
+        if self.precision not in ("32-true", "bf16-mixed"):
+            why = ": fp16 needs scaled gradients, which the fused tables would apply as they are" * (
+                "16" in self.precision
+            )
+            raise ConfigError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}{why}")
+        for name in ("metric_k", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("seed", "gradient_clip", "threads"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @property
+    def run_name(self) -> str:
+        return self.run or f"{self.tables}-{self.model.name}"
+
+
+@dataclass(slots=True, kw_only=True)
+class ExportSettings:
+    """Write trained models, index and baselines into a staged bundle, <home>/bundles/<version>.
+
+    The version follows from all that goes in: rerun with nothing changed, it says "up to date". What the data cannot carry,
+    or was not trained, is left out; rungs.json and the slates say why.
+
+        playbill export                              the finished runs of the demo's tables
+        playbill export tables=my_shop               another source's
+        playbill export index.kind=ivf_sq8           an index for larger catalogues
+    """
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    tables: str = "ml-100k"
+    """Name of prepared tables: <home>/tables/<tables>."""
+    run: str | None = None
+    """Finished two_tower run; null = <tables>-two_tower, and a bundle without towers where that does not exist."""
+    ranker_run: str | None = None
+    """Finished ranker run; null = <tables>-ranker, and a bundle without ranker where that does not exist."""
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    """Only for a bundle without towers: what is known of people and items. Otherwise as in the run."""
+    split: SplitSettings = field(default_factory=SplitSettings)
+    """Only for a bundle without towers: what is held out from the counts. Otherwise as in the run."""
+    index: IndexSettings = field(default_factory=IndexSettings)
+    """How items.faiss is built."""
+    neighbours: int = 200
+    """Neighbours kept of each item, in both item-kNNs."""
+    half_life_days: float = 7.0
+    """Trending: days after which an event counts half."""
+    policy_file: str | None = None
+    """A policy.json to ship (its fields: src/playbill/bundle/policy.py); null = the defaults."""
+    force: bool = False
+    """Export again although this version is there. A sealed bundle is never replaced."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ConfigError(f"neighbours must be >= 1, got {self.neighbours}")
+        if not self.half_life_days > 0:
+            raise ConfigError(f"half_life_days must be > 0, got {self.half_life_days}")
+
+
+def _check_model(model: TwoTower | Ranker) -> None:
+    for name in ("dim", "field_dim", "hidden", "heads", "batch_size", "max_epochs"):
+        if getattr(model, name) < 1:
+            raise ConfigError(f"model.{name} must be >= 1, got {getattr(model, name)}")
+    if model.dim % 4 or model.field_dim % 4:
+        raise ConfigError(
+            f"model.dim ({model.dim}) and model.field_dim ({model.field_dim}) must be multiples of 4: table rows are read four floats at a time"
+        )
+    for name in ("dropout", "unknown_share"):
+        if not 0 <= getattr(model, name) < 1:
+            raise ConfigError(f"model.{name} must be in [0, 1), got {getattr(model, name)}")
+    for name in ("learning_rate", "table_learning_rate"):
+        if not getattr(model, name) > 0:
+            raise ConfigError(f"model.{name} must be > 0, got {getattr(model, name)}")
+    if model.patience_epochs < 0 or model.weight_decay < 0:
+        raise ConfigError(
+            f"model.patience_epochs and model.weight_decay must be >= 0, got {model.patience_epochs}, {model.weight_decay}"
+        )

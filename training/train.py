@@ -1,0 +1,90 @@
+"""`playbill train`: decide whether there is anything to do, go on or start afresh, train, record.
+
+Nothing heavy is imported until it is clear that there is something to train.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from playbill.errors import ConfigError
+from playbill.training.runs import (
+    RunRecord,
+    new_record,
+    read_record,
+    read_run,
+    retrieval_name,
+    start_run,
+    write_record,
+)
+from playbill.training.settings import Ranker, TrainSettings
+
+
+def run(settings: TrainSettings) -> int:
+    """Train one model; return 0.
+
+    Raises:
+        TableError: the tables are not there.
+        ConfigError: settings that do not fit the data or the number of processes.
+        TrainingError: the ranker's retrieval run is missing, unfinished, or of other features.
+    """
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    runs = Path(settings.home) / "runs"
+    run_dir = runs / settings.run_name
+    ranker = isinstance(settings.model, Ranker)
+    if settings.retrieval_run is not None and not ranker:
+        raise ConfigError(f"retrieval_run={settings.retrieval_run} has no effect with model={settings.model.name}")
+    retrieval = read_run(runs / retrieval_name(settings), "two_tower") if ranker else None
+    record = new_record(settings, retrieval.record if retrieval else None)
+    before = read_record(run_dir)
+    same = before is not None and before.fingerprint == record.fingerprint and not settings.force
+    if same and before is not None and before.completed and (run_dir / "checkpoints" / "best.ckpt").is_file():
+        console.print(f"{run_dir} is up to date: {before.metric} {before.best:.4f}, epoch {before.best_epoch}")
+        return 0
+    last = run_dir / "checkpoints" / "last.ckpt"
+    resume = last if same and last.is_file() else None
+
+    from playbill.dataset.dataset import open_dataset
+    from playbill.features.build import write_features
+    from playbill.training.distributed import rank, world_size
+    from playbill.training.fit import agree, processes
+
+    with processes(settings):
+        resume = agree(resume)  # rank 0 is about to change the folder that others may still be reading
+        if rank() == 0 and resume is not None:
+            console.print(f"going on from {resume}")
+        elif rank() == 0:
+            if run_dir.exists() and not same:
+                console.print(f"{run_dir} was trained with other settings or data: it is replaced")
+            start_run(run_dir, settings, record)
+        agree(None)
+        dataset = open_dataset(Path(settings.home) / "tables" / settings.tables, settings.features, settings.split)
+        record.spec_hash, record.processes = dataset.spec.hash(), world_size()
+        if rank() == 0:
+            write_features(run_dir, dataset.spec, dataset.vocabularies)
+        begun = time.perf_counter()
+        if retrieval is None:
+            from playbill.training.retrieval.job import train as train_towers
+
+            train_towers(settings, dataset, run_dir, record, resume)
+        else:
+            from playbill.training.ranking.job import train as train_ranker
+
+            train_ranker(settings, dataset, run_dir, record, resume, retrieval)
+        record.seconds = round(time.perf_counter() - begun, 2)
+        _finish(console, run_dir, record, rank())
+    return 0
+
+
+def _finish(console: Console, run_dir: Path, record: RunRecord, process: int) -> None:
+    record.completed = True
+    if process == 0:
+        write_record(run_dir, record)
+        console.print(
+            f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
+            f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
+        )
