@@ -36,7 +36,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         session_id: the visit; its own profile is used where the person is unknown.
         request_id: keys every random choice; the engine makes one where it is missing.
         k: items wanted.
-        surface: where the slate is shown; names an objective of the bundle's policy.
+        surface: where the slate is shown; names a part of the bundle's policy.
         context: columns of the moment (device, ...) by name.
         exclude: item ids that must not be shown.
         at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
@@ -98,6 +98,7 @@ class Slate(msgspec.Struct, kw_only=True):
         state_version: sequence of the last change in the store when the profile was read.
         profile_version: of the profile used; 0 where none was.
         policy: name and hash of the policy.
+        surface: whose settings of the policy were used: the request's, or `slate` where the policy does not know it.
         rung: full | retrieval | item_knn | popularity, best first.
         rung_reason: why not the best rung; empty for "full".
         eligible_count: items that could have been shown.
@@ -112,6 +113,7 @@ class Slate(msgspec.Struct, kw_only=True):
     state_version: int
     profile_version: int
     policy: str
+    surface: str = "slate"
     rung: str
     rung_reason: str
     items: list[SlateItem]

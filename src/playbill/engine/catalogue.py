@@ -1,0 +1,113 @@
+"""What a bundle knows of its items, as arrays by item_index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from playbill.baselines.popularity import read_scores
+from playbill.bundle.open import Bundle
+from playbill.features.vocabulary import Vocabulary
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """Arrays by item_index; row 0 is the unknown item, which is never shown.
+
+    Attributes:
+        ids, titles: [N + 1] lists.
+        vocabulary: item ids to item_index.
+        available: [N + 1] bool, as the bundle says.
+        popular, trending: [N + 1] float32, share of the most popular (trending) item's score, 0..1.
+        place: [N + 1] int64, 1-based place by popularity.
+        popular_order: [N] int64 item_index, most popular first.
+        trending_order: [T] int64 item_index with any recent event, best first.
+        vectors: [N + 1, d] float32 of unit length for likeness between items; None where there is nothing to compare.
+    """
+
+    ids: list[Any]
+    titles: list[str | None]
+    vocabulary: Vocabulary
+    available: np.ndarray
+    popular: np.ndarray
+    trending: np.ndarray
+    place: np.ndarray
+    popular_order: np.ndarray
+    trending_order: np.ndarray
+    vectors: np.ndarray | None
+
+    @property
+    def num_items(self) -> int:
+        return len(self.ids) - 1
+
+    def changed(self, changes: Mapping[int | str, Mapping[str, Any]]) -> np.ndarray:
+        """Return [N + 1] bool: what is available after changes noted in the store."""
+        available = self.available.copy()
+        for item_id, change in changes.items():
+            row = self.vocabulary.index(item_id)
+            if row and isinstance(change.get("available"), bool):
+                available[row] = change["available"]
+        return available
+
+
+def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
+    """Return the arrays of a bundle's items.
+
+    Args:
+        embeddings: [N + 1, d] float32 of the item tower, where the bundle has it.
+    """
+    num_items = bundle.spec.num_items
+    popular = _share(read_scores(bundle.file("popularity.npy"))) if bundle.has("popularity.npy") else None
+    trending = _share(read_scores(bundle.file("trending.npy"))) if bundle.has("trending.npy") else None
+    nothing = np.zeros(num_items + 1, np.float32)
+    # without any counts the catalogue's own order is what is left
+    popular, trending = nothing if popular is None else popular, nothing if trending is None else trending
+    by_popularity = np.argsort(-popular[1:], kind="stable") + 1
+    place = np.zeros(num_items + 1, np.int64)
+    place[by_popularity] = np.arange(1, num_items + 1)
+    by_trend = np.argsort(-trending[1:], kind="stable") + 1
+    available = np.ones(num_items + 1, bool)
+    if "available" in bundle.items.columns:
+        available[1:] = bundle.items["available"].fill_null(True).to_numpy()
+    available[0] = False
+    titles = bundle.items["title"].to_list() if "title" in bundle.items.columns else [None] * num_items
+    return Catalogue(
+        ids=[None, *bundle.vocabularies["item"].values],
+        titles=[None, *titles],
+        vocabulary=bundle.vocabularies["item"],
+        available=available,
+        popular=popular,
+        trending=trending,
+        place=place,
+        popular_order=by_popularity,
+        trending_order=by_trend[trending[by_trend] > 0],
+        vectors=embeddings if embeddings is not None else _category_vectors(bundle),
+    )
+
+
+def _share(scores: np.ndarray) -> np.ndarray:
+    """Return scores as shares of the largest; row 0 and anything not finite is 0."""
+    scores = np.where(np.isfinite(scores), scores, 0).astype(np.float32)
+    scores[0] = 0
+    most = scores.max(initial=0)
+    return scores / most if most > 0 else scores
+
+
+def _category_vectors(bundle: Bundle) -> np.ndarray | None:
+    arrays = [
+        bundle.item_arrays[f.array] for f in bundle.spec.fields if f.side == "item" and f.encoding == "categories"
+    ]
+    sizes = [f.size for f in bundle.spec.fields if f.side == "item" and f.encoding == "categories"]
+    if not arrays:
+        return None
+    marks = np.zeros((bundle.spec.num_items + 1, sum(sizes)), np.float32)
+    offset = 0
+    for array, size in zip(arrays, sizes, strict=True):
+        rows, columns = np.nonzero(array > 0)
+        marks[rows, offset + array[rows, columns]] = 1
+        offset += size
+    vectors: np.ndarray = marks / np.maximum(np.linalg.norm(marks, axis=1, keepdims=True), 1e-12)
+    return vectors

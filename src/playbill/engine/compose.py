@@ -1,0 +1,81 @@
+"""Step 4, compose: which k candidates, in which order, with which propensity."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def order_by_score(
+    score: np.ndarray, item: np.ndarray, k: int, diversity: float, vectors: np.ndarray | None
+) -> np.ndarray:
+    """Return all candidates, best first; the first k of them spread out where the surface asks for diversity.
+
+    Maximal marginal relevance: the next item is the one with the largest (1 - diversity) * score - diversity *
+    likeness, score scaled to 0..1 over the best 4 k + 50 candidates, likeness the largest cosine to an item above it.
+
+    Args:
+        score: [M], higher is better; equal scores keep their order.
+        item: [M] int64 item_index.
+        k: length of the slate.
+        diversity: 0 orders by score alone.
+        vectors: [N + 1, d] float32 of unit length; None orders by score alone.
+    Source:
+        J. Carbonell and J. Goldstein (1998), The use of MMR, diversity-based reranking.
+    """
+    order = np.argsort(-score, kind="stable")
+    if not diversity or vectors is None or len(order) < 2:
+        return order
+    pool = order[: 4 * k + 50]
+    value = score[pool].astype(np.float64)
+    spread = value[0] - value[-1]
+    value = (1 - diversity) * ((value - value[-1]) / spread if spread > 0 else np.ones(len(value)))
+    mine = vectors[item[pool]]
+    likeness = np.full(len(pool), -1.0)
+    free = np.ones(len(pool), bool)
+    picked = []
+    for place in range(min(k, len(pool))):
+        marginal = value - diversity * likeness if place else value
+        best = int(np.argmax(np.where(free, marginal, -np.inf)))
+        picked.append(best)
+        free[best] = False
+        likeness = np.maximum(likeness, mine @ mine[best])
+    return np.concatenate([pool[picked], order[~np.isin(order, pool[picked])]])
+
+
+def explore(
+    order: np.ndarray, k: int, epsilon: float, slots: int, seed: int, request_id: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the slate after exploration: ([n] candidates, [n] float64 propensities, [n] bool drawn by chance).
+
+    Each of the last `slots` positions is given, with probability epsilon and on its own, to a partner: the positions'
+    partners are an even draw, without repeats, among the m candidates that the slate leaves out. So the propensity of
+    what stands at such a position is 1 - epsilon for the policy's own choice, epsilon / m for a drawn one; elsewhere
+    it is 1. It is the probability of that item at that position, over all that chance could have done.
+
+    Args:
+        order: [M] candidates, best first.
+        seed, request_id: key of the counter-based generator; the same key draws the same slate.
+    """
+    slate = order[:k].copy()
+    rest = order[k:]
+    drawn = np.zeros(len(slate), bool)
+    propensity = np.ones(len(slate))
+    slots = min(slots, len(slate), len(rest))
+    if epsilon <= 0 or slots <= 0:
+        return slate, propensity, drawn
+    dice = generator(seed, request_id, "explore")
+    places = np.arange(len(slate) - slots, len(slate))
+    partners = rest[dice.permutation(len(rest))[:slots]]
+    won = dice.random(slots) < epsilon
+    slate[places[won]] = partners[won]
+    drawn[places[won]] = True
+    propensity[places] = np.where(won, epsilon / len(rest), 1 - epsilon)
+    return slate, propensity, drawn
+
+
+def generator(seed: int, request_id: str, step: str) -> np.random.Generator:
+    """Return the generator of one step of one request: Philox keyed by (policy seed, request id, step)."""
+    digest = hashlib.sha256(f"{seed}|{step}|{request_id}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.uint64)))

@@ -1,0 +1,322 @@
+"""The engine: requests -> slates, from one bundle and one store. Each step is a function in a file of its own.
+
+    profile -> retrieve -> rank -> compose -> explain
+
+Every slate names the rung it stands on and why it is not a better one. Whatever is wrong with a profile, an item or a
+graph at request time lowers the rung, is counted in `faults`, and never is an exception; a request that cannot be
+understood is one (RequestError).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from playbill.bundle.open import Bundle
+from playbill.engine.catalogue import Catalogue, open_catalogue
+from playbill.engine.parts import Parts, open_parts
+from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
+from playbill.engine.rank import rank, tasks
+from playbill.engine.retrieve import RETRIEVERS, Candidates, blocked_items, candidates_of, search_tower
+from playbill.engine.settings import EngineSettings
+from playbill.engine.slate import Row, make_slate
+from playbill.engine.types import Request, Slate, validate
+from playbill.errors import BundleError
+from playbill.state.events import Declared
+from playbill.state.store import Store
+from playbill.tables.schema import EventKind
+
+log = logging.getLogger("playbill.engine")
+
+RUNGS = ("full", "retrieval", "item_knn", "popularity")
+
+
+class Engine:
+    """Answers requests. Use `Engine.open`.
+
+    Attributes:
+        faults: how often a part failed while answering, by part; `slates` how often each rung answered.
+        stage_ms: milliseconds of each step of the last call of `recommend`.
+    """
+
+    def __init__(
+        self, bundle: Bundle, store: Store | None, settings: EngineSettings, parts: Parts, catalogue: Catalogue
+    ) -> None:
+        self.bundle, self.store, self.settings, self.parts, self.catalogue = bundle, store, settings, parts, catalogue
+        self.faults: Counter[str] = Counter()
+        self.slates: Counter[str] = Counter()
+        self.stage_ms: dict[str, float] = {}
+        policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
+        self._policy = f"{bundle.policy.name}@{policy[:8]}"
+        self._reach = parts.rungs()
+        self._available = (-1, catalogue.available)
+
+    @classmethod
+    def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
+        """Return an engine that has answered once, so that graphs are loaded and warm.
+
+        Args:
+            bundle: opened; parts that do not work on this machine are left out, see `describe`.
+            store: open; None knows nobody. A store in which nothing was declared yet learns the bundle's events.
+        Raises:
+            ProviderError: `require_gpu`, and a graph would not run on one.
+            BundleError: the policy weighs a task that the bundle's ranker does not have.
+        """
+        settings = settings or EngineSettings()
+        parts = open_parts(bundle, settings)
+        if parts.ranker is not None:
+            _check_weights(bundle, tasks(parts.ranker))
+        engine = cls(bundle, store, settings, parts, open_catalogue(bundle, parts.embeddings))
+        engine._warm()
+        if store is not None and not store.readonly and store.declared is None:
+            spec = bundle.spec
+            events = [EventKind(name=e.name) for e in spec.events]
+            store.declare(
+                Declared(
+                    events=events,
+                    user_id_type=spec.user_id_type,
+                    item_id_type=spec.item_id_type,
+                    purposes=spec.purposes,
+                )
+            )
+        return engine
+
+    @property
+    def rungs(self) -> list[str]:
+        """Rungs that can be reached here, best first."""
+        return [name for name in self.bundle.policy.fallbacks if not self._reach[name]]
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """Return where each graph really runs: provider and device by graph."""
+        return {m.name: {"provider": m.provider, "device": m.device} for m in self.parts.models}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what answers and what is missing, for health, metrics and doctor."""
+        return {
+            "bundle": self.bundle.version,
+            "policy": self._policy,
+            "rungs": self.rungs,
+            "models": self.models(),
+            "index": self.parts.index.kind.value if self.parts.index else None,
+            "missing": dict(self.parts.missing),
+            "faults": dict(self.faults),
+            "slates": dict(self.slates),
+        }
+
+    def recommend(self, requests: Sequence[Request]) -> list[Slate]:
+        """Return one slate for each request, in order: k items, or all that are eligible.
+
+        The same request (request_id, at) on the same bundle and profile gives the same slate, `latency_ms` apart.
+
+        Raises:
+            RequestError: a request cannot be understood; names the field. None is answered.
+            StateError: the store cannot be read.
+        """
+        spec = self.bundle.spec
+        checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
+        stages: dict[str, float] = {}
+        slates: list[Slate] = []
+        for low in range(0, len(checked), self.settings.batch_rows):
+            slates += self._answer(checked[low : low + self.settings.batch_rows], stages)
+        self.stage_ms = stages
+        return slates
+
+    def _answer(self, requests: list[Request], stages: dict[str, float]) -> list[Slate]:
+        clock = _Clock(stages)
+        began = time.time_ns() // 1000
+        for request in requests:
+            request.request_id = request.request_id or uuid.uuid4().hex
+            request.at = began if request.at is None else request.at
+        with self.store.view() if self.store is not None else nullcontext() as view:
+            people = people_of(requests, view, self.bundle.spec)
+            version = view.version if view is not None else 0
+            if view is not None and view.catalogue_version != self._available[0]:
+                self._available = (view.catalogue_version, self.catalogue.changed(view.catalogue()))
+        available = self._available[1]
+        encoded = self._encode(people, requests)
+        clock.stop("profile")
+        rows = [self._row(r, p, available) for r, p in zip(requests, people, strict=True)]
+        if encoded is None:
+            self._lower(rows, "item_knn", "the profile cannot be encoded")
+        query, nearest = self._query(rows, encoded, available)
+        clock.stop("tower and index")
+        for i, row in enumerate(rows):
+            personal = encoded is not None and row.rung != "popularity"
+            if personal and encoded is not None:
+                row.history, row.events = encoded.history[i], encoded.events[i]
+            row.candidates = candidates_of(
+                self.catalogue,
+                row.blocked,
+                row.request.k,
+                row.surface.quotas,
+                self.parts.tables if personal else {},
+                row.history,
+                nearest.get(i),
+                query[i] if i in nearest and query is not None else None,
+                self.parts.embeddings,
+            )
+        clock.stop("retrieve")
+        self._rank(rows, encoded)
+        clock.stop("rank")
+        slates = [make_slate(row, self.bundle, self.catalogue, self.parts, self._policy, version) for row in rows]
+        clock.stop("compose and explain")
+        latency_ms = round(clock.total_ms(), 3)
+        for slate in slates:
+            slate.latency_ms = latency_ms
+            self.slates[slate.rung] += 1
+        return slates
+
+    def _encode(self, people: list[Person], requests: list[Request]) -> People | None:
+        spec, vocabularies = self.bundle.spec, self.bundle.vocabularies
+        now = np.asarray([r.at for r in requests], np.int64)
+        try:
+            return encode_people(people, requests, now, spec, vocabularies)
+        except Exception as error:  # whatever stands in a profile must not stop the others' answers
+            self._fault("profile", error)
+        for person, request, moment in zip(people, requests, now, strict=True):
+            try:
+                encode_people([person], [request], np.asarray([moment]), spec, vocabularies)
+            except Exception as error:
+                person.profile, person.note = NOBODY, f"the stored profile cannot be encoded: {_first_line(error)}"
+                request.context = {}
+        try:
+            return encode_people(people, requests, now, spec, vocabularies)
+        except Exception as error:
+            self._fault("profile", error)
+            return None
+
+    def _row(self, request: Request, person: Person, available: np.ndarray) -> Row:
+        left_out, blocked = blocked_items(self.catalogue, available, person.profile.seen, request.exclude)
+        rung, why = "popularity", []
+        for name in self.bundle.policy.fallbacks:
+            obstacle = self._reach[name] or (person.note if name != "popularity" else "")
+            if not obstacle:
+                rung = name
+                break
+            if obstacle not in why:
+                why.append(obstacle)
+        return Row(
+            request=request,
+            person=person,
+            surface=self.bundle.policy.surface(request.surface),
+            rung=rung,
+            why=why,
+            left_out=left_out,
+            blocked=blocked,
+            eligible=len(blocked) - int(np.count_nonzero(blocked)),
+        )
+
+    def _query(
+        self, rows: list[Row], encoded: People | None, available: np.ndarray
+    ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
+        """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
+        wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
+        tower, embeddings = self.parts.query_tower, self.parts.embeddings
+        if not wanted or tower is None or embeddings is None or encoded is None:
+            return None, {}
+        try:
+            query = tower.run(encoded.arrays, tower.outputs[:1])[0]
+            most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
+            left_out = [rows[i].left_out for i in wanted]
+            found = search_tower(query[wanted], embeddings, self.parts.index, most, left_out, available)
+        except Exception as error:  # onnxruntime raises its own classes, straight below Exception
+            self._fault("query_tower", error)
+            self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")
+            return None, {}
+        return query, dict(zip(wanted, found, strict=True))
+
+    def _rank(self, rows: list[Row], encoded: People | None) -> None:
+        """Fill in the probabilities of the rows on the best rung; a ranker that fails lowers them."""
+        wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
+        if not wanted or self.parts.ranker is None or encoded is None:
+            return
+        try:
+            found = rank(
+                self.parts.ranker,
+                encoded.arrays,
+                wanted,
+                [rows[i].candidates for i in wanted],
+                self.bundle.item_arrays,
+                self.settings.rank_rows,
+            )
+        except Exception as error:
+            self._fault("ranker", error)
+            self._lower([rows[i] for i in wanted], "full", f"the ranker failed: {_first_line(error)}")
+            return
+        for i, probabilities in zip(wanted, found, strict=True):
+            rows[i].probabilities = probabilities
+
+    def _warm(self) -> None:
+        """Run each graph once; one that cannot answer here is left out from the start, with its reason."""
+        request = Request(request_id="warm", at=0)
+        encoded = encode_people(
+            [Person(NOBODY, 0, "")], [request], np.zeros(1, np.int64), self.bundle.spec, self.bundle.vocabularies
+        )
+        few = np.arange(1, min(self.catalogue.num_items, 8) + 1)
+        cosines = {"tower": np.zeros(len(few), np.float32)}
+        candidates = Candidates(item=few, retriever=np.zeros(len(few), np.int8), scores=cosines)
+        tower, ranker = self.parts.query_tower, self.parts.ranker
+        try:
+            if tower is not None:
+                tower.run(encoded.arrays, tower.outputs[:1])
+        except Exception as error:
+            self.parts.query_tower = None
+            self.parts.missing["query_tower"] = f"query_tower.onnx does not run: {_first_line(error)}"
+        try:
+            if ranker is not None:
+                rank(ranker, encoded.arrays, [0], [candidates], self.bundle.item_arrays, self.settings.rank_rows)
+        except Exception as error:
+            self.parts.ranker = None
+            self.parts.missing["ranker"] = f"ranker.onnx does not run: {_first_line(error)}"
+        self._reach = self.parts.rungs()
+
+    def _lower(self, rows: Sequence[Row], failed: str, why: str) -> None:
+        """Move rows to the best rung that stands below the failed one."""
+        fallbacks = list(RUNGS[RUNGS.index(failed) + 1 :])
+        below = next(name for name in fallbacks if name in self.rungs)
+        for row in rows:
+            row.rung = below
+            row.why.append(why)
+
+    def _fault(self, part: str, error: Exception) -> None:
+        if not self.faults[part]:  # once in the log, always in the counter
+            log.exception("%s failed; answering from a lower rung", part, exc_info=error)
+        self.faults[part] += 1
+
+
+class _Clock:
+    def __init__(self, stages: dict[str, float]) -> None:
+        self._stages, self._began = stages, time.perf_counter()
+        self._last = self._began
+
+    def stop(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._stages[stage] = self._stages.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+    def total_ms(self) -> float:
+        return (self._last - self._began) * 1e3
+
+
+def _check_weights(bundle: Bundle, known: list[str]) -> None:
+    terms = {*known, *RETRIEVERS}
+    for name, surface in bundle.policy.surfaces.items():
+        unknown = sorted(set(surface.weights) - terms)
+        if unknown:
+            raise BundleError(
+                f"bundle {bundle.version}: policy.surfaces.{name}.weights names {unknown}; the ranker and the "
+                f"retrievers give {sorted(terms)}"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,165 @@
+"""Step 5, explain: a sentence for each item on the slate, and the fact it rests on, which anybody can check.
+
+kind        proposed by            the fact
+because     item_knn, transitions  `item_id`: of all items in the history, the one without which the score of this
+                                   retriever would fall most; `share`: by how much of it
+similar     tower                  `item_id`: of all items in the history, the one whose vector is nearest; `cosine`
+taste       tower                  `cosine` of the person's vector and the item's; no item of the history is like it
+trending    trending               `share` of what the most trending item has
+popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
+catalogue   popularity             the same, further down
+exploration any                    drawn by chance; `propensity` is the probability it had
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from playbill.baselines.neighbours import Neighbours
+from playbill.engine.catalogue import Catalogue
+from playbill.engine.retrieve import POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
+from playbill.engine.types import Reason
+from playbill.features.fold import Past
+
+# what a person did, for events that are named as one would say them
+_DID = {
+    "rate": "rated",
+    "rating": "rated",
+    "view": "looked at",
+    "click": "looked at",
+    "watch": "watched",
+    "play": "played",
+    "read": "read",
+    "listen": "listened to",
+    "like": "liked",
+    "buy": "bought",
+    "purchase": "bought",
+    "order": "ordered",
+    "save": "saved",
+}
+
+
+def reasons(
+    catalogue: Catalogue,
+    candidates: Candidates,
+    chosen: np.ndarray,
+    drawn: np.ndarray,
+    propensity: np.ndarray,
+    history: np.ndarray,
+    events: list[Past],
+    tables: dict[str, Neighbours],
+    embeddings: np.ndarray | None,
+) -> list[Reason]:
+    """Return the reason of each item on one slate.
+
+    Args:
+        chosen: [n] places among the candidates, in slate order.
+        drawn, propensity: [n], see `compose.explore`.
+        history: [H] int64 known items, newest first; `events` the event of each.
+        tables: neighbours by retriever.
+        embeddings: [N + 1, d] float32, where towers answered.
+    """
+    item, retriever = candidates.item[chosen], candidates.retriever[chosen]
+    found: list[Reason | None] = [None] * len(chosen)
+    for place in np.flatnonzero(drawn).tolist():
+        fact = {"propensity": float(propensity[place])}
+        found[place] = Reason(kind="exploration", text="Something different, picked by chance", fact=fact)
+    for code in np.unique(retriever[~drawn]).tolist():
+        places = np.flatnonzero((retriever == code) & ~drawn)
+        if code == TRENDING:
+            made = [
+                Reason(kind="trending", text="Popular now", fact={"share": share})
+                for share in catalogue.trending[item[places]].tolist()
+            ]
+        elif code == POPULARITY:
+            made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
+        elif code == TOWER and embeddings is not None:
+            cosine = candidates.scores["tower"][chosen[places]]
+            made = _similar(catalogue, embeddings, item[places], cosine, history, events)
+        else:
+            table = tables[RETRIEVERS[code]]
+            made = _because(catalogue, table, item[places], history, events)
+        for place, reason in zip(places.tolist(), made, strict=True):
+            found[place] = reason
+    return [reason for reason in found if reason is not None]
+
+
+def drops(table: Neighbours, items: np.ndarray, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how a neighbour score falls when one item is taken out of the history.
+
+    Args:
+        items: [C] int64 item_index, each once.
+        history: [H] int64 known items, newest first, each once.
+    Returns:
+        drop: [H, C] float64, score with the whole history less score without that item; score: [C] float64.
+    """
+    place = np.full(table.num_items + 1, -1, np.int64)
+    place[items] = np.arange(len(items))
+    starts, lengths = table.indptr[history], table.indptr[history + 1] - table.indptr[history]
+    rows = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    column = place[table.item[rows]]
+    hit = column >= 0
+    weight = np.zeros((len(history), len(items)))
+    weight[np.repeat(np.arange(len(history)), lengths)[hit], column[hit]] = table.weight[rows[hit]]
+    # older items move up one place when a newer one goes
+    decay = (1.0 + np.arange(len(history))) ** -table.decay
+    moved = np.concatenate([[0.0], decay[:-1]])[:, None] * weight
+    now = decay[:, None] * weight
+    older = moved[::-1].cumsum(0)[::-1]
+    without = now.cumsum(0) - now + older - moved
+    score = now.sum(0)
+    return score - without, score
+
+
+def _because(
+    catalogue: Catalogue, table: Neighbours, items: np.ndarray, history: np.ndarray, events: list[Past]
+) -> list[Reason]:
+    drop, score = drops(table, items, history)
+    best = drop.argmax(0)
+    made = []
+    for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):
+        fact = {**_named(catalogue, int(history[row]), events[row]), "share": float(drop[row, i] / whole)}
+        made.append(Reason(kind="because", text=f"Because you {_did(catalogue, events[row], history[row])}", fact=fact))
+    return made
+
+
+def _similar(
+    catalogue: Catalogue,
+    embeddings: np.ndarray,
+    items: np.ndarray,
+    cosines: np.ndarray,
+    history: np.ndarray,
+    events: list[Past],
+) -> list[Reason]:
+    if not len(history):
+        return [_taste(cosine) for cosine in cosines.tolist()]
+    likeness = embeddings[history] @ embeddings[items].T
+    best = likeness.argmax(0)
+    made = []
+    for i, (row, cosine) in enumerate(zip(best.tolist(), cosines.tolist(), strict=True)):
+        near = float(likeness[row, i])
+        if near <= 0:
+            made.append(_taste(cosine))
+            continue
+        fact = {**_named(catalogue, int(history[row]), events[row]), "cosine": near}
+        text = f"Similar to what you know: you {_did(catalogue, events[row], history[row])}"
+        made.append(Reason(kind="similar", text=text, fact=fact))
+    return made
+
+
+def _taste(cosine: float) -> Reason:
+    return Reason(kind="taste", text="Close to what you have chosen so far", fact={"cosine": cosine})
+
+
+def _popular(catalogue: Catalogue, place: int) -> Reason:
+    if place <= max(1, catalogue.num_items // 10):
+        return Reason(kind="popular", text="Many people choose this", fact={"place": place})
+    return Reason(kind="catalogue", text="From the rest of the catalogue", fact={"place": place})
+
+
+def _named(catalogue: Catalogue, row: int, event: Past) -> dict[str, object]:
+    return {"item_id": catalogue.ids[row], "event": event.event, "event_id": event.event_id}
+
+
+def _did(catalogue: Catalogue, event: Past, row: int) -> str:
+    return f"{_DID.get(event.event, 'chose')} {catalogue.titles[row] or event.item_id}"

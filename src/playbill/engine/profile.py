@@ -1,0 +1,121 @@
+"""Step 1, profile: who asks, what may be used of what is known, and its arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from playbill.engine.types import Request
+from playbill.features.encoder import Arrays, encode_queries, offsets
+from playbill.features.fold import Past, Profile, fold_profiles
+from playbill.features.spec import FeatureSpec, Side
+from playbill.features.vocabulary import Vocabulary
+from playbill.state.store import View
+from playbill.tables.consent import allowed
+
+PURPOSE = "personalisation"
+NOBODY = Profile()
+_KEPT = 50  # newest events that item-kNN reads, also where the towers read fewer
+
+
+@dataclass(slots=True)
+class Person:
+    """What one request may use.
+
+    Attributes:
+        profile: the stored one with its history cut to the newest events that the bundle reads; NOBODY where nothing is
+            known or nothing may be used.
+        version: of the stored profile, 0 where none was used.
+        note: why nothing personal is used; empty where something is.
+    """
+
+    profile: Profile
+    version: int
+    note: str
+
+
+@dataclass(slots=True)
+class People:
+    """All people of a batch, encoded.
+
+    Attributes:
+        arrays: query-side arrays of B people, see `features.encoder`.
+        history: B arrays of int64 item_index, known items of the history, newest first, each once.
+        events: B lists, the newest stored event for each entry of `history`.
+    """
+
+    arrays: Arrays
+    history: list[np.ndarray]
+    events: list[list[Past]]
+
+
+def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec) -> list[Person]:
+    """Return what is known of each request's person, as far as it may be used.
+
+    A person without consent to personalisation, where the users table asks for it, is treated as anonymous: no history,
+    no features, no filter of what was seen.
+
+    Args:
+        requests: with ids in the spec's types.
+        view: of the store; None means nobody is known.
+    """
+    names = spec.code_of()
+    return [_person(request, view, spec, names) for request in requests]
+
+
+def encode_people(
+    people: Sequence[Person],
+    requests: Sequence[Request],
+    now: np.ndarray,
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+) -> People:
+    """Return the arrays of B people.
+
+    Args:
+        people, requests: B each.
+        now: [B] int64 UTC microseconds.
+    """
+    profiles = [p.profile for p in people]
+    pool = fold_profiles(profiles, spec, vocabularies["item"])
+    start, end = pool.offsets[:-1], pool.offsets[1:]
+    features = [p.features for p in profiles]
+    users = {f.name: [known.get(f.name) for known in features] for f in spec.side(Side.USER)}
+    context = {f.name: [r.context.get(f.name) for r in requests] for f in spec.side(Side.CONTEXT)}
+    zones = [known.get("timezone") for known in features]
+    ahead = offsets(zones, now) if any(zones) else None
+    arrays = encode_queries(pool, start, end, now, users, context, spec, vocabularies, ahead)
+    history, events = [], []
+    for profile, low, high in zip(profiles, start.tolist(), end.tolist(), strict=True):
+        newest: dict[int, Past] = {}
+        for item, event in zip(reversed(pool.item[low:high].tolist()), reversed(profile.history), strict=True):
+            if item and item not in newest:
+                newest[item] = event
+        history.append(np.fromiter(newest, np.int64, len(newest)))
+        events.append(list(newest.values()))
+    return People(arrays=arrays, history=history, events=events)
+
+
+def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object]) -> Person:
+    stored = None
+    if view is not None:
+        try:
+            if request.user_id is not None:
+                stored = view.profile(request.user_id)
+            if (stored is None or not stored.history) and request.session_id is not None:
+                visit = view.session(request.session_id)
+                if visit is not None:
+                    # somebody known whose only events are of this visit keeps what they declared, consent above all
+                    stored = msgspec.structs.replace(visit, features=stored.features) if stored else visit
+        except msgspec.MsgspecError as error:
+            return Person(NOBODY, 0, f"the stored profile cannot be read: {error}")
+    if not allowed(stored.features if stored else {}, PURPOSE, spec.purposes):
+        return Person(NOBODY, 0, "no consent to personalisation: answered as for somebody anonymous")
+    if stored is None:
+        return Person(NOBODY, 0, "nobody known" if request.user_id is None else "an unknown person")
+    history = [event for event in stored.history if event.event in names][-max(spec.history_length, _KEPT) :]
+    note = "" if history else "no history yet"
+    return Person(msgspec.structs.replace(stored, history=history), stored.version, note)

@@ -1,0 +1,149 @@
+"""Step 2, retrieve: each retriever proposes items, up to its quota; every candidate keeps who proposed it first.
+
+Retrievers propose in the order of RETRIEVERS, and an item that is proposed already does not use up another's quota.
+What must not be shown (seen, excluded, not available) is never proposed. Popularity comes last, and fills up to k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from playbill.baselines.neighbours import Neighbours, score_neighbours
+from playbill.engine.catalogue import Catalogue
+from playbill.index.item_index import ItemIndex
+from playbill.index.search import exact, search
+
+RETRIEVERS = ("tower", "item_knn", "transitions", "trending", "popularity")
+TOWER, TRENDING, POPULARITY = 0, 3, 4
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Candidates of one request, M of them, in the order in which they were proposed.
+
+    Attributes:
+        item: [M] int64 item_index.
+        retriever: [M] int8, place in RETRIEVERS.
+        scores: [M] float32 by retriever, for every candidate whoever proposed it: `tower` is the cosine of query and
+            item; `item_knn`, `transitions`, `trending`, `popularity` are shares of the best item's score, 0..1.
+    """
+
+    item: np.ndarray
+    retriever: np.ndarray
+    scores: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def no_candidates() -> Candidates:
+    return Candidates(item=np.zeros(0, np.int64), retriever=np.zeros(0, np.int8), scores={})
+
+
+def blocked_items(
+    catalogue: Catalogue, available: np.ndarray, seen: list[int | str], exclude: list[int | str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what must not be shown: ([S] int64 item_index seen or excluded, [N + 1] bool of those and unavailable)."""
+    rows = catalogue.vocabulary.indices([*seen, *exclude])
+    blocked = ~available
+    blocked[rows] = True
+    blocked[0] = True
+    return rows[rows > 0], blocked
+
+
+def search_tower(
+    query: np.ndarray,
+    embeddings: np.ndarray,
+    index: ItemIndex | None,
+    quota: int,
+    left_out: list[np.ndarray],
+    available: np.ndarray,
+) -> list[np.ndarray]:
+    """Return the nearest items of B queries, B arrays of item_index, best first; exact search where there is no index.
+
+    Args:
+        query: [B, d] float32 of unit length.
+        left_out: B arrays of item_index.
+        available: [N + 1] bool.
+    """
+    if index is not None:
+        allowed = None if available[1:].all() else available
+        return search(index, query, quota, left_out, allowed)[1]
+    found = []
+    for row, out in enumerate(left_out):
+        mine = available.copy()
+        mine[out] = False
+        found.append(exact(embeddings, query[row : row + 1], quota, mine)[1][0])
+    return found
+
+
+def candidates_of(
+    catalogue: Catalogue,
+    blocked: np.ndarray,
+    k: int,
+    quotas: dict[str, int],
+    tables: dict[str, Neighbours],
+    history: np.ndarray,
+    nearest: np.ndarray | None = None,
+    query: np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
+) -> Candidates:
+    """Return one person's candidates: at least k, or all that is eligible.
+
+    Args:
+        blocked: [N + 1] bool; changed: what is proposed is marked as well.
+        k: least number wanted.
+        quotas: most items by retriever; one that is not named proposes nothing.
+        tables: neighbours by retriever; empty where nothing personal may be used.
+        history: [H] int64 known items, newest first.
+        nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
+    """
+    num_blocked = int(np.count_nonzero(blocked)) - 1
+    found: list[tuple[int, np.ndarray]] = []
+    total = 0
+
+    def propose(code: int, items: np.ndarray, quota: int) -> None:
+        nonlocal total
+        items = items[~blocked[items]][:quota]
+        blocked[items] = True
+        found.append((code, items))
+        total += len(items)
+
+    if nearest is not None:
+        propose(TOWER, nearest, quotas.get("tower", 0))
+    dense = {}
+    for name, table in tables.items():
+        if len(history):
+            dense[name] = score_neighbours(table, history, catalogue.num_items)
+            quota = quotas.get(name, 0)
+            if quota:
+                propose(RETRIEVERS.index(name), _best(dense[name], blocked, quota), quota)
+    quota = quotas.get("trending", 0)
+    propose(TRENDING, catalogue.trending_order[: quota + num_blocked + total], quota)
+    quota = max(quotas.get("popularity", 0), k - total)
+    propose(POPULARITY, catalogue.popular_order[: quota + num_blocked + total], quota)
+
+    item = np.concatenate([items for _, items in found])
+    scores = {name: _normal(values, item) for name, values in dense.items()}
+    if query is not None and embeddings is not None:
+        scores["tower"] = embeddings[item] @ query
+    scores["trending"], scores["popularity"] = catalogue.trending[item], catalogue.popular[item]
+    retriever = np.repeat(np.asarray([c for c, _ in found], np.int8), [len(items) for _, items in found])
+    return Candidates(item=item, retriever=retriever, scores=scores)
+
+
+def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
+    """Return the items with the best positive scores, best first; equal scores keep the lower index first."""
+    rows = np.flatnonzero((scores > 0) & ~blocked)
+    if len(rows) > quota:
+        cut = np.partition(scores[rows], len(rows) - quota)[len(rows) - quota]
+        rows = rows[scores[rows] >= cut]
+    return rows[np.argsort(-scores[rows], kind="stable")][:quota]
+
+
+def _normal(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
+    most = scores.max(initial=0)  # row 0 is -inf
+    share: np.ndarray = scores[item] / most if most > 0 else np.zeros(len(item), np.float32)
+    return share

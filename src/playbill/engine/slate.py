@@ -1,0 +1,119 @@
+"""One request on its way through the steps, and the slate at the end of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from playbill.bundle.open import Bundle
+from playbill.bundle.policy import Surface
+from playbill.engine.catalogue import Catalogue
+from playbill.engine.compose import explore, order_by_score
+from playbill.engine.explain import reasons
+from playbill.engine.parts import Parts
+from playbill.engine.profile import Person
+from playbill.engine.rank import ITEM_KNN, POPULAR, RETRIEVAL, utility
+from playbill.engine.retrieve import RETRIEVERS, Candidates, no_candidates
+from playbill.engine.types import Reason, Request, Slate, SlateItem
+from playbill.features.fold import Past
+
+_WEIGHTS = {"retrieval": RETRIEVAL, "item_knn": ITEM_KNN, "popularity": POPULAR}
+
+
+@dataclass(slots=True)
+class Row:
+    """One request on its way through the steps.
+
+    Attributes:
+        rung: where it stands now; steps may lower it.
+        why: reasons for not standing higher, in the order in which they came up.
+        left_out: [S] int64 items seen or excluded; `blocked` [N + 1] bool those and what is not available.
+        eligible: items that could be shown.
+        history, events: what may be used of the past; see `profile.People`.
+        probabilities: by task, for each candidate; empty below the best rung.
+    """
+
+    request: Request
+    person: Person
+    surface: Surface
+    rung: str
+    why: list[str]
+    left_out: np.ndarray
+    blocked: np.ndarray
+    eligible: int
+    history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    events: list[Past] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=no_candidates)
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, policy: str, version: int) -> Slate:
+    """Return the slate of a request whose candidates are retrieved and ranked; its latency is left to the caller.
+
+    Args:
+        policy: name and hash, as slates show it.
+        version: of the store when the profile was read.
+    """
+    request, candidates, surface = row.request, row.candidates, row.surface
+    request_id = str(request.request_id)
+    weights = _WEIGHTS.get(row.rung, surface.weights)
+    score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
+    order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
+    exploration, seed = surface.exploration, bundle.policy.seed
+    chosen, propensity, drawn = explore(order, request.k, exploration.epsilon, exploration.slots, seed, request_id)
+    why = reasons(
+        catalogue, candidates, chosen, drawn, propensity, row.history, row.events, parts.tables, parts.embeddings
+    )
+    note = parts.missing.get("index", "") if row.rung in ("full", "retrieval") else ""
+    return Slate(
+        request_id=request_id,
+        user_id=request.user_id,
+        session_id=request.session_id,
+        bundle=bundle.version,
+        state_version=version,
+        profile_version=row.person.version,
+        policy=policy,
+        surface=request.surface if request.surface in bundle.policy.surfaces else "slate",
+        rung=row.rung,
+        rung_reason="; ".join([*row.why, f"{note}: searched exactly"] if note else row.why),
+        items=_items(row, catalogue, chosen, score, propensity, why),
+        eligible_count=row.eligible,
+        latency_ms=0.0,
+        at=int(request.at or 0),
+    )
+
+
+def _items(
+    row: Row,
+    catalogue: Catalogue,
+    chosen: np.ndarray,
+    score: np.ndarray,
+    propensity: np.ndarray,
+    why: list[Reason],
+) -> list[SlateItem]:
+    names = list(row.probabilities)
+    by_item = zip(*(row.probabilities[name][chosen].tolist() for name in names), strict=True)
+    probabilities = [dict(zip(names, values, strict=True)) for values in by_item] if names else [{} for _ in why]
+    columns = zip(
+        row.candidates.item[chosen].tolist(),
+        score[chosen].tolist(),
+        probabilities,
+        row.candidates.retriever[chosen].tolist(),
+        why,
+        propensity.tolist(),
+        strict=True,
+    )
+    return [
+        SlateItem(
+            position=position,
+            item_id=catalogue.ids[index],
+            title=catalogue.titles[index],
+            score=points,
+            probabilities=chances,
+            retriever=RETRIEVERS[code],
+            reason=reason,
+            propensity=shown,
+        )
+        for position, (index, points, chances, code, reason, shown) in enumerate(columns)
+    ]
