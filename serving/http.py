@@ -1,0 +1,266 @@
+"""The HTTP interface: decode, validate, call, encode. Knows Starlette, and neither Ray nor a server.
+
+Whatever a caller sends, the answer is json, and a mistake of the caller's is a 4xx that names the field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from playbill.bundle.open import Bundle
+from playbill.engine.engine import Engine
+from playbill.engine.types import decode_request
+from playbill.errors import RequestError, StateError
+from playbill.serving.messages import BundleSummary, Health, Problem, Receipt, Stored, decode_events, summarise
+from playbill.serving.openapi import document
+from playbill.state.store import Store
+
+log = logging.getLogger("playbill.http")
+
+# route, status, rung ("" where there is none), milliseconds by stage
+Observe = Callable[[str, int, str, Mapping[str, float]], None]
+
+_ENCODER = msgspec.json.Encoder()
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_JSON = "application/json"
+
+
+class Refused(Exception):
+    """An answer other than 2xx: status, what went wrong in one word, the field, and why."""
+
+    def __init__(self, status: int, error: str, field: str | None, reason: str, headers: dict[str, str] | None = None):
+        super().__init__(reason)
+        self.status, self.error, self.field, self.reason, self.headers = status, error, field, reason, headers
+
+
+class Api:
+    """Answers HTTP requests from one engine; an ASGI application.
+
+    Attributes:
+        failed_bundle: why the bundle that was asked for last could not be loaded; the one before it answers on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_body_bytes: int = 256 * 1024,
+        replica: str = "",
+        observe: Observe | None = None,
+    ) -> None:
+        """Make an interface that has no engine yet; `use` gives it one.
+
+        Args:
+            store: where events go.
+            max_body_bytes: larger bodies are refused.
+            replica: name of this process in health; its process id where empty.
+            observe: called once a request, with its route, status, rung and stage times.
+        """
+        self._serving: tuple[Bundle, Engine] | None = None
+        self._store = store
+        # threads that append at the same time share one flush of the disk (see Store)
+        self._writers = ThreadPoolExecutor(16, "playbill-events")
+        self._max_body_bytes = max_body_bytes
+        self._replica = replica or str(os.getpid())
+        self._observe = observe
+        self._started = time.time()
+        self._document = _ENCODER.encode(document())
+        self.failed_bundle: str | None = None
+        self._routes: dict[str, tuple[str, Callable[[Request, dict[str, float]], Awaitable[Response]]]] = {
+            "/v1/recommend": ("POST", self._recommend),
+            "/v1/events": ("POST", self._events),
+            "/v1/health": ("GET", self._health),
+            "/v1/bundle": ("GET", self._bundle),
+            "/v1/openapi.json": ("GET", self._openapi),
+        }
+
+    def use(self, bundle: Bundle, engine: Engine) -> None:
+        """Answer from this engine from now on: one assignment, so no request sees half of two bundles."""
+        self._serving = (bundle, engine)
+        self.failed_bundle = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an engine."""
+        return self._serving is not None
+
+    @property
+    def version(self) -> str | None:
+        """Version of the bundle that answers."""
+        return None if self._serving is None else self._serving[0].version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request as an ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            response = await self.handle(Request(scope, receive))
+            await response(scope, receive, send)
+        else:  # a websocket: refuse the handshake
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def handle(self, request: Request) -> Response:
+        """Return the answer to one HTTP request; never raises for what a caller sent."""
+        began = time.perf_counter()
+        path = request.scope["path"]
+        times: dict[str, float] = {}
+        try:
+            response = await self._route(path, request)(request, times)
+        except Refused as refused:
+            response = self._problem(request, refused)
+        except RequestError as error:
+            # a body that is no json at all is 400, one that says something else than was asked for is 422
+            malformed = error.__cause__ is not None and not isinstance(error.__cause__, msgspec.ValidationError)
+            status, name = (400, "malformed") if malformed else (422, "invalid")
+            response = self._problem(request, Refused(status, name, error.field, error.reason))
+        except StateError as error:
+            log.error("%s %s: %s", request.method, path, error)
+            response = self._problem(request, Refused(503, "state", None, str(error)))
+        except ClientDisconnect:
+            response = self._problem(request, Refused(400, "incomplete", "body", "the connection closed early"))
+        except Exception:
+            log.exception("%s %s failed", request.method, path)
+            response = self._problem(request, Refused(500, "internal", None, "the server failed; see its log"))
+        if self._observe is not None:
+            times["total"] = (time.perf_counter() - began) * 1e3
+            route = path if path in self._routes else "unknown"  # a caller must not make new time series
+            self._observe(route, response.status_code, response.headers.get("x-playbill-rung", ""), times)
+        return response
+
+    def close(self) -> None:
+        """Wait for the events that are being written."""
+        self._writers.shutdown(wait=True)
+
+    def _route(self, path: str, request: Request) -> Callable[[Request, dict[str, float]], Awaitable[Response]]:
+        route = self._routes.get(path)
+        if route is None:
+            raise Refused(404, "not_found", None, f"no {path[:200]!r}; there are {', '.join(self._routes)}")
+        allowed, call = route
+        if request.method != allowed and not (request.method == "HEAD" and allowed == "GET"):
+            raise Refused(405, "method_not_allowed", None, f"{path} takes {allowed}, got {request.method[:20]}",
+                          {"allow": allowed})  # fmt: skip
+        return call
+
+    async def _recommend(self, request: Request, times: dict[str, float]) -> Response:
+        body = await self._body(request)
+        began = time.perf_counter()
+        asked = decode_request(body)
+        if asked.request_id is None:
+            asked.request_id = _request_id(request)
+        decoded = time.perf_counter()
+        _, engine = self._now()
+        [slate] = engine.recommend([asked])
+        answered = time.perf_counter()
+        response = _answer(slate, {"x-playbill-rung": slate.rung})
+        times.update(engine.stage_ms)
+        times.update(
+            decode=(decoded - began) * 1e3,
+            engine=(answered - decoded) * 1e3,
+            encode=(time.perf_counter() - answered) * 1e3,
+        )
+        return response
+
+    async def _events(self, request: Request, times: dict[str, float]) -> Response:
+        events = decode_events(await self._body(request))
+        began = time.perf_counter()
+        fresh = await asyncio.get_running_loop().run_in_executor(self._writers, self._store.append, events)
+        times["append"] = (time.perf_counter() - began) * 1e3
+        receipt = Receipt(
+            request_id=_request_id(request),
+            new=sum(fresh),
+            events=[Stored(event_id=e.event_id, new=n) for e, n in zip(events, fresh, strict=True)],
+            state_version=self._store.version,
+        )
+        return _answer(receipt)
+
+    async def _health(self, request: Request, times: dict[str, float]) -> Response:
+        bundle, engine = self._now()
+        return _answer(
+            Health(
+                status="ok",
+                bundle=bundle.version,
+                failed_bundle=self.failed_bundle,
+                state_version=self._store.version,
+                models=engine.models(),
+                rungs=engine.rungs,
+                missing=engine.parts.missing,
+                faults=dict(engine.faults),
+                replica=self._replica,
+                uptime_s=round(time.time() - self._started, 1),
+            )
+        )
+
+    async def _bundle(self, request: Request, times: dict[str, float]) -> Response:
+        bundle, _ = self._now()
+        summary: BundleSummary = summarise(bundle)
+        return _answer(summary)
+
+    async def _openapi(self, request: Request, times: dict[str, float]) -> Response:
+        return Response(self._document, media_type=_JSON)
+
+    def engine(self) -> Engine:
+        """Return the engine that answers; `ready` says whether there is one."""
+        return self._now()[1]
+
+    def _now(self) -> tuple[Bundle, Engine]:
+        if self._serving is None:
+            raise Refused(503, "starting", None, "no bundle is loaded yet; try again", {"retry-after": "1"})
+        return self._serving
+
+    async def _body(self, request: Request) -> bytes:
+        """Return the body, never holding more of it than the limit."""
+        limit = self._max_body_bytes
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused(415, "unsupported_encoding", "content-encoding", "expected a body that is not compressed")
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _problem(self, request: Request, refused: Refused) -> Response:
+        problem = Problem(
+            error=refused.error, field=refused.field, reason=refused.reason, request_id=_request_id(request)
+        )
+        return Response(_ENCODER.encode(problem), refused.status, refused.headers, _JSON)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                self.close()
+                return
+
+
+def _answer(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(_ENCODER.encode(value), 200, headers, _JSON)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, "too_large", "body", f"expected at most {limit} bytes, got more")
+
+
+def _request_id(request: Request) -> str:
+    """Return the id that the caller's `x-request-id` gives, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

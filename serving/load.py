@@ -1,0 +1,49 @@
+"""From a published bundle to a warm engine: the same lines for a replica, a batch worker and a plain server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playbill.bundle.open import Bundle, open_bundle
+from playbill.bundle.write import current
+from playbill.engine.engine import Engine
+from playbill.engine.settings import EngineSettings
+from playbill.errors import BundleError
+from playbill.state.store import Store
+
+
+def bundle_path(home: Path | str, version: str) -> Path:
+    """Return the folder of a bundle; `current` is the published one.
+
+    Raises:
+        BundleError: nothing is published yet, or there is no such version; lists those that are there.
+    """
+    folder = Path(home) / "bundles"
+    if version == "current":
+        published = current(folder)
+        if published is None:
+            raise BundleError(
+                f"no bundle is published in {folder}; run `playbill publish`, or name one: bundle=<version>"
+            )
+        version = published
+    path = folder / version
+    if not path.is_dir():
+        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        raise BundleError(f"no bundle {version!r} in {folder}; there are {there or 'none'}")
+    return path
+
+
+def state_path(home: Path | str) -> Path:
+    """Return the folder of the state store."""
+    return Path(home) / "state"
+
+
+def open_engine(path: Path | str, store: Store, *, require_gpu: bool = False) -> tuple[Bundle, Engine]:
+    """Return a sealed, verified bundle and an engine on it that has answered once.
+
+    Raises:
+        BundleError: not sealed, altered, or too new.
+        ProviderError: `require_gpu`, and a model would run on the CPU.
+    """
+    bundle = open_bundle(Path(path))
+    return bundle, Engine.open(bundle, store, EngineSettings(require_gpu=require_gpu))

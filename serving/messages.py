@@ -1,0 +1,154 @@
+"""What goes over the wire beside the engine's own structs."""
+
+from __future__ import annotations
+
+import uuid
+
+import msgspec
+
+from playbill.bundle.manifest import ModelSignature
+from playbill.bundle.open import Bundle
+from playbill.bundle.policy import Policy
+from playbill.bundle.rungs import Rung
+from playbill.engine.types import MAX_EVENTS, decode
+from playbill.errors import RequestError
+from playbill.state.events import Event, Id
+
+
+class SentEvent(Event, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One thing a person did.
+
+    Attributes:
+        event_id: the sender's own, so that it may deliver twice; the server makes one where it is missing.
+    """
+
+    event_id: Id | None = None  # type: ignore[assignment]  # only until `decode_events` has filled it in
+
+
+class SentEvents(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Several events in one delivery: all are stored, or none."""
+
+    events: list[SentEvent]
+
+
+class Stored(msgspec.Struct, kw_only=True):
+    """One event of a delivery. `new` is false where an event of that id was there before."""
+
+    event_id: int | str
+    new: bool
+
+
+class Receipt(msgspec.Struct, kw_only=True):
+    """The answer to a delivery: every event in it is on the disk.
+
+    Attributes:
+        new: how many events were not there before.
+        events: in the order of the delivery.
+        state_version: of the store; a slate that names this version or a later one knows these events.
+    """
+
+    request_id: str
+    new: int
+    events: list[Stored]
+    state_version: int
+
+
+class Problem(msgspec.Struct, kw_only=True):
+    """An answer other than 2xx.
+
+    Attributes:
+        error: one word.
+        field: path of the offending field, such as `events[0].value`; null where none is to blame.
+        reason: what was expected and what was found.
+    """
+
+    error: str
+    field: str | None
+    reason: str
+    request_id: str
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """How one replica stands.
+
+    Attributes:
+        bundle: version that answers.
+        failed_bundle: why the bundle that was asked for last could not be loaded; null when it could.
+        models: by graph, the execution provider and device that really run it.
+        rungs: what can be reached here, best first.
+        missing: parts of the bundle that do not work here, and why.
+        faults: how often a part failed while answering, by part; each time a lower rung answered.
+        replica: who answered.
+    """
+
+    status: str
+    bundle: str
+    failed_bundle: str | None
+    state_version: int
+    models: dict[str, dict[str, str]]
+    rungs: list[str]
+    missing: dict[str, str]
+    faults: dict[str, int]
+    replica: str
+    uptime_s: float
+
+
+class BundleSummary(msgspec.Struct, kw_only=True):
+    """What the bundle that answers is made of.
+
+    Attributes:
+        rungs: every rung, whether it is carried, and what is missing where it is not.
+        models: inputs and outputs of each graph.
+        unchecked: what could not be verified when it was opened, and why.
+    """
+
+    version: str
+    created_at: str
+    code_version: str
+    dataset_fingerprint: str
+    spec_hash: str
+    num_items: int
+    num_files: int
+    size_bytes: int
+    rungs: dict[str, Rung]
+    models: dict[str, ModelSignature]
+    policy: Policy
+    unchecked: list[str]
+
+
+def summarise(bundle: Bundle) -> BundleSummary:
+    """Return the summary of an open bundle."""
+    manifest = bundle.manifest
+    return BundleSummary(
+        version=bundle.version,
+        created_at=manifest.created_at,
+        code_version=manifest.code_version,
+        dataset_fingerprint=manifest.dataset_fingerprint,
+        spec_hash=manifest.spec_hash,
+        num_items=len(bundle.items),
+        num_files=len(manifest.files),
+        size_bytes=sum(f.size_bytes for f in manifest.files.values()),
+        rungs=bundle.sufficiency,
+        models=manifest.models,
+        policy=bundle.policy,
+        unchecked=bundle.unchecked,
+    )
+
+
+def decode_events(body: bytes) -> list[Event]:
+    """Return the events of a body: one event, or `{"events": [...]}`; each has an id.
+
+    Raises:
+        RequestError: names the field.
+    """
+    fields = decode(body, dict[str, msgspec.Raw])
+    if "events" not in fields:
+        events: list[SentEvent] = [decode(body, SentEvent)]
+    else:
+        events = decode(body, SentEvents).events
+    if not 1 <= len(events) <= MAX_EVENTS:
+        raise RequestError("events", f"expected 1 to {MAX_EVENTS} events, got {len(events)}")
+    for event in events:
+        if event.event_id is None:
+            event.event_id = uuid.uuid4().hex
+    return list(events)

@@ -1,0 +1,95 @@
+"""The OpenAPI document, built from the structs that decode and encode, so that it says what the code does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+import playbill
+from playbill.engine.types import Request, Slate
+from playbill.serving.messages import BundleSummary, Health, Problem, Receipt, SentEvent, SentEvents
+
+_SPEECH: dict[int, str] = {
+    400: "The body is no json.",
+    404: "There is no such path.",
+    405: "The path takes another method.",
+    408: "The request took longer than the server allows.",
+    413: "The body is larger than the server allows.",
+    415: "The body is compressed.",
+    422: "A field is missing, unknown, of a wrong type or out of range.",
+    503: "More requests wait than the server allows, or it is still starting.",
+}
+_BODY_FAULTS = (400, 408, 413, 415, 422, 503)
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document as plain values."""
+    structs = (Request, Slate, SentEvent, SentEvents, Receipt, Health, BundleSummary, Problem)
+    schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    schema = dict(zip(structs, schemas, strict=True))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Playbill",
+            "version": playbill.__version__,
+            "description": "Every person their own programme.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/recommend": {
+                "post": _operation(
+                    "recommend",
+                    "Return one person's slate; an anonymous visitor's where user_id is missing.",
+                    schema[Slate],
+                    schema[Problem],
+                    schema[Request],
+                )
+            },
+            "/v1/events": {
+                "post": _operation(
+                    "events",
+                    "Store what a person did. It is durable when the answer comes, and the next slate knows it.",
+                    schema[Receipt],
+                    schema[Problem],
+                    {"oneOf": [schema[SentEvent], schema[SentEvents]]},
+                )
+            },
+            "/v1/health": {"get": _operation("health", "Say how the replica stands.", schema[Health], schema[Problem])},
+            "/v1/bundle": {"get": _operation("bundle", "Say what answers.", schema[BundleSummary], schema[Problem])},
+            "/v1/openapi.json": {
+                "get": _operation("openapi", "Return this document.", {"type": "object"}, schema[Problem])
+            },
+        },
+        "components": {"schemas": components},
+    }
+
+
+def _operation(
+    name: str, summary: str, answer: dict[str, Any], problem: dict[str, Any], body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    faults = _BODY_FAULTS if body else (503,)
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [
+            {
+                "name": "x-request-id",
+                "in": "header",
+                "required": False,
+                "description": "Comes back as request_id; the server makes one where it is missing.",
+                "schema": {"type": "string", "maxLength": 128},
+            }
+        ],
+        "responses": {
+            "200": {"description": "The answer.", "content": _json(answer)},
+            **{str(status): {"description": _SPEECH[status], "content": _json(problem)} for status in faults},
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+    return operation
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

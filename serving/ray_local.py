@@ -1,0 +1,57 @@
+"""A Ray on this machine for the time of one job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from playbill.serving import processes
+
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
+    "RAY_worker_niceness": "0",  # workers run at +15 otherwise, and give way to everything else on the machine
+    "RAY_AUTH_MODE": "token",  # its ports listen on every interface, so who knocks must know this run's token
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU may still see it
+}
+
+
+@contextmanager
+def local_ray(
+    num_cpus: int,
+    object_store_mb: int,
+    environment: Mapping[str, str] | None = None,
+    metrics_port: int | None = None,
+) -> Iterator[str]:
+    """Start a Ray, yield the mark of its processes, and end it with all of them.
+
+    Args:
+        num_cpus: what Ray may hand out: a number for its books, not a limit.
+        object_store_mb: shared memory.
+        environment: what Ray reads when it is imported, so it must not have been imported before.
+        metrics_port: where Prometheus finds the figures; None: anywhere.
+    """
+    environment = {**_ALWAYS, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(environment or {})}
+    if "ray" in sys.modules:
+        raise RuntimeError("ray was imported before its environment was set; give the job a process of its own")
+    os.environ.update(environment)
+    mark = processes.mark()
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=object_store_mb * 1_000_000,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _metrics_export_port=metrics_port,
+        )
+        yield mark
+    finally:
+        ray.shutdown()
+        processes.end(mark)

@@ -1,0 +1,181 @@
+"""`playbill serve`: starts a server, swaps the bundle of the one that runs, or stops it.
+
+The process that starts the server owns it: Ray and HAProxy end with it. `detach=true` puts that process into the
+background. `<home>/serve.lock` is held while it lives, and `<home>/serve.json` says where it is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from playbill.errors import ConfigError, PlaybillError
+from playbill.serving import load, processes, running
+from playbill.serving.ingress import environment, find_haproxy
+from playbill.serving.settings import ServeSettings
+from playbill.state.store import Store
+from playbill.tables.files import write_atomic
+
+console = Console(stderr=True, highlight=False)
+
+
+def run(settings: ServeSettings) -> None:
+    """Start, swap or stop."""
+    home = Path(settings.home).absolute()
+    settings = replace(settings, home=str(home))
+    with processes.exclusive(home / "serve.lock") as mine:
+        if mine:
+            running.sweep(home)
+            if settings.stop:
+                console.print(f"no server runs from {home}")
+                return
+            if not settings.detach:
+                _own(replace(settings, bundle=_check(settings)))
+                return
+    if mine:  # the lock is free again, for the process in the background to take
+        _detach(settings)
+    elif settings.stop:
+        running.stop(home)
+        console.print("stopped")
+    else:
+        _swap(settings)
+
+
+def _check(settings: ServeSettings) -> str:
+    """Return the version to serve, after trying what would make a start fail later and less clearly."""
+    path = load.bundle_path(settings.home, settings.bundle)
+    for name, port in settings.ports().items():
+        if not processes.port_is_free(settings.host, port):
+            raise PlaybillError(
+                f"{name} {port} is taken on {settings.host}; stop what listens there, or give another: {name}=<port>"
+            )
+    with Store.open(load.state_path(settings.home)) as store:
+        load.open_engine(path, store, require_gpu=settings.require_gpu)
+        if store.declared is None:
+            console.print("[yellow]the state is empty: nobody is known, and events are refused until `playbill load`")
+    return path.name
+
+
+def _own(settings: ServeSettings) -> None:
+    """Run the server until SIGINT or SIGTERM; SIGUSR1 swaps its bundle."""
+    from playbill.serving.ray_local import local_ray
+
+    home, haproxy = Path(settings.home), find_haproxy(settings, console)
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop during the start cleans up as well
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pb-")))
+        variables = environment(settings, haproxy, scratch)
+        ray = local_ray(settings.replicas + 1, settings.object_store_mb, variables, settings.metrics_port)
+        mark = stack.enter_context(ray)
+        from playbill.serving import app
+
+        stack.callback(app.shutdown)
+        stack.callback(_deafen)
+        with console.status("starting"):
+            app.start(settings)
+            app.deploy(settings, settings.bundle)
+            health = running.await_bundle(settings, settings.bundle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: told.put(number))
+        found = running.Running(pid=os.getpid(), mark=mark, settings=settings)
+        write_atomic(running.record(home), msgspec.json.encode(found))
+        behind = "HAProxy" if haproxy else "Ray Serve's Python proxy"
+        _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}", health)
+        console.print(f"stop it with Ctrl-C, or playbill serve home={settings.home} stop=true")
+        while told.get() == signal.SIGUSR1:
+            app.deploy(settings, running.wanted(home).read_text())
+        console.print("stopping")
+    running.record(home).unlink(missing_ok=True)
+    console.print("stopped")
+
+
+def _deafen() -> None:
+    """Ignore a second Ctrl-C, which would leave half of the server behind, and Ray's words about a task it killed."""
+    sys.stdout = io.StringIO()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _detach(settings: ServeSettings) -> None:
+    """Start a process in the background that owns the server; return when it answers."""
+    home = Path(settings.home)
+    log = home / "serve.log"
+    with log.open("wb") as output, console.status(f"starting, log in {log}"):
+        owner = subprocess.Popen(
+            [sys.executable, "-m", "playbill.serving.serve", msgspec.json.encode(replace(settings, detach=False))],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        there = processes.wait_until(
+            lambda: running.record(home).exists() or owner.poll() is not None, settings.start_timeout_s + 30
+        )
+    if not there:
+        owner.send_signal(signal.SIGTERM)
+    if not there or owner.poll() is not None:
+        raise PlaybillError(f"the server did not start: {log.read_text(errors='replace').strip()[-2000:]}")
+    sys.stderr.write(log.read_text(errors="replace"))
+
+
+def _swap(settings: ServeSettings) -> None:
+    """Let the server that runs answer from another bundle."""
+    found = running.read(Path(settings.home))
+    if found is None:
+        raise PlaybillError(f"a server from {settings.home} is starting or stopping; try again in a few seconds")
+    _refuse_changes(settings, found.settings)
+    path = load.bundle_path(settings.home, settings.bundle)
+    now = running.health(found.settings)
+    if now is not None and now["bundle"] == path.name:
+        _print(f"[bold]{running.url(found.settings)}[/] runs already", now)
+        return
+    with Store.open(load.state_path(settings.home)) as store:
+        load.open_engine(path, store, require_gpu=settings.require_gpu)  # a bad bundle is refused here, not in there
+    with console.status(f"swapping to {path.name}"):
+        health = running.swap(Path(settings.home), found, path.name)
+    _print(f"[bold]{running.url(found.settings)}[/] swapped from {'?' if now is None else now['bundle']}", health)
+
+
+def _refuse_changes(wanted: ServeSettings, running_with: ServeSettings) -> None:
+    """Raise ConfigError when a setting differs that only a new start can change."""
+    ignored = {"bundle", "detach", "stop", "start_timeout_s"}
+    changed = [
+        f"{f.name} {getattr(running_with, f.name)} -> {getattr(wanted, f.name)}"
+        for f in fields(ServeSettings)
+        if f.name not in ignored and getattr(wanted, f.name) != getattr(running_with, f.name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"a server runs from {wanted.home} with other settings ({', '.join(changed)}): stop it first, with "
+            f"playbill serve home={wanted.home} stop=true, or give the same"
+        )
+
+
+def _print(headline: str, health: dict[str, Any]) -> None:
+    console.print(headline)
+    console.print(
+        f"bundle [bold]{health['bundle']}[/], state {health['state_version']}, rungs {', '.join(health['rungs'])}"
+    )
+    for name, where in health["models"].items():
+        console.print(f"{name} on {where['device']} ({where['provider']})")
+
+
+if __name__ == "__main__":  # the process in the background, see `_detach`
+    try:
+        run(msgspec.json.decode(sys.argv[1], type=ServeSettings))
+    except PlaybillError as error:
+        console.print(f"{type(error).__name__}: {error}", markup=False)
+        sys.exit(1)

@@ -1,0 +1,146 @@
+"""Settings of `playbill serve` and `playbill batch`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from playbill.errors import ConfigError
+from playbill.state.settings import parse_moment
+
+REPLICA_PORTS = 100  # a bundle swap keeps its replicas, so a hundred ports outlive any number of restarts
+
+
+class Ingress(Enum):
+    """Who accepts the connections."""
+
+    auto = "auto"  # haproxy where its binary is there, else python, said loudly
+    haproxy = "haproxy"  # 0.3 ms of CPU a request; the start fails without the binary
+    python = "python"  # Ray Serve's own proxy: 4-8 ms of CPU a request
+
+
+@dataclass(slots=True, kw_only=True)
+class ServeSettings:
+    """`playbill serve` starts a server, or swaps the bundle of the one that runs from the same `home`.
+
+    `detach=true` leaves it running in the background, `stop=true` stops it.
+    """
+
+    home: str = "var"
+    """Folder of everything Playbill writes; one server runs from one home."""
+    bundle: str = "current"
+    """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 opens the server, and HAProxy's figures, to the network."""
+    port: int = 8000
+    """Port of the HTTP interface."""
+    replicas: int = 2
+    """Processes that answer; each uses one core. With two or more, one may fail without a failed request."""
+    detach: bool = False
+    """Leave the server running in the background and return when it answers."""
+    stop: bool = False
+    """Stop the server that runs from this home."""
+    ingress: Ingress = Ingress.auto
+    """auto, haproxy or python."""
+    require_gpu: bool = False
+    """Refuse to start when a model would run on the CPU."""
+    max_body_bytes: int = 256 * 1024
+    """Larger request bodies are refused with 413."""
+    request_timeout_s: float = 5.0
+    """A request that takes longer is answered 408; 0 waits for ever."""
+    max_ongoing: int = 8
+    """Requests that one replica works on at a time."""
+    max_queued: int = 64
+    """Requests that wait for one replica; more are answered 503 with Retry-After."""
+    drain_s: float = 5.0
+    """Seconds for which a replica that is taken away goes on answering. Give 30 behind other load balancers."""
+    start_timeout_s: float = 120.0
+    """Give up when the server does not answer within this time."""
+    haproxy_threads: int = 1
+    """Threads of HAProxy; one carries more than ten thousand requests a second."""
+    haproxy_stats_port: int = 8404
+    """HAProxy's page of figures."""
+    haproxy_metrics_port: int = 9101
+    """HAProxy's Prometheus figures."""
+    proxy_port: int = 8500
+    """Ray Serve's own proxy, to which HAProxy turns when no replica answers."""
+    replica_ports: int = 30000
+    """First of the hundred ports that replicas listen on."""
+    metrics_port: int = 9102
+    """Prometheus figures of Playbill and of Ray."""
+    object_store_mb: int = 100
+    """Shared memory of Ray, in MB; serving itself passes nothing through it."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")
+        at_least(self, 0, "request_timeout_s", "drain_s")
+        at_least(self, 1, "start_timeout_s")
+        at_least(self, 76, "object_store_mb")  # Ray refuses less
+        for name, port in self.ports().items():
+            if not 1 <= port <= 65535:
+                raise ConfigError(f"{name}: expected a port between 1 and 65535, got {port}")
+        if self.replica_ports > 65535 - REPLICA_PORTS:
+            raise ConfigError(f"replica_ports: expected at most {65535 - REPLICA_PORTS}, got {self.replica_ports}")
+        ports = list(self.ports().values())
+        clash = next((p for p in ports if ports.count(p) > 1), None)
+        if clash is not None:
+            names = [name for name, port in self.ports().items() if port == clash]
+            raise ConfigError(f"{' and '.join(names)}: expected different ports, got {clash} for each")
+        if self.stop and self.detach:
+            raise ConfigError("stop and detach: expected one of them, got both")
+
+    def ports(self) -> dict[str, int]:
+        """Return every fixed port by the name of its setting."""
+        names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "replica_ports", "metrics_port")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchSettings:
+    """`playbill batch` writes one slate a user to `<home>/batch/<name>/part-*.parquet`, and `_SUCCESS` last.
+
+    A run that was killed goes on where it stopped; a finished one is left as it is.
+    """
+
+    home: str = "var"
+    """Folder of everything Playbill writes."""
+    bundle: str = "current"
+    """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
+    name: str = "all"
+    """Name of the batch: its folder, and part of every request id."""
+    tables: str = "ml-100k"
+    """Name of a source prepared with `playbill prepare`; its users are the audience."""
+    audience: str | None = None
+    """Parquet file with a column `user_id`; null: every user of the tables."""
+    k: int = 20
+    """Items a user."""
+    surface: str = "slate"
+    """Surface that the slates are made for."""
+    at: str | None = None
+    """Moment that the slates are made for: ISO 8601 or UTC microseconds; null: when the batch first began."""
+    shard_users: int = 256
+    """Users in one output file, which is also the unit of work that a killed run may lose."""
+    workers: int = 0
+    """Scoring processes; 0: one a core."""
+    require_gpu: bool = False
+    """Refuse to start when a model would run on the CPU."""
+    force: bool = False
+    """Score again what is already there."""
+    object_store_mb: int = 100
+    """Shared memory of Ray, in MB."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "k", "shard_users")
+        at_least(self, 0, "workers")
+        at_least(self, 76, "object_store_mb")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ConfigError(f"name: expected the name of a folder, got {self.name!r}")
+        parse_moment(self.at)
+
+
+def at_least(settings: object, low: float, *names: str) -> None:
+    """Raise ConfigError when one of the named fields is below `low`."""
+    for name in names:
+        value = getattr(settings, name)
+        if value < low:
+            raise ConfigError(f"{name}: expected at least {low}, got {value}")

@@ -1,0 +1,80 @@
+"""One part of a batch: a slate for each of its users, from the same engine that answers online."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from playbill.engine.types import Request, Slate
+from playbill.serving import load
+from playbill.serving.parts import Plan, request_id, write_part
+from playbill.state.store import Store
+
+
+class SlateWriter:
+    """Scores the users of a part and writes it. Made once in each worker process, where it opens bundle and state."""
+
+    def __init__(self, home: str, folder: str, plan: Plan, require_gpu: bool) -> None:
+        """Open everything; `home` and `folder` are absolute."""
+        self._folder, self._plan = Path(folder), plan
+        store = Store.open(load.state_path(home), readonly=True)
+        self._bundle, self._engine = load.open_engine(
+            load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu
+        )
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Write one part; take and return rows of Ray Data."""
+        users = list(row["user_ids"])
+        slates = self._engine.recommend([batch_request(self._plan, user) for user in users])
+        id_types = (pa.string() if isinstance(users[0], str) else pa.int64(), _arrow_id(self._bundle))
+        write_part(self._folder, int(row["part"]), self._plan.run, to_table(slates, *id_types))
+        return {"part": row["part"], "users": len(users)}
+
+
+def batch_request(plan: Plan, user_id: int | str) -> Request:
+    """Return the request behind one row of a batch; online, it gets the same slate from the same bundle and state."""
+    return Request(
+        user_id=user_id, request_id=request_id(plan.name, user_id), k=plan.k, surface=plan.surface, at=plan.at
+    )
+
+
+def to_table(slates: list[Slate], user_id_type: pa.DataType, item_id_type: pa.DataType) -> pa.Table:
+    """Return a row a slate; lists run along the slate's positions."""
+    reason = pa.struct([("kind", pa.string()), ("text", pa.string()), ("fact", pa.string())])
+    columns: dict[str, tuple[pa.DataType, list[Any]]] = {
+        "user_id": (user_id_type, [s.user_id for s in slates]),
+        "request_id": (pa.string(), [s.request_id for s in slates]),
+        "rung": (pa.string(), [s.rung for s in slates]),
+        "rung_reason": (pa.string(), [s.rung_reason for s in slates]),
+        "item_ids": (pa.list_(item_id_type), [[i.item_id for i in s.items] for s in slates]),
+        "scores": (pa.list_(pa.float64()), [[i.score for i in s.items] for s in slates]),
+        "probabilities": (
+            pa.list_(pa.map_(pa.string(), pa.float64())),
+            [[list(i.probabilities.items()) for i in s.items] for s in slates],
+        ),
+        "retrievers": (pa.list_(pa.string()), [[i.retriever for i in s.items] for s in slates]),
+        "reasons": (
+            pa.list_(reason),
+            [
+                [
+                    {"kind": i.reason.kind, "text": i.reason.text, "fact": msgspec.json.encode(i.reason.fact).decode()}
+                    for i in s.items
+                ]
+                for s in slates
+            ],
+        ),
+        "propensities": (pa.list_(pa.float64()), [[i.propensity for i in s.items] for s in slates]),
+        "policy": (pa.string(), [s.policy for s in slates]),
+        "bundle": (pa.string(), [s.bundle for s in slates]),
+        "state_version": (pa.int64(), [s.state_version for s in slates]),
+        "profile_version": (pa.int64(), [s.profile_version for s in slates]),
+        "at": (pa.timestamp("us", tz="UTC"), [s.at for s in slates]),
+    }
+    return pa.table({name: pa.array(values, kind) for name, (kind, values) in columns.items()})
+
+
+def _arrow_id(bundle: Any) -> pa.DataType:
+    return pa.int64() if bundle.items.schema["item_id"].is_integer() else pa.string()

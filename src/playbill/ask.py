@@ -1,0 +1,117 @@
+"""`playbill ask`: asks a running server for one slate and prints it. Standard library and rich, so it runs anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from playbill.errors import ConfigError, PlaybillError
+
+
+@dataclass(slots=True, kw_only=True)
+class AskSettings:
+    """`playbill ask user_id=196 k=10` prints what the server answers; without a user_id it asks as a visitor."""
+
+    url: str = "http://127.0.0.1:8000"
+    """Address of the server."""
+    user_id: str | None = None
+    """The person; null for an anonymous visitor."""
+    session_id: str | None = None
+    """The visit; null for none."""
+    k: int = 10
+    """Items wanted."""
+    surface: str = "slate"
+    """Where the slate is shown."""
+    request_id: str | None = None
+    """Keys every random choice: the same id gives the same slate; null lets the server make one."""
+    timeout_s: float = 10.0
+    """Seconds to wait for the answer."""
+    as_json: bool = False
+    """Print the answer as it came."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"k: expected at least 1, got {self.k}")
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"url: expected http:// or https://, got {self.url!r}")
+
+
+def run(settings: AskSettings) -> None:
+    """Ask once and print the slate."""
+    body = {"k": settings.k, "surface": settings.surface}
+    for name in ("user_id", "session_id", "request_id"):
+        if getattr(settings, name) is not None:
+            body[name] = getattr(settings, name)
+    slate, wall_ms = post(settings.url, "/v1/recommend", body, settings.timeout_s)
+    console = Console()
+    if settings.as_json:
+        console.print_json(json.dumps(slate))
+    else:
+        show(console, slate, wall_ms)
+
+
+def post(url: str, path: str, body: dict[str, Any], timeout_s: float = 10.0) -> tuple[dict[str, Any], float]:
+    """Return the server's answer and the milliseconds it took, the connection included.
+
+    Raises:
+        PlaybillError: nobody answers, or the answer is a refusal; says why.
+    """
+    request = urllib.request.Request(
+        url.rstrip("/") + path, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    began = time.perf_counter()
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            answer = json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        raise PlaybillError(f"{url} refused: {_refusal(error)}") from error
+    except OSError as error:  # URLError and timeouts are OSErrors
+        reason = getattr(error, "reason", error)
+        raise PlaybillError(f"nobody answers at {url} ({reason}); start a server with `playbill serve`") from error
+    except ValueError as error:
+        raise PlaybillError(f"{url} did not answer in json: is it a Playbill server?") from error
+    return answer, (time.perf_counter() - began) * 1e3
+
+
+def show(console: Console, slate: dict[str, Any], wall_ms: float) -> None:
+    """Print a slate: a line about who and what answered, and a row an item."""
+    who = "an anonymous visitor" if slate["user_id"] is None else f"user {slate['user_id']}"
+    table = Table(title=escape(f"For {who}"), title_justify="left", title_style="bold")
+    tasks = list(dict.fromkeys(task for item in slate["items"] for task in item["probabilities"]))
+    table.add_column("#", justify="right")
+    table.add_column("title")
+    for task in tasks:
+        table.add_column(f"p({task})", justify="right")
+    table.add_column("retriever")
+    table.add_column("reason")
+    for item in slate["items"]:
+        probabilities = [f"{item['probabilities'][t]:.2f}" if t in item["probabilities"] else "" for t in tasks]
+        title = item["title"] or str(item["item_id"])
+        cells = (title, *probabilities, item["retriever"], item["reason"]["text"])
+        table.add_row(str(item["position"] + 1), *map(escape, cells))
+    console.print(table)
+    rung = slate["rung"] + (f" ({slate['rung_reason']})" if slate["rung_reason"] else "")
+    console.print(
+        f"rung {rung} · bundle {slate['bundle']} · policy {slate['policy']} · state {slate['state_version']} · "
+        f"engine {slate['latency_ms']:.1f} ms, over HTTP {wall_ms:.1f} ms · request {slate['request_id']}",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    text = error.read().decode(errors="replace")
+    try:
+        problem = json.loads(text)
+        where = f"{problem['field']}: " if problem["field"] else ""
+        return f"{error.code}, {where}{problem['reason']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{error.code}, {text.strip()[:200]}"
