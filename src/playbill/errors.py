@@ -20,6 +20,8 @@ Every message says what was expected, what was found, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PlaybillError(Exception):
     """The root: `except PlaybillError` catches what Playbill raises on purpose."""
@@ -34,7 +36,15 @@ class SourceError(PlaybillError):
 
 
 class TableError(PlaybillError, ValueError):
-    """Rows break the contract of the five tables."""
+    """Rows break the contract of the five tables.
+
+    Attributes:
+        faults: of a validation, in groups (`tables.faults.FaultGroup`); empty for an error that is no validation's.
+    """
+
+    def __init__(self, message: str, faults: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class FeatureError(PlaybillError, ValueError):

@@ -1,1 +1,1 @@
-"""Where data comes from: one file a source, fetching with checksums and mirrors, and the job that prepares the tables."""
+"""Where data comes from: one file a source, fetching with checksums and mirrors, and the job that prepares tables."""

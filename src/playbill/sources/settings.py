@@ -9,6 +9,10 @@ from typing import Any
 from playbill.errors import ConfigError
 from playbill.tables.settings import SufficiencySettings, ValidationSettings
 
+# the words of tables.schema.Kind and Provenance; written here so that reading settings does not load pyarrow
+KINDS = ("id", "text", "number", "flag", "time", "categories")
+PROVENANCES = ("declared", "observed", "inferred", "third-party")
+
 
 class Mirror(StrEnum):
     """Where a data set can be fetched."""
@@ -81,13 +85,96 @@ class MovieLens:
 
 
 @dataclass(slots=True, kw_only=True)
+class Feature:
+    """A column beyond the contract, or a column of the contract that needs a mark."""
+
+    column: str = ""
+    """Its name in your file; empty: the same name."""
+    kind: str = "text"
+    """text, number, flag (true/false), time, categories (a list), id."""
+    provenance: str = "observed"
+    """declared (said by the person or shop), observed (happened), inferred (by a model), third-party (bought)."""
+    protected: bool = False
+    """For audits only, never an input of a model: gender, age, origin, health and the like."""
+    sensitive: bool = False
+    """Used only for a purpose of its own."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind={self.kind}: expected one of {', '.join(KINDS)}")
+        if self.provenance not in PROVENANCES:
+            raise ConfigError(f"provenance={self.provenance}: expected one of {', '.join(PROVENANCES)}")
+
+
+@dataclass(slots=True, kw_only=True)
+class FileMapping:
+    """One file, or several of one form, and how its columns are called in the contract."""
+
+    file: str = ""
+    """Path or pattern (`orders/*.parquet`), relative to source.folder; files are read in the order of their names."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Your column by contract column: `user_id: customer_no`."""
+    features: dict[str, Feature] = field(default_factory=dict)
+    """Further columns by the name they shall have; `consent_<purpose>` (users) holds who agreed to what."""
+    constants: dict[str, str] = field(default_factory=dict)
+    """A text for every row, by contract column, where the file has no such column: `event: purchase`."""
+    number_rows: list[str] = field(default_factory=list)
+    """Id columns that the file lacks: made of this mapping's name and the row's number."""
+    times: dict[str, str] = field(default_factory=dict)
+    """Unit (s, ms, us, ns since 1970) by contract column, where a time is stored as a number."""
+    separators: dict[str, str] = field(default_factory=dict)
+    """What stands between categories, by contract column, where a list is stored as one text."""
+
+    def __post_init__(self) -> None:
+        for name, unit in self.times.items():
+            if unit not in ("s", "ms", "us", "ns"):
+                raise ConfigError(f"times.{name}={unit}: expected s, ms, us or ns")
+
+
+@dataclass(slots=True, kw_only=True)
+class EventDeclaration:
+    """What an event name means."""
+
+    meaning: str = ""
+    """One line for people: "bought, net of returns"."""
+    unit: str = ""
+    """Unit of its value: stars, EUR, seconds; empty: it carries none."""
+    low: float | None = None
+    """Lowest value that makes sense; null: no bound."""
+    high: float | None = None
+    """Highest value that makes sense; null: no bound."""
+    utility: float = 1.0
+    """Worth of one such event to the person, relative to the others."""
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ConfigError(f"low={self.low} is above high={self.high}")
+
+
+@dataclass(slots=True, kw_only=True)
 class ParquetFiles:
-    """A user's own files, with a mapping of their column names to the contract."""
+    """Your own parquet files, with a mapping of their columns to the five tables."""
 
     name: str = "mine"
     """Name of the folder of tables."""
     folder: str | None = None
-    """Where the files are."""
+    """Where your files are."""
+    mapping: str | None = None
+    """A YAML file with the fields below; null: `mapping.yaml` in the folder, if it is there."""
+    users: dict[str, FileMapping] = field(default_factory=dict)
+    """Files of people, by any name you like."""
+    items: dict[str, FileMapping] = field(default_factory=dict)
+    """Files of what can be recommended."""
+    creatives: dict[str, FileMapping] = field(default_factory=dict)
+    """Files of ways to show an item."""
+    events: dict[str, FileMapping] = field(default_factory=dict)
+    """Files of what people did."""
+    decisions: dict[str, FileMapping] = field(default_factory=dict)
+    """Files of what was chosen and shown."""
+    event_names: dict[str, EventDeclaration] = field(default_factory=dict)
+    """Every event name that your events hold, with its meaning."""
+    licence: str = ""
+    """What the data may be used for; kept in tables.json."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The one rule of consent: dataset, engine and campaign ask here and nowhere else.
 
 A purpose is a column `consent_<purpose>` of the users table. Where the column exists, only a stated yes allows: null, a
-person without a row, and anything that is not true deny. Where it does not exist the project asks for no consent to this
-purpose, and everybody is allowed.
+person without a row, and anything that is not true deny. Where it does not exist the project asks for no consent to
+this purpose, and everybody is allowed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writing so that a reader, a crash or a second process never sees half a file or half a folder.
 
-Everything is written beside its place under a temporary name, flushed to the disk, and moved there in one step. A process
-that was killed leaves at most a temporary sibling, which the next writer removes.
+Everything is written beside its place under a temporary name, flushed to the disk, and moved there in one step. A
+process that was killed leaves at most a temporary sibling, which the next writer removes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def write_atomic(path: Path | str, data: bytes) -> None:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an exception it takes the place of `path`.
 
-    A folder that stood at `path` changes places with the new one in a single step (Linux `renameat2`) and is then removed,
-    so a reader that opens `path` finds the old folder or the new one, never a mixture and never nothing. Files opened
-    before the change stay readable. After an exception `path` is as it was.
+    A folder that stood at `path` changes places with the new one in a single step (Linux `renameat2`) and is then
+    removed, so a reader that opens `path` finds the old folder or the new one, never a mixture and never nothing. Files
+    opened before the change stay readable. After an exception `path` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ class ValidationSettings:
     """How strictly rows are held to the contract."""
 
     actions: dict[str, Action] = field(default_factory=dict)
-    """Action by rule name, where it shall differ from the rule's own; `playbill prepare --help` lists the rules."""
+    """reject, quarantine or warn by rule name; conf/prepare.yaml says what each rule is. A rule not named has its own."""
     examples: int = 5
     """Faults printed for each rule; every fault stands in report/faults.parquet."""
     max_text_chars: int = 100_000
@@ -31,7 +31,12 @@ class ValidationSettings:
     future_slack_s: float = 86_400.0
     """How far in the future an event may lie, seconds; clocks of devices run ahead."""
 
+    max_quarantined_share: float = 0.5
+    """Largest part of a table that may go to quarantine; above it a mapping is wrong rather than some rows. 1: any."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.max_quarantined_share <= 1:
+            raise ConfigError(f"validation.max_quarantined_share={self.max_quarantined_share}: expected 0..1")
         if self.examples < 0:
             raise ConfigError(f"validation.examples={self.examples}: expected 0 or more")
         if self.max_text_chars < 1:
@@ -46,16 +51,18 @@ class ValidationSettings:
 class SufficiencySettings:
     """How much data each rung of answers needs before it is worth building."""
 
-    towers_events: int = 10_000
-    """Events with an item and a person before towers are trained; below it they lose to item-to-item."""
-    ranker_events: int = 10_000
-    """Events with an item and a person before a ranker is trained."""
     item_knn_events: int = 100
-    """Events with an item and a person before item-to-item neighbours mean anything."""
-    creative_decisions: int = 5_000
+    """Events with a person and a known item before item-to-item neighbours mean anything."""
+    towers_events: int = 10_000
+    """Such events before towers are trained; below it they lose to item-to-item."""
+    towers_people: int = 50
+    """People with such events before towers or a ranker are trained: many events of few people teach no taste."""
+    ranker_events: int = 10_000
+    """Such events before a ranker is trained."""
+    creative_decisions: int = 10_000
     """Logged creative choices with a propensity before creative heads are trained."""
-    send_time_events: int = 5_000
-    """Events of the messages' people, with a time of day, before send times are learned."""
+    send_time_decisions: int = 10_000
+    """Logged send hours before send times are learned."""
     uplift_people: int = 10_000
     """People in logged experiment arms before uplift is learned."""
 
