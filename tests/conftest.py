@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +42,55 @@ def ml100k_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except SourceError as error:
         pytest.skip(f"MovieLens-100K is in no folder and no mirror delivers it: {error}")
     return home / "tables" / "ml-100k"
+
+
+@pytest.fixture
+def make_tables(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a folder of tables from rows given as dicts; kinds follow from the values."""
+    import pyarrow as pa
+
+    from playbill.tables.folder import write_folder
+    from playbill.tables.schema import Column, EventKind, Kind
+
+    def kind_of(name: str, arrow: pa.DataType) -> Kind:
+        if name.endswith("_id"):
+            return Kind.ID
+        if pa.types.is_list(arrow):
+            return Kind.CATEGORIES
+        if pa.types.is_timestamp(arrow):
+            return Kind.TIME
+        if pa.types.is_boolean(arrow):
+            return Kind.FLAG
+        return Kind.TEXT if pa.types.is_string(arrow) else Kind.NUMBER
+
+    def make(
+        *,
+        events: list[dict[str, Any]],
+        items: list[dict[str, Any]],
+        users: list[dict[str, Any]] | None = None,
+        declared: Sequence[EventKind] = (EventKind(name="rate", low=1, high=5), EventKind(name="view")),
+        protected: Sequence[str] = (),
+        sensitive: Sequence[str] = (),
+        name: str = "tables",
+    ) -> Path:
+        rows = {"events": events, "items": items} | ({} if users is None else {"users": users})
+        tables, columns = {}, {}
+        for table, given in rows.items():
+            arrow = pa.Table.from_pylist(given)
+            if "at" in arrow.column_names:
+                at = arrow["at"].cast(pa.timestamp("us", tz="UTC"))
+                arrow = arrow.set_column(arrow.column_names.index("at"), "at", at)
+            tables[table] = arrow
+            columns[table] = [
+                Column(
+                    name=f.name,
+                    kind=kind_of(f.name, f.type),
+                    protected=f.name in protected,
+                    sensitive=f.name in sensitive,
+                )
+                for f in arrow.schema
+            ]
+        write_folder(tmp_path / name, tables, source=name, columns=columns, events=declared)
+        return tmp_path / name
+
+    return make

@@ -55,7 +55,7 @@ def boundary_queries(dataset: Dataset, part: str) -> Queries:
     rows = np.flatnonzero((split.part == number) & (pool.item > 0))
     rows = rows[_first_of_pair(pool.person[rows], pool.item[rows])]
     person, first = np.unique(pool.person[rows], return_index=True)
-    if split.kind is SplitKind.GLOBAL_TIME:
+    if split.kind is SplitKind.global_time:
         moment = split.train_until_us if part == "valid" else split.valid_until_us
         now = np.full(len(person), moment, np.int64)
         start, end = point_in_time(pool, person, now)

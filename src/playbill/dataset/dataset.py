@@ -124,7 +124,7 @@ def open_dataset(tables_path: Path | str, features: FeatureSettings, split: Spli
     if order is not None:
         pool = _take(pool, np.lexsort((order[pool.source_row], pool.person)))
     parts = split_pool(pool, split)
-    if split.kind is SplitKind.GLOBAL_TIME:
+    if split.kind is SplitKind.global_time:
         known = (person >= 0) & (times(events) < parts.train_until_us)
     else:
         known = np.zeros(events.num_rows, bool)
@@ -171,7 +171,7 @@ def examples(dataset: Dataset, part: str, min_history: int = 0) -> Examples:
     pool, split = dataset.pool, dataset.split
     rows = np.flatnonzero((split.part == part_number(part)) & (pool.item > 0))
     person, now = pool.person[rows], pool.at[rows]
-    if split.kind is SplitKind.GLOBAL_TIME:
+    if split.kind is SplitKind.global_time:
         start, end = point_in_time(pool, person, now)
     else:
         start, end = pool.offsets[person], rows

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from playbill.errors import ConfigError
 
 
-class SplitKind(Enum):
-    """By one moment for everybody, or by each person's last events."""
+class SplitKind(StrEnum):
+    """By one moment for everybody, or by each person's last events. Lower case: these are the words of the YAML."""
 
-    GLOBAL_TIME = "global_time"
-    LEAVE_LAST_OUT = "leave_last_out"
+    global_time = "global_time"
+    leave_last_out = "leave_last_out"
 
 
 @dataclass(slots=True, kw_only=True)
 class SplitSettings:
     """Which events are for training, validation and test."""
 
-    kind: SplitKind = SplitKind.GLOBAL_TIME
+    kind: SplitKind = SplitKind.global_time
     """global_time: the earliest events train, the latest test; leave_last_out: each person's last event tests."""
 
     train: float = 0.8
@@ -37,5 +37,5 @@ class SplitSettings:
             raise ConfigError(f"train must be a share above 0 and at most 1, got {self.train}")
         if self.valid < 0 or self.train + self.valid > 1 + 1e-9:
             raise ConfigError(f"valid must be 0 to 1 - train, got train={self.train}, valid={self.valid}")
-        if self.order_column is not None and self.kind is not SplitKind.LEAVE_LAST_OUT:
+        if self.order_column is not None and self.kind is not SplitKind.leave_last_out:
             raise ConfigError(f"order_column={self.order_column} has no effect with kind={self.kind.value}; remove it")

@@ -33,7 +33,7 @@ class Split:
 
 def split_pool(pool: EventPool, settings: SplitSettings) -> Split:
     """Return the split of folded events; for leave-last-out in the order in which the pool stands."""
-    if settings.kind is SplitKind.GLOBAL_TIME:
+    if settings.kind is SplitKind.global_time:
         train_until, valid_until = global_time(pool.at, settings.train, settings.valid)
         part = (pool.at >= train_until).astype(np.int8) + (pool.at >= valid_until).astype(np.int8)
         return Split(settings.kind, part, train_until, valid_until)
