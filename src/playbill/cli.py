@@ -261,6 +261,8 @@ def _as_override(value: Any) -> str:
         return value.name
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_override, value))}]"
     return str(value)
 
 
