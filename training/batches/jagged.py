@@ -16,7 +16,7 @@ from torchrec import KeyedJaggedTensor
 from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays
 from playbill.features.spec import PAD, Encoding, FeatureSpec, Field
-from playbill.training.embeddings import ITEM_SIDES, QUERY_SIDES, numbers_of, tables_of
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, numbers_of, tables_of
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from playbill.features.spec import FeatureSpec
-from playbill.training.embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
 from playbill.training.ranking.network import RankerNet
 from playbill.training.retrieval.plain import item_inputs, query_inputs
 from playbill.training.runs import load_weights, read_run

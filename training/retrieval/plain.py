@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from playbill.features.spec import FeatureSpec, Side
-from playbill.training.embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
 from playbill.training.retrieval.towers import ItemNet, QueryNet
 from playbill.training.runs import load_weights, read_run
 from playbill.training.settings import TwoTower

@@ -1,8 +1,13 @@
-"""Rungs: how much personalisation a bundle carries, and which files each rung stands on."""
+"""Rungs: how much personalisation a bundle carries, and which files each rung stands on.
+
+`rungs.json` holds one `Rung` a name: what the data was judged for, less what was not trained, each with its reason.
+"""
 
 from __future__ import annotations
 
-import msgspec
+from playbill.tables.sufficiency import Rung
+
+__all__ = ["RUNG_FILES", "Rung"]
 
 # A bundle that claims a rung holds these; the engine walks down this list when something is missing or late.
 RUNG_FILES: dict[str, tuple[str, ...]] = {
@@ -11,18 +16,3 @@ RUNG_FILES: dict[str, tuple[str, ...]] = {
     "item_knn": ("neighbours.npz", "transitions.npz"),
     "popularity": ("popularity.npy", "trending.npy"),
 }
-
-
-class Rung(msgspec.Struct, frozen=True, kw_only=True):
-    """One rung in `rungs.json`.
-
-    Attributes:
-        carried: whether the bundle has it.
-        have, need: what the data has and what the rung needs, in the unit that `missing` names.
-        missing: why it is not carried, with the number that is missing; empty when it is.
-    """
-
-    carried: bool
-    have: int
-    need: int
-    missing: str = ""

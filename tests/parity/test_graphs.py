@@ -1,0 +1,164 @@
+"""The exported graphs answer as their modules do: every head, batch sizes, and the rows on which exports break."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="export needs the training packages")
+
+from playbill.bundle.onnx_file import read_onnx  # noqa: E402  # after the check that torch is there
+from playbill.errors import ParityError  # noqa: E402
+from playbill.features.spec import PAD, Encoding, EventCode, FeatureSpec, Field, Side  # noqa: E402
+from playbill.training.exporting.graphs import Graph, example_sizes, write_graph  # noqa: E402
+from playbill.training.exporting.models import graphs_from, made_up  # noqa: E402
+from playbill.training.exporting.parity import compare, open_session, order_inversion, sample  # noqa: E402
+from playbill.training.exporting.rows import candidate_rows, item_rows, query_rows  # noqa: E402
+from playbill.training.ranking.plain import PlainRanker  # noqa: E402
+from playbill.training.retrieval.plain import ItemTower, PlainTwoTower, QueryTower  # noqa: E402
+from playbill.training.settings import Ranker, TwoTower  # noqa: E402
+
+HEADS = {
+    "query_tower": ["query"],
+    "item_tower": ["embedding"],
+    "ranker": ["logit_interact", "logit_like", "p_interact", "p_like"],
+}
+
+
+def make_spec(fields: bool) -> FeatureSpec:
+    every = [
+        Field(name="country", side=Side.USER, encoding=Encoding.CATEGORY, size=5),
+        Field(name="age", side=Side.USER, encoding=Encoding.NUMBER),
+        Field(name="genres", side=Side.ITEM, encoding=Encoding.CATEGORIES, size=7, width=3),
+        Field(name="price", side=Side.ITEM, encoding=Encoding.NUMBER),
+        Field(name="hour", side=Side.CONTEXT, encoding=Encoding.CYCLE, size=24),
+    ]
+    return FeatureSpec(
+        user_id_type="int64",
+        item_id_type="int64",
+        history_length=11,
+        events=[EventCode(name="view", code=1), EventCode(name="buy", code=2)],
+        fields=every if fields else [],
+        num_items=200,
+        vocabularies={},
+    )
+
+
+def untrained(spec: FeatureSpec) -> list[Graph]:
+    torch.manual_seed(5)
+    whole = PlainTwoTower(spec, TwoTower(dim=16, field_dim=4, hidden=32, heads=4))
+    ranker = PlainRanker(spec, Ranker(dim=16, field_dim=4, hidden=32, heads=2, cross_rank=4))
+    with torch.no_grad():
+        for parameter in (*whole.parameters(), *ranker.parameters()):  # some start at 0, where nothing could be seen
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return graphs_from(QueryTower(whole).eval(), ItemTower(whole).eval(), ranker.eval())
+
+
+@pytest.fixture(scope="module", params=["every kind of field", "no fields"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    spec = make_spec(request.param == "every kind of field")
+    folder = tmp_path_factory.mktemp("graphs")
+    found = {}
+    for graph in untrained(spec):
+        sizes = example_sizes(("users", "candidates"), {spec.history_length, 3})
+        rows = candidate_rows(spec, sizes["users"], sizes["candidates"], np.random.default_rng(0))
+        path = folder / f"{graph.name}.onnx"
+        write_graph(graph, rows, {"playbill_model": graph.name}, path)
+        found[graph.name] = (spec, graph, path, open_session(path))
+    return found
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_signature_is_the_contract(exported, name):
+    spec, graph, path, _ = exported[name]
+    file = read_onnx(path)
+    assert file.labels == {"playbill_model": name} and file.outside == []
+    assert list(file.signature.outputs) == HEADS[name]
+    for output in file.signature.outputs.values():
+        assert output.dtype == "float32"
+    if name == "ranker":
+        inputs = file.signature.inputs
+        assert inputs["history_item"].shape == ["users", 11] and inputs["history_item"].dtype == "int64"
+        assert inputs["cand_user"].shape == inputs["retrieval_score"].shape == ["candidates"]
+        assert inputs["retrieval_score"].dtype == "float32"
+        if spec.fields:
+            assert inputs["item_genres"].shape == ["candidates", 3] and inputs["context_hour"].shape == ["users"]
+        assert file.signature.outputs["p_like"].shape == ["candidates"]
+    assert str(Path.cwd()).encode() not in path.read_bytes() and b"site-packages" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_case_of_the_job(exported, name, seed):
+    spec, graph, _, session = exported[name]
+    found = compare(graph, session, made_up(name, spec, np.random.default_rng(seed)))
+    assert {d.output for d in found} == set(HEADS[name])
+    assert max(d.share for d in found) <= 1
+    # today 3e-7 for unit vectors, 7e-7 for probabilities; logits of this random ranker reach 0.12 of what is allowed
+    assert max(d.largest for d in found if not d.output.startswith("logit")) < 2e-6
+
+
+@pytest.mark.parametrize("rows", [1, 7, 256])
+def test_values_by_hand(exported, rows):
+    """Without our own comparison: inputs by name and dtype, `assert_close` on every output."""
+    for name in HEADS:
+        spec, graph, _, session = exported[name]
+        arrays = candidate_rows(spec, max(1, rows // 3), rows, np.random.default_rng(rows))
+        inputs = {i.name: arrays[i.name] for i in session.get_inputs()}
+        assert list(inputs) == list(graph.sizes)
+        expected = graph.answer(arrays)
+        for output, answer in zip(HEADS[name], session.run(HEADS[name], inputs), strict=True):
+            torch.testing.assert_close(
+                torch.from_numpy(answer), torch.from_numpy(expected[output]), rtol=1e-4, atol=1e-5
+            )
+
+
+def test_edges_have_meaning(exported):
+    """An empty history, one of unknown items and a full one give three different unit vectors."""
+    spec, _, _, session = exported["query_tower"]
+    rows = query_rows(spec, 4, np.random.default_rng(0))
+    assert (rows["history_item"][0] == PAD).all() and (rows["history_item"][1] == 0).all()
+    answer = session.run(["query"], {i.name: rows[i.name] for i in session.get_inputs()})[0]
+    np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1, atol=1e-5)
+    assert np.abs(answer[0] - answer[1]).max() > 1e-3 and np.abs(answer[1] - answer[2]).max() > 1e-3
+
+
+def test_candidates_of_several_users_equal_each_alone(exported):
+    spec, graph, _, session = exported["ranker"]
+    rows = candidate_rows(spec, 3, 40, np.random.default_rng(3))
+    together = session.run(HEADS["ranker"], {i.name: rows[i.name] for i in session.get_inputs()})
+    for user in range(3):
+        mine = rows["cand_user"] == user
+        alone = {
+            name: array[user : user + 1] if graph.sizes.get(name) == "users" else array[mine]
+            for name, array in rows.items()
+        }
+        alone["cand_user"] = np.zeros(int(mine.sum()), np.int64)
+        answers = session.run(HEADS["ranker"], {i.name: alone[i.name] for i in session.get_inputs()})
+        for whole, part in zip(together, answers, strict=True):
+            np.testing.assert_allclose(whole[mine], part, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gate_closes(exported):
+    """A graph whose module has moved on since is refused, with model, case and output."""
+    spec, graph, _, session = exported["item_tower"]
+    cases = [("9 items", item_rows(spec, 9, np.random.default_rng(0)))]
+    parameter = next(graph.module.net.parameters())
+    with torch.no_grad():
+        parameter.add_(1e-3)
+    try:
+        with pytest.raises(ParityError, match=r"item_tower.onnx, case 9 items, output embedding: differs by"):
+            compare(graph, session, cases)
+    finally:
+        with torch.no_grad():
+            parameter.sub_(1e-3)
+    assert sample(graph, session, cases[0][1])["item_tower/out/embedding"].shape[0] == 9
+
+
+def test_order_inversion():
+    assert order_inversion(np.array([3.0, 2, 1]), np.array([9.0, 5, 0])) == 0
+    assert order_inversion(np.array([3.0, 2, 1]), np.array([2.0, 3, 1])) == 1  # row 1 stands before row 0, 1 higher
+    assert order_inversion(np.array([3.0, 2, 1]), np.array([1.0, 2, 3])) == 2
+    assert order_inversion(np.empty(0), np.empty(0)) == 0

@@ -1,0 +1,162 @@
+"""What an export will hold, found out before anything heavy is read: rungs, runs, and the version that follows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from playbill import __version__
+from playbill.bundle.policy import Policy, read_policy
+from playbill.bundle.rungs import RUNG_FILES, Rung
+from playbill.dataset.dataset import dataset_fingerprint
+from playbill.dataset.settings import SplitSettings
+from playbill.errors import ConfigError, TrainingError
+from playbill.features.settings import FeatureSettings
+from playbill.tables.files import sha256_file
+from playbill.tables.folder import read_folder
+from playbill.tables.sufficiency import read_sufficiency
+from playbill.training.runs import Run, read_record, read_run
+from playbill.training.settings import ExportSettings
+
+EXPORT_FORMAT = 1  # grows when the same inputs come to give another bundle
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """One export.
+
+    Attributes:
+        tables: folder of the tables; tables_fingerprint: of their content.
+        bundles: folder of the bundles.
+        version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
+        rungs: every rung the data was judged for, carried or not.
+        towers, ranker: finished runs, None where that rung is not carried.
+        features, split: how the dataset is opened; those of the runs where there are any.
+    """
+
+    tables: Path
+    tables_fingerprint: str
+    bundles: Path
+    version: str
+    rungs: dict[str, Rung]
+    towers: Run | None
+    ranker: Run | None
+    features: FeatureSettings
+    split: SplitSettings
+    policy: Policy
+
+    @property
+    def carried(self) -> list[str]:
+        return [name for name, rung in self.rungs.items() if rung.carried]
+
+    def origin(self) -> dict[str, str]:
+        """Return where the parts come from, for the manifest; split and features are json."""
+        origin = {
+            "tables": self.tables.name,
+            "split": msgspec.json.encode(self.split).decode(),
+            "features": msgspec.json.encode(self.features).decode(),
+        }
+        runs = {"run": self.towers, "ranker_run": self.ranker}
+        return origin | {name: run.path.name for name, run in runs.items() if run is not None}
+
+
+def make_plan(settings: ExportSettings) -> Plan:
+    """Return what an export with these settings holds.
+
+    Raises:
+        TableError: no such tables.
+        TrainingError: a run that was asked for by name is missing or unfinished, or a run does not belong to these
+            tables or to the other run.
+        ConfigError: the policy file cannot be read.
+    """
+    home = Path(settings.home)
+    tables = home / "tables" / settings.tables
+    fingerprint = read_folder(tables).fingerprint
+    rungs = {name: _carry(name, rung) for name, rung in read_sufficiency(tables).rungs.items()}
+    towers = ranker = None
+    if rungs["towers"].carried:
+        towers, rungs["towers"] = _find(home, settings.run, settings.tables, "two_tower", fingerprint, rungs["towers"])
+    if rungs["ranker"].carried:
+        if towers is None:
+            rungs["ranker"] = _without(rungs["ranker"], "the ranker reads the towers' scores, and they are not carried")
+        else:
+            ranker, rungs["ranker"] = _find(
+                home, settings.ranker_run, settings.tables, "ranker", fingerprint, rungs["ranker"]
+            )
+    if towers is not None and ranker is not None:
+        _check_pair(towers, ranker)
+    policy = _policy(settings.policy_file)
+    features = settings.features if towers is None else towers.settings.features
+    split = settings.split if towers is None else towers.settings.split
+    index = asdict(settings.index)
+    del index["threads"]
+    inputs = [
+        [EXPORT_FORMAT, __version__, dataset_fingerprint(tables, features, split)],
+        [None if run is None else [run.record.fingerprint, sha256_file(checkpoint(run))] for run in (towers, ranker)],
+        [rungs, policy, index, settings.neighbours, settings.half_life_days],
+    ]
+    return Plan(
+        tables=tables,
+        tables_fingerprint=fingerprint,
+        bundles=home / "bundles",
+        version=hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()[:12],
+        rungs=rungs,
+        towers=towers,
+        ranker=ranker,
+        features=features,
+        split=split,
+        policy=policy,
+    )
+
+
+def checkpoint(run: Run) -> Path:
+    """Return the checkpoint of a run that is used."""
+    return run.path / "checkpoints" / "best.ckpt"
+
+
+def _carry(name: str, rung: Rung) -> Rung:
+    if rung.carried and name not in RUNG_FILES:
+        return _without(rung, f"the data would carry it, but export does not build {name} yet")
+    return rung
+
+
+def _without(rung: Rung, why: str) -> Rung:
+    return msgspec.structs.replace(rung, carried=False, missing=why)
+
+
+def _find(
+    home: Path, asked: str | None, tables: str, model: str, fingerprint: str, rung: Rung
+) -> tuple[Run | None, Rung]:
+    """Return a run and its rung; without a run of the default name the rung is left out, and says so."""
+    path = home / "runs" / (asked or f"{tables}-{model}")
+    record = read_record(path)
+    if asked is None and (record is None or not record.completed):
+        return None, _without(rung, f"no finished run in {path.name}; run `playbill train model={model}`, then export")
+    run = read_run(path, model)
+    if run.record.tables_fingerprint != fingerprint:
+        raise TrainingError(f"{path} was trained on other tables than {tables} holds now; train again")
+    if not checkpoint(run).is_file():
+        raise TrainingError(f"{checkpoint(run)} is missing; train again with force=true")
+    return run, rung
+
+
+def _check_pair(towers: Run, ranker: Run) -> None:
+    if ranker.record.retrieval_fingerprint != towers.record.fingerprint:
+        raise TrainingError(
+            f"the ranker in {ranker.path} learned from the scores of {ranker.record.retrieval_run} as it was then, not "
+            f"of {towers.path.name} as it is now; train the ranker again, or name the right runs"
+        )
+    if ranker.spec.hash() != towers.spec.hash():
+        raise TrainingError(f"{ranker.path} and {towers.path} have different feature specs; train the ranker again")
+
+
+def _policy(file: str | None) -> Policy:
+    if file is None:
+        return Policy()
+    try:
+        return read_policy(Path(file).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"policy_file {file!r} cannot be read: {error}") from error

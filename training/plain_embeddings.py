@@ -1,0 +1,97 @@
+"""The embedding tables of a model as plain gathers: what export, tests and cross-fitted scores read.
+
+The twin of `embeddings.TrainingEncoder` with the same parameter names, so a checkpoint of that loads strictly into
+this. Needs torch alone: a trained model can be exported where TorchRec is not installed.
+
+Shape legend: B queries, L history length, N items, D width of the item table, F width of all field vectors together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from playbill.features.spec import Encoding, FeatureSpec, Field, Side
+
+QUERY_SIDES = (Side.USER, Side.CONTEXT)
+ITEM_SIDES = (Side.ITEM,)
+
+
+def tables_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
+    """Return the fields of these sides that have an embedding table, in the order in which vectors are concatenated."""
+    return [f for f in spec.fields if f.side in sides and f.encoding is not Encoding.NUMBER]
+
+
+def numbers_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
+    """Return the NUMBER fields of these sides, in the order in which they are concatenated after the tables."""
+    return [f for f in spec.fields if f.side in sides and f.encoding is Encoding.NUMBER]
+
+
+def fields_width(spec: FeatureSpec, sides: Sequence[Side], field_dim: int) -> int:
+    """Return F: columns of one side's field vector."""
+    return len(tables_of(spec, sides)) * field_dim + len(numbers_of(spec, sides))
+
+
+class _Tables(nn.Module):
+    """Plain tables under the name that a TorchRec collection gives them."""
+
+    def __init__(self, attribute: str, sizes: Mapping[str, tuple[int, int]]) -> None:
+        super().__init__()
+        self.attribute = attribute
+        setattr(self, attribute, nn.ModuleDict({name: nn.Embedding(*size) for name, size in sizes.items()}))
+
+    def weight(self, name: str) -> Tensor:
+        weight: Tensor = getattr(self, self.attribute)[name].weight
+        return weight
+
+
+class PlainEncoder(nn.Module):
+    """Padded arrays -> the same vectors, by gather and masked mean alone: what the exported graphs are made of.
+
+    Loads the `encoder.` part of a checkpoint strictly. Ids must be in range; PAD (-1) only where arrays are padded.
+    """
+
+    query_fields: _Tables | None
+    item_fields: _Tables | None
+
+    def __init__(self, spec: FeatureSpec, dim: int, field_dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.items = _Tables("embeddings", {"item": (spec.num_items + 1, dim)})
+        for name, sides in (("query_fields", QUERY_SIDES), ("item_fields", ITEM_SIDES)):
+            sizes = {f.array: (f.size, field_dim) for f in tables_of(spec, sides)}
+            setattr(self, name, _Tables("embedding_bags", sizes) if sizes else None)
+
+    def history(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return [B, L, D], 0 where padded."""
+        ids = arrays["history_item"]
+        there = (ids >= 0).to(torch.float32)
+        return functional.embedding(ids.clamp(min=0), self.items.weight("item")) * there.unsqueeze(-1)
+
+    def item(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return [N, D]."""
+        return functional.embedding(arrays["item_index"], self.items.weight("item"))
+
+    def fields(self, arrays: Mapping[str, Tensor], sides: Sequence[Side]) -> Tensor | None:
+        """Return [rows, F]: embedded fields, then numbers; None where these sides have none."""
+        tables = self.query_fields if Side.ITEM not in sides else self.item_fields
+        parts = []
+        for field in tables_of(self.spec, sides):
+            assert tables is not None
+            ids, weight = arrays[field.array], tables.weight(field.array)
+            parts.append(
+                _bag(ids, weight) if field.encoding is Encoding.CATEGORIES else functional.embedding(ids, weight)
+            )
+        parts += [arrays[f.array].unsqueeze(-1) for f in numbers_of(self.spec, sides)]
+        return torch.cat(parts, -1) if parts else None
+
+
+def _bag(ids: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of the rows named by each line of `ids` [rows, width], 0 where all are PAD."""
+    there = (ids >= 0).to(weight.dtype)
+    vectors = functional.embedding(ids.clamp(min=0), weight)
+    total = torch.matmul(there.unsqueeze(1), vectors).squeeze(1)
+    return total / there.sum(1, keepdim=True).clamp(min=1)
