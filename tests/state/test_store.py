@@ -88,6 +88,7 @@ def test_events_without_an_item_are_logged_only(store: Store) -> None:
         (Event(event_id=1, event="buy", user_id=7), "events[1].event"),
         (rate(1, value=6), "events[1].value"),
         (rate(1, value=float("nan")), "events[1].value"),
+        (Event(event_id=1, event="view", user_id=7, value=float("inf")), "events[1].value"),
         (Event(event_id=1, event="view", user_id="seven"), "events[1].user_id"),
         (Event(event_id=1, event="view", user_id="007"), "events[1].user_id"),
         (Event(event_id=1, event="view", user_id=str(2**63)), "events[1].user_id"),

@@ -186,7 +186,8 @@ class Engine:
             try:
                 encode_people([person], [request], np.asarray([moment]), spec, vocabularies)
             except Exception as error:
-                person.profile, person.note = NOBODY, f"the stored profile cannot be encoded: {_first_line(error)}"
+                person.profile, person.version = NOBODY, 0
+                person.note = f"the stored profile cannot be encoded: {_first_line(error)}"
                 request.context = {}
         try:
             return encode_people(people, requests, now, spec, vocabularies)
@@ -232,7 +233,12 @@ class Engine:
             self._fault("query_tower", error)
             self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")
             return None, {}
-        return query, dict(zip(wanted, found, strict=True))
+        nearest = dict(zip(wanted, found, strict=True))
+        for i in np.flatnonzero(~np.isfinite(query).all(1)).tolist():
+            if nearest.pop(i, None) is not None:
+                self._fault("query_tower", ValueError("a query vector is not finite"))
+                self._lower([rows[i]], "retrieval", "the query tower failed: a query vector is not finite")
+        return query, nearest
 
     def _rank(self, rows: list[Row], encoded: People | None) -> None:
         """Fill in the probabilities of the rows on the best rung; a ranker that fails lowers them."""
@@ -253,7 +259,11 @@ class Engine:
             self._lower([rows[i] for i in wanted], "full", f"the ranker failed: {_first_line(error)}")
             return
         for i, probabilities in zip(wanted, found, strict=True):
-            rows[i].probabilities = probabilities
+            if all(np.isfinite(values).all() for values in probabilities.values()):
+                rows[i].probabilities = probabilities
+            else:
+                self._fault("ranker", ValueError("a probability is not finite"))
+                self._lower([rows[i]], "full", "the ranker failed: a probability is not finite")
 
     def _warm(self) -> None:
         """Run each graph once; one that cannot answer here is left out from the start, with its reason."""

@@ -180,5 +180,5 @@ def _request_error(message: str) -> RequestError:
     reason, path = (found["reason"], found["path"] or "") if found else (message, "")
     named = _FIELD.search(reason)
     if named:
-        path += "." + (named["name"] or named["required"])
+        path += "." + (named["required"] or named["name"] or "")  # json allows a field without a name
     return RequestError(path.lstrip(".") or "body", reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -10,11 +11,10 @@ import msgspec
 from playbill.errors import RequestError
 from playbill.tables.schema import EventKind
 
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # json knows larger ones, the store's msgpack does not
 # An id is an int64 or a short string, as the user gave it; bool and float are refused by the decoder.
-Id = (
-    Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-)
-Scalar = str | int | float | bool | None
+Id = _Int64 | Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Scalar = str | _Int64 | float | bool | None
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # UTC microseconds since 1970
 
 
@@ -95,7 +95,7 @@ def _checked(event: Event, path: str, kinds: Mapping[str, EventKind], declared: 
     if event.value is not None:
         low = float("-inf") if kind.low is None else kind.low
         high = float("inf") if kind.high is None else kind.high
-        if not low <= event.value <= high:  # NaN fails as well
+        if not (math.isfinite(event.value) and low <= event.value <= high):
             raise RequestError(f"{path}.value", f"expected {low:g} to {high:g} {kind.unit}, got {event.value:g}")
     user, item = event.user_id, event.item_id
     return msgspec.structs.replace(

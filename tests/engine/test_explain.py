@@ -1,0 +1,125 @@
+"""Reasons are true: the item that is named, when taken away, moves the score most."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from playbill.baselines.neighbours import Neighbours, read_neighbours, score_neighbours
+from playbill.bundle.open import Bundle
+from playbill.bundle.policy import Exploration, Policy, Surface
+from playbill.engine.engine import Engine
+from playbill.engine.explain import drops
+from playbill.engine.types import Request
+from playbill.state.store import Store
+
+USERS = [1, 13, 92, 196, 405, 655]
+
+
+def test_drops_are_the_scores_without_each_item() -> None:
+    dice = np.random.default_rng(3)
+    num_items, decay = 40, 0.7
+    lengths = dice.integers(0, 12, num_items + 1)
+    lengths[0] = 0
+    item = np.concatenate([dice.choice(np.arange(1, num_items + 1), n, replace=False) for n in lengths])
+    table = Neighbours(
+        indptr=np.concatenate([[0], np.cumsum(lengths)]),
+        item=item.astype(np.int32),
+        weight=dice.random(len(item)).astype(np.float32),
+        decay=decay,
+    )
+    history = dice.permutation(np.arange(1, num_items + 1))[:15]
+    items = dice.permutation(np.arange(1, num_items + 1))[:20]
+    drop, score = drops(table, items, history)
+    whole = score_neighbours(table, history, num_items)
+    np.testing.assert_allclose(score, whole[items], atol=1e-6)
+    for row in range(len(history)):
+        without = score_neighbours(table, np.delete(history, row), num_items)
+        np.testing.assert_allclose(drop[row], whole[items] - without[items], atol=1e-6)
+
+
+@pytest.fixture
+def engine(bundle: Bundle, store: Store) -> Engine:
+    quotas = {"tower": 10, "item_knn": 10, "transitions": 10, "trending": 10, "popularity": 10}
+    return Engine.open(dataclasses.replace(bundle, policy=Policy(surfaces={"slate": Surface(quotas=quotas)})), store)
+
+
+def _history(engine: Engine, store: Store, user: int) -> list[int]:
+    """Item ids as item-kNN reads them: newest first, at most 50."""
+    return [past.item_id for past in reversed(store.profile(user).history)][:50]
+
+
+def test_because_names_the_item_without_which_the_score_falls_most(engine: Engine, store: Store) -> None:
+    index = engine.catalogue.vocabulary.index
+    checked = 0
+    for user in USERS:
+        [slate] = engine.recommend([Request(user_id=user, k=50)])
+        ids = _history(engine, store, user)
+        history = np.asarray([index(i) for i in ids])
+        for item in slate.items:
+            if item.retriever not in ("item_knn", "transitions"):
+                continue
+            assert item.reason.kind == "because"
+            name = {"item_knn": "neighbours", "transitions": "transitions"}[item.retriever]
+            table = read_neighbours(engine.bundle.path / f"{name}.npz")
+            row = index(item.item_id)
+            whole = score_neighbours(table, history, engine.catalogue.num_items)[row]
+            falls = [
+                whole - score_neighbours(table, np.delete(history, i), engine.catalogue.num_items)[row]
+                for i in range(len(history))
+            ]
+            fact = item.reason.fact
+            named = ids.index(fact["item_id"])  # it is in the history
+            assert falls[named] == pytest.approx(max(falls), abs=1e-6) and falls[named] > 0
+            assert fact["share"] == pytest.approx(falls[named] / whole, abs=1e-4)
+            past = next(p for p in store.profile(user).history if p.item_id == fact["item_id"])
+            assert fact["event_id"] == past.event_id and fact["event"] == "rate"
+            assert engine.catalogue.titles[index(fact["item_id"])] in item.reason.text
+            checked += 1
+    assert checked == len(USERS) * 20
+
+
+def test_similar_names_the_nearest_item_of_the_history(engine: Engine, store: Store) -> None:
+    index, vectors = engine.catalogue.vocabulary.index, np.load(engine.bundle.path / "item_embeddings.npy")
+    checked = 0
+    for user in USERS:
+        [slate] = engine.recommend([Request(user_id=user, k=50)])
+        ids = _history(engine, store, user)
+        for item in slate.items:
+            if item.retriever == "tower" and item.reason.kind == "similar":
+                cosines = vectors[[index(i) for i in ids]] @ vectors[index(item.item_id)]
+                assert cosines[ids.index(item.reason.fact["item_id"])] == cosines.max()
+                assert item.reason.fact["cosine"] == pytest.approx(cosines.max(), abs=1e-5)
+                checked += 1
+    assert checked > len(USERS) * 5
+
+
+def test_popular_and_trending_are_so(engine: Engine) -> None:
+    popular = np.load(engine.bundle.path / "popularity.npy")[1:]
+    trending = np.load(engine.bundle.path / "trending.npy")[1:]
+    index = engine.catalogue.vocabulary.index
+    for item in engine.recommend([Request(k=400)])[0].items:
+        row, reason = index(item.item_id) - 1, item.reason
+        if item.retriever == "trending":
+            assert reason.kind == "trending" and reason.fact["share"] == pytest.approx(trending[row] / trending.max())
+            assert (trending > trending[row]).sum() < 10
+        else:
+            place = reason.fact["place"]
+            assert (popular > popular[row]).sum() < place <= (popular >= popular[row]).sum()
+            assert reason.kind == ("popular" if place <= len(popular) // 10 else "catalogue")
+
+
+def test_what_chance_picked_is_called_so(bundle: Bundle, store: Store) -> None:
+    surface = Surface(exploration=Exploration(epsilon=0.5, slots=20))
+    engine = Engine.open(dataclasses.replace(bundle, policy=Policy(surfaces={"slate": surface})), store)
+    plain = Engine.open(bundle, store)
+    [slate], [greedy] = (e.recommend([Request(user_id=196, request_id="r", at=1)]) for e in (engine, plain))
+    assert 1 < sum(i.reason.kind == "exploration" for i in slate.items) < 19
+    for mine, theirs in zip(slate.items, greedy.items, strict=True):
+        if mine.reason.kind == "exploration":
+            assert mine.item_id not in [i.item_id for i in greedy.items] and mine.propensity < 0.01
+            assert mine.reason.fact["propensity"] == mine.propensity
+        else:
+            assert mine.item_id == theirs.item_id and mine.propensity == 0.5
