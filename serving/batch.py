@@ -28,7 +28,7 @@ from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_table
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(settings: BatchSettings) -> None:
@@ -127,12 +127,22 @@ def _score(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[st
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting Ray", total=plan.num_users)
         progress.advance(task, plan.num_users - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]
-        with local_ray(workers + 1, settings.object_store_mb) as mark:
+        # its core says as an error what holds for every pool of workers: that their arguments must outlive them
+        with local_ray(workers + 1, settings.object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
             write_atomic(left, mark.encode())
             progress.update(task, description=f"scoring users, {workers} workers")
-            for done in _scored(settings, folder, plan, rows, workers):
-                progress.advance(task, int(done["users"]))
+            try:
+                for done in _scored(settings, folder, plan, rows, workers):
+                    progress.advance(task, int(done["users"]))
+            except Exception as error:
+                raise PlaybillError(f"{_cause(error)}; what is done stays, run it again to go on") from error
     left.unlink()
+
+
+def _cause(error: BaseException) -> str:
+    """Return the error at the bottom of what Ray wrapped around it."""
+    inner = getattr(error, "cause", None) or error.__cause__
+    return _cause(inner) if isinstance(inner, BaseException) else f"{type(error).__name__}: {error}"
 
 
 def _scored(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[str, object]], workers: int) -> Any:
@@ -143,7 +153,7 @@ def _scored(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[s
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # one block a row: Ray Data merges small blocks, and hands a whole block to one worker
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         SlateWriter,

@@ -174,9 +174,14 @@ class Api:
         return response
 
     async def _events(self, request: Request, times: dict[str, float]) -> Response:
-        events = decode_events(await self._body(request))
+        events, single = decode_events(await self._body(request))
         began = time.perf_counter()
-        fresh = await asyncio.get_running_loop().run_in_executor(self._writers, self._store.append, events)
+        try:
+            fresh = await asyncio.get_running_loop().run_in_executor(self._writers, self._store.append, events)
+        except RequestError as error:
+            if not single:
+                raise
+            raise RequestError(error.field.removeprefix("events[0]."), error.reason) from None
         times["append"] = (time.perf_counter() - began) * 1e3
         receipt = Receipt(
             request_id=_request_id(request),

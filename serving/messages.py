@@ -135,14 +135,15 @@ def summarise(bundle: Bundle) -> BundleSummary:
     )
 
 
-def decode_events(body: bytes) -> list[Event]:
-    """Return the events of a body: one event, or `{"events": [...]}`; each has an id.
+def decode_events(body: bytes) -> tuple[list[Event], bool]:
+    """Return the events of a body, each with an id, and whether it was a single event and not `{"events": [...]}`.
 
     Raises:
         RequestError: names the field.
     """
     fields = decode(body, dict[str, msgspec.Raw])
-    if "events" not in fields:
+    single = "events" not in fields
+    if single:
         events: list[SentEvent] = [decode(body, SentEvent)]
     else:
         events = decode(body, SentEvents).events
@@ -151,4 +152,4 @@ def decode_events(body: bytes) -> list[Event]:
     for event in events:
         if event.event_id is None:
             event.event_id = uuid.uuid4().hex
-    return list(events)
+    return list(events), single

@@ -28,7 +28,7 @@ from playbill.serving.settings import ServeSettings
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(settings: ServeSettings) -> None:

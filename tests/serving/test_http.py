@@ -1,0 +1,335 @@
+"""The HTTP interface in process: the ASGI application over a real engine, store and bundle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from playbill.errors import StateError
+from playbill.serving import load
+from playbill.serving.http import Api
+from playbill.serving.openapi import document
+from playbill.serving.plain import make_api
+
+LIMIT = 256 * 1024
+
+
+@pytest.fixture(scope="module")
+def api(home: Path) -> Iterator[Api]:
+    made = make_api(str(home))
+    yield made
+    made.close()
+    made._store.close()
+
+
+def call(api: Api, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def once() -> httpx.Response:
+        # raise_app_exceptions: an exception that leaves the application is a failure of ours, never an answer
+        transport = httpx.ASGITransport(api, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            content = body if body is None or isinstance(body, bytes | AsyncIterator) else json.dumps(body).encode()
+            return await client.request(method, path, content=content, headers=headers)
+
+    return asyncio.run(once())
+
+
+def recommend(api: Api, **fields: Any) -> dict[str, Any]:
+    response = call(api, "POST", "/v1/recommend", fields)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def items(slate: dict[str, Any]) -> list[int]:
+    return [item["item_id"] for item in slate["items"]]
+
+
+def check_against(name: str, answer: Any) -> None:
+    """Hold an answer against the schema that the OpenAPI document gives for it."""
+    schemas = document()["components"]["schemas"]
+    jsonschema.validate(answer, {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
+
+
+def test_a_known_person_gets_a_slate_of_unseen_items(api: Api, home: Path, versions: list[str]) -> None:
+    slate = recommend(api, user_id=196, k=10)
+    check_against("Slate", slate)
+    profile = api._store.profile(196)
+    assert profile is not None and profile.num_events > 0
+    assert len(items(slate)) == len(set(items(slate))) == 10
+    assert not set(items(slate)) & set(profile.seen)
+    assert slate["bundle"] == versions[0] and slate["rung"] == "item_knn"
+    assert all(item["title"] and item["reason"]["text"] for item in slate["items"])
+
+
+def test_an_id_in_text_is_the_same_person(api: Api) -> None:
+    asked = {"k": 5, "request_id": "same", "at": 893286638000000}
+    assert items(recommend(api, user_id="196", **asked)) == items(recommend(api, user_id=196, **asked))
+
+
+def test_a_visitor_is_answered_and_told_the_rung(api: Api) -> None:
+    slate = recommend(api)
+    assert slate["user_id"] is None and slate["rung"] == "popularity" and slate["rung_reason"]
+    assert len(slate["items"]) == 20
+
+
+def test_the_request_id_is_the_callers_or_made(api: Api) -> None:
+    assert recommend(api, request_id="mine")["request_id"] == "mine"
+    header = call(api, "POST", "/v1/recommend", {}, {"x-request-id": "from-header"})
+    assert header.json()["request_id"] == "from-header"
+    assert recommend(api)["request_id"] != recommend(api)["request_id"]
+
+
+def test_an_event_changes_the_next_answer(api: Api) -> None:
+    before = recommend(api, user_id=22, k=10)
+    first = items(before)[0]
+    event = {"event_id": "e-22", "event": "rate", "user_id": 22, "item_id": first, "value": 5}
+    receipt = call(api, "POST", "/v1/events", event)
+    assert receipt.status_code == 200
+    check_against("Receipt", receipt.json())
+    assert receipt.json()["events"] == [{"event_id": "e-22", "new": True}] and receipt.json()["new"] == 1
+    after = recommend(api, user_id=22, k=10)
+    assert first not in items(after)
+    assert after["state_version"] >= receipt.json()["state_version"] > before["state_version"]
+    assert after["profile_version"] == before["profile_version"] + 1
+
+
+def test_an_event_delivered_twice_counts_once(api: Api) -> None:
+    event = {"event_id": "twice", "event": "rate", "user_id": 23, "item_id": 1, "value": 4}
+    first, second = (call(api, "POST", "/v1/events", event).json() for _ in range(2))
+    assert [e["new"] for e in first["events"] + second["events"]] == [True, False]
+    assert (first["new"], second["new"]) == (1, 0)
+    assert first["state_version"] == second["state_version"]
+
+
+def test_many_events_in_one_delivery_in_order_with_ids_made(api: Api) -> None:
+    sent = [
+        {"event": "rate", "user_id": 24, "item_id": 2, "value": 4},
+        {"event_id": 7, "event": "rate", "session_id": "visit", "item_id": 3, "value": 2, "at": 893286638000000},
+        {"event_id": 7, "event": "rate", "session_id": "visit", "item_id": 3, "value": 2},
+    ]
+    receipt = call(api, "POST", "/v1/events", {"events": sent}).json()
+    assert [e["new"] for e in receipt["events"]] == [True, True, False]
+    assert isinstance(receipt["events"][0]["event_id"], str) and receipt["events"][1]["event_id"] == 7
+    slate = recommend(api, session_id="visit", k=3)
+    assert slate["profile_version"] == 1 and slate["rung"] == "item_knn"  # the visit has a profile of its own
+
+
+def test_one_bad_event_refuses_the_whole_delivery(api: Api) -> None:
+    good = {"event_id": "kept-out", "event": "rate", "user_id": 25, "item_id": 4, "value": 4}
+    bad = call(api, "POST", "/v1/events", {"events": [good, {**good, "event_id": "x", "value": 9}]})
+    assert (bad.status_code, bad.json()["field"]) == (422, "events[1].value")
+    assert call(api, "POST", "/v1/events", good).json()["new"] == 1
+
+
+def test_no_receipt_before_the_events_are_durable(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store returns from `append` after its flush (its own tests count it); the answer waits for that return."""
+    durable, answered = threading.Event(), threading.Event()
+    append = api._store.append
+
+    def slow(events: Any) -> list[bool]:
+        assert durable.wait(5)
+        assert not answered.is_set()
+        return append(events)
+
+    monkeypatch.setattr(api._store, "append", slow)
+    threading.Timer(0.2, durable.set).start()
+    event = {"event": "rate", "user_id": 26, "item_id": 5, "value": 4}
+    assert call(api, "POST", "/v1/events", event).status_code == 200
+    answered.set()
+    assert durable.is_set()
+
+
+def test_a_store_that_cannot_write_is_a_503_and_no_receipt(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(events: Any) -> list[bool]:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(api._store, "append", full)
+    response = call(api, "POST", "/v1/events", {"event": "rate", "user_id": 26, "item_id": 5})
+    assert response.status_code == 503 and response.json()["reason"] == "the disk is full"
+
+
+def test_the_event_loop_answers_while_events_are_written(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    append = api._store.append
+    monkeypatch.setattr(api._store, "append", lambda events: release.wait(5) and append(events))
+
+    async def both() -> None:
+        transport = httpx.ASGITransport(api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            event = {"event": "rate", "user_id": 27, "item_id": 5, "value": 3}
+            writing = asyncio.create_task(client.post("/v1/events", json=event))
+            await asyncio.sleep(0.05)
+            assert (await client.post("/v1/recommend", json={"user_id": 27})).status_code == 200
+            assert not writing.done()
+            release.set()
+            assert (await writing).status_code == 200
+
+    asyncio.run(both())
+
+
+BAD_BODIES: list[tuple[bytes, int, str]] = [
+    (b"", 400, "body"),
+    (b"{", 400, "body"),
+    (b"nonsense", 400, "body"),
+    (b"\xff\xfe", 400, "body"),
+    (b'{"surface": "\xff"}', 400, "body"),
+    (b'{"surface": "\\ud800"}', 400, "body"),
+    (b'{"k": NaN}', 400, "body"),
+    (b'{"k": Infinity}', 400, "body"),
+    (b"[" * 100_000, 422, "body"),
+    (b'{"context": ' + b'{"a": ' * 40_000, 422, "context[...]"),
+    (b'{"exclude": ' + b"[" * 100_000, 422, "exclude[0]"),
+    (b"null", 422, "body"),
+    (b"[]", 422, "body"),
+    (b'"text"', 422, "body"),
+    (b'{"k": 0}', 422, "k"),
+    (b'{"k": -3}', 422, "k"),
+    (b'{"k": 1000001}', 422, "k"),
+    (b'{"k": 1e400}', 422, "k"),
+    (b'{"k": "ten"}', 422, "k"),
+    (b'{"k": 2.5}', 422, "k"),
+    (b'{"user_id": true}', 422, "user_id"),
+    (b'{"user_id": 1.5}', 422, "user_id"),
+    (b'{"user_id": {"$ne": 1}}', 422, "user_id"),
+    (b'{"user_id": 123456789012345678901234567890}', 422, "user_id"),
+    (b'{"user_id": "nobody"}', 422, "user_id"),  # MovieLens' ids are integers
+    (b'{"user": 1}', 422, "user"),
+    (b'{"exclude": 5}', 422, "exclude"),
+    (b'{"exclude": ["a"]}', 422, "exclude[0]"),
+    (b'{"context": {"hour": [1]}}', 422, "context[...]"),
+    (b'{"at": "yesterday"}', 422, "at"),
+    (b'{"at": -1}', 422, "at"),
+    (b'{"request_id": ""}', 422, "request_id"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "field"), BAD_BODIES, ids=[repr(b[:30]) for b, _, _ in BAD_BODIES])
+def test_a_bad_request_is_refused_by_field(api: Api, body: bytes, status: int, field: str) -> None:
+    response = call(api, "POST", "/v1/recommend", body)
+    problem = response.json()
+    check_against("Problem", problem)
+    assert (response.status_code, problem["field"]) == (status, field)
+    assert problem["reason"] and problem["request_id"]
+
+
+BAD_EVENTS: list[tuple[Any, int, str]] = [
+    ({}, 422, "event"),
+    ({"events": []}, 422, "events"),
+    ({"events": {}}, 422, "events"),
+    ({"events": [{"event": "rate"}]}, 422, "events[0].user_id"),
+    ({"event": "rate", "user_id": 1, "item_id": 1, "value": 6}, 422, "value"),
+    ({"event": "flight", "user_id": 1}, 422, "event"),
+    ({"event": "rate", "user_id": 1, "item_id": "abc"}, 422, "item_id"),
+    ({"event": "rate", "user_id": 1, "stars": 5}, 422, "stars"),
+    ({"event": "rate", "user_id": 1, "context": {"n": 10**30}}, 422, "context[...]"),
+    ({"events": [{"event": "rate", "user_id": 1}], "more": 1}, 422, "more"),
+    ({"events": [{"event": "rate", "user_id": 1}] * 1001}, 422, "events"),
+    ([{"event": "rate", "user_id": 1}], 422, "body"),
+    (b'{"event": "rate", "user_id": 1, "device": "\\udc00"}', 400, "body"),
+    (b'{"event": "rate", "value": NaN}', 400, "body"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "field"), BAD_EVENTS, ids=[str(b)[:40] for b, _, _ in BAD_EVENTS])
+def test_a_bad_event_is_refused_by_field(api: Api, body: Any, status: int, field: str) -> None:
+    before = api._store.version
+    response = call(api, "POST", "/v1/events", body)
+    assert (response.status_code, response.json()["field"]) == (status, field), response.text
+    assert api._store.version == before
+
+
+def test_a_body_over_the_limit_is_refused_by_its_declared_length(api: Api) -> None:
+    response = call(api, "POST", "/v1/recommend", b"x" * (LIMIT + 1))
+    assert (response.status_code, response.json()["error"]) == (413, "too_large")
+
+
+def test_a_body_over_the_limit_is_refused_while_it_streams(api: Api) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 64 * 1024
+            assert read < 4 * LIMIT, "read on after the refusal"
+            yield b" " * 64 * 1024
+
+    response = call(api, "POST", "/v1/recommend", endless())
+    assert response.status_code == 413
+
+
+def test_a_body_of_just_the_limit_is_read(api: Api) -> None:
+    body = b'{"k": 1}'
+    assert call(api, "POST", "/v1/recommend", body + b" " * (LIMIT - len(body))).status_code == 200
+
+
+def test_a_compressed_body_is_refused(api: Api) -> None:
+    assert call(api, "POST", "/v1/recommend", b"{}", {"content-encoding": "gzip"}).status_code == 415
+
+
+def test_unknown_paths_and_wrong_methods(api: Api) -> None:
+    for path in ("/", "/v1", "/v1/recommend/", "/v2/recommend", "/v1/" + "x" * 5000):
+        response = call(api, "GET", path)
+        assert (response.status_code, response.json()["error"]) == (404, "not_found")
+    wrong = call(api, "GET", "/v1/recommend")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert call(api, "DELETE", "/v1/health").headers["allow"] == "GET"
+    assert call(api, "HEAD", "/v1/health").status_code == 200
+
+
+def test_health_and_bundle_say_what_answers(api: Api, home: Path, versions: list[str]) -> None:
+    health = call(api, "GET", "/v1/health").json()
+    check_against("Health", health)
+    assert health["bundle"] == versions[0] and health["rungs"] == ["item_knn", "popularity"]
+    assert health["state_version"] == api._store.version
+    bundle = call(api, "GET", "/v1/bundle").json()
+    check_against("BundleSummary", bundle)
+    assert bundle["num_items"] == 1682 and not bundle["rungs"]["towers"]["carried"]
+
+
+def test_the_openapi_document_is_valid_and_served(api: Api) -> None:
+    served = call(api, "GET", "/v1/openapi.json").json()
+    OpenAPIV31SpecValidator(served).validate()
+    assert served == document()
+    assert set(served["paths"]) == {route for route in api._routes}
+    request = served["components"]["schemas"]["Request"]
+    assert request["properties"]["k"]["maximum"] == 1000 and request["additionalProperties"] is False
+
+
+def test_a_swap_changes_every_later_answer_and_no_earlier_one(api: Api, home: Path, versions: list[str]) -> None:
+    first, second = versions
+    before = recommend(api, k=30)
+    api.use(*load.open_engine(load.bundle_path(home, second), api._store))
+    after = recommend(api, k=30)
+    api.use(*load.open_engine(load.bundle_path(home, first), api._store))
+    assert (before["bundle"], after["bundle"]) == (first, second)
+    assert recommend(api, k=30)["bundle"] == first
+
+
+def test_without_a_bundle_it_is_starting(api: Api) -> None:
+    empty = Api(api._store)
+    assert not empty.ready
+    assert call(empty, "POST", "/v1/recommend", {}).status_code == 503
+    assert call(empty, "GET", "/v1/health").status_code == 503
+    empty.close()
+
+
+def test_what_is_observed_of_a_request(api: Api, home: Path, versions: list[str]) -> None:
+    seen: list[tuple[str, int, str, dict[str, float]]] = []
+    watched = Api(api._store, observe=lambda *what: seen.append(what))  # type: ignore[arg-type]
+    watched.use(*load.open_engine(load.bundle_path(home, "current"), api._store))
+    call(watched, "POST", "/v1/recommend", {"user_id": 196})
+    call(watched, "GET", "/somewhere")
+    (route, status, rung, times), (unknown, missing, none, _) = seen
+    assert (route, status, rung) == ("/v1/recommend", 200, "item_knn")
+    assert {"decode", "engine", "encode", "total", "retrieve"} <= set(times)
+    assert times["total"] >= times["engine"] > 0
+    assert (unknown, missing, none) == ("unknown", 404, "")
+    watched.close()
