@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from playbill.baselines.neighbours import Neighbours, read_neighbours, score_neighbours
+from playbill.baselines.neighbours import Neighbours, gather_evidence, read_neighbours, score_neighbours
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Exploration, Policy, Surface
 from playbill.engine.engine import Engine
@@ -32,7 +32,7 @@ def test_drops_are_the_scores_without_each_item() -> None:
     )
     history = dice.permutation(np.arange(1, num_items + 1))[:15]
     items = dice.permutation(np.arange(1, num_items + 1))[:20]
-    drop, score = drops(table, items, history)
+    drop, score = drops(gather_evidence(table, history), decay, items, num_items)
     whole = score_neighbours(table, history, num_items)
     np.testing.assert_allclose(score, whole[items], atol=1e-6)
     for row in range(len(history)):

@@ -134,13 +134,47 @@ def score_neighbours(
     """
     known = history_items[history_items > 0]
     _, first = np.unique(known, return_index=True)
-    items = known[np.sort(first)[:length]]
-    starts, lengths = neighbours.indptr[items], neighbours.indptr[items + 1] - neighbours.indptr[items]
-    weight = (1.0 + np.arange(len(items))) ** -(neighbours.decay if decay is None else decay)
-    rows = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    total = np.bincount(
-        neighbours.item[rows], np.repeat(weight, lengths) * neighbours.weight[rows], minlength=num_items + 1
+    evidence = gather_evidence(neighbours, known[np.sort(first)[:length]])
+    return score_evidence(evidence, neighbours.decay if decay is None else decay, num_items)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """The neighbours of a history's items, one item after the other.
+
+    Attributes:
+        lengths: [H] int64, neighbours of each item of the history.
+        item: [R] int32 item_index of the neighbours, R the sum of lengths.
+        weight: [R] float32.
+    """
+
+    lengths: np.ndarray
+    item: np.ndarray
+    weight: np.ndarray
+
+
+def gather_evidence(neighbours: Neighbours, items: np.ndarray) -> Evidence:
+    """Return what a history has to say.
+
+    Args:
+        items: [H] int64 known items, each once.
+    """
+    starts, ends = neighbours.indptr[items], neighbours.indptr[items + 1]
+    if not len(items):
+        return Evidence(ends - starts, neighbours.item[:0], neighbours.weight[:0])
+    # slices and not one index of R rows: a history of 50 items is copied in a quarter of the time
+    cuts = [slice(low, high) for low, high in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return Evidence(
+        lengths=ends - starts,
+        item=np.concatenate([neighbours.item[cut] for cut in cuts]),
+        weight=np.concatenate([neighbours.weight[cut] for cut in cuts]),
     )
+
+
+def score_evidence(evidence: Evidence, decay: float, num_items: int) -> np.ndarray:
+    """Return [N + 1] float32 scores, see `score_neighbours`; the history is newest first."""
+    weight = (1.0 + np.arange(len(evidence.lengths))) ** -decay
+    total = np.bincount(evidence.item, np.repeat(weight, evidence.lengths) * evidence.weight, minlength=num_items + 1)
     scores: np.ndarray = total.astype(np.float32)
     scores[0] = -np.inf
     return scores

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from playbill.baselines.neighbours import Neighbours
+from playbill.baselines.neighbours import Evidence, Neighbours
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.retrieve import POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
@@ -77,34 +77,36 @@ def reasons(
             cosine = candidates.scores["tower"][chosen[places]]
             made = _similar(catalogue, embeddings, item[places], cosine, history, events)
         else:
-            table = tables[RETRIEVERS[code]]
-            made = _because(catalogue, table, item[places], history, events)
+            name = RETRIEVERS[code]
+            fallen = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
+            made = _because(catalogue, fallen, history, events)
         for place, reason in zip(places.tolist(), made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
 
 
-def drops(table: Neighbours, items: np.ndarray, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def drops(evidence: Evidence, decay: float, items: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how a neighbour score falls when one item is taken out of the history.
 
     Args:
+        evidence: of the whole history, newest first.
+        decay: of the table.
         items: [C] int64 item_index, each once.
-        history: [H] int64 known items, newest first, each once.
+        num_items: N.
     Returns:
         drop: [H, C] float64, score with the whole history less score without that item; score: [C] float64.
     """
-    place = np.full(table.num_items + 1, -1, np.int64)
+    place = np.full(num_items + 1, -1, np.int16)
     place[items] = np.arange(len(items))
-    starts, lengths = table.indptr[history], table.indptr[history + 1] - table.indptr[history]
-    rows = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    column = place[table.item[rows]]
-    hit = column >= 0
-    weight = np.zeros((len(history), len(items)))
-    weight[np.repeat(np.arange(len(history)), lengths)[hit], column[hit]] = table.weight[rows[hit]]
+    column = place[evidence.item]
+    hits = np.flatnonzero(column >= 0)
+    row = np.searchsorted(np.cumsum(evidence.lengths), hits, side="right")
+    weight = np.zeros((len(evidence.lengths), len(items)))
+    weight[row, column[hits]] = evidence.weight[hits]
     # older items move up one place when a newer one goes
-    decay = (1.0 + np.arange(len(history))) ** -table.decay
-    moved = np.concatenate([[0.0], decay[:-1]])[:, None] * weight
-    now = decay[:, None] * weight
+    power = (1.0 + np.arange(len(weight))) ** -decay
+    moved = np.concatenate([[0.0], power[:-1]])[:, None] * weight
+    now = power[:, None] * weight
     older = moved[::-1].cumsum(0)[::-1]
     without = now.cumsum(0) - now + older - moved
     score = now.sum(0)
@@ -112,9 +114,9 @@ def drops(table: Neighbours, items: np.ndarray, history: np.ndarray) -> tuple[np
 
 
 def _because(
-    catalogue: Catalogue, table: Neighbours, items: np.ndarray, history: np.ndarray, events: list[Past]
+    catalogue: Catalogue, fallen: tuple[np.ndarray, np.ndarray], history: np.ndarray, events: list[Past]
 ) -> list[Reason]:
-    drop, score = drops(table, items, history)
+    drop, score = fallen
     best = drop.argmax(0)
     made = []
     for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):

@@ -90,12 +90,12 @@ def encode_people(
     arrays = encode_queries(pool, start, end, now, users, context, spec, vocabularies, ahead)
     history, events = [], []
     for profile, low, high in zip(profiles, start.tolist(), end.tolist(), strict=True):
-        newest: dict[int, Past] = {}
-        for item, event in zip(reversed(pool.item[low:high].tolist()), reversed(profile.history), strict=True):
-            if item and item not in newest:
-                newest[item] = event
-        history.append(np.fromiter(newest, np.int64, len(newest)))
-        events.append(list(newest.values()))
+        newest = pool.item[low:high][::-1]
+        items, first = np.unique(newest, return_index=True)
+        first = np.sort(first[items > 0])
+        history.append(newest[first])
+        past = profile.history
+        events.append([past[-1 - place] for place in first.tolist()])
     return People(arrays=arrays, history=history, events=events)
 
 

@@ -6,11 +6,11 @@ What must not be shown (seen, excluded, not available) is never proposed. Popula
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from playbill.baselines.neighbours import Neighbours, score_neighbours
+from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
 from playbill.engine.catalogue import Catalogue
 from playbill.index.item_index import ItemIndex
 from playbill.index.search import exact, search
@@ -28,11 +28,13 @@ class Candidates:
         retriever: [M] int8, place in RETRIEVERS.
         scores: [M] float32 by retriever, for every candidate whoever proposed it: `tower` is the cosine of query and
             item; `item_knn`, `transitions`, `trending`, `popularity` are shares of the best item's score, 0..1.
+        evidence: what `item_knn` and `transitions` rest on.
     """
 
     item: np.ndarray
     retriever: np.ndarray
     scores: dict[str, np.ndarray]
+    evidence: dict[str, Evidence] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.item)
@@ -97,7 +99,7 @@ def candidates_of(
         k: least number wanted.
         quotas: most items by retriever; one that is not named proposes nothing.
         tables: neighbours by retriever; empty where nothing personal may be used.
-        history: [H] int64 known items, newest first.
+        history: [H] int64 known items, newest first, each once.
         nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
     """
     num_blocked = int(np.count_nonzero(blocked)) - 1
@@ -113,10 +115,12 @@ def candidates_of(
 
     if nearest is not None:
         propose(TOWER, nearest, quotas.get("tower", 0))
-    dense = {}
+    dense: dict[str, np.ndarray] = {}
+    evidence: dict[str, Evidence] = {}
     for name, table in tables.items():
         if len(history):
-            dense[name] = score_neighbours(table, history, catalogue.num_items)
+            evidence[name] = gather_evidence(table, history)
+            dense[name] = score_evidence(evidence[name], table.decay, catalogue.num_items)
             quota = quotas.get(name, 0)
             if quota:
                 propose(RETRIEVERS.index(name), _best(dense[name], blocked, quota), quota)
@@ -131,7 +135,7 @@ def candidates_of(
         scores["tower"] = embeddings[item] @ query
     scores["trending"], scores["popularity"] = catalogue.trending[item], catalogue.popular[item]
     retriever = np.repeat(np.asarray([c for c, _ in found], np.int8), [len(items) for _, items in found])
-    return Candidates(item=item, retriever=retriever, scores=scores)
+    return Candidates(item=item, retriever=retriever, scores=scores, evidence=evidence)
 
 
 def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
