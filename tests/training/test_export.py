@@ -1,0 +1,259 @@
+"""The export job: what it writes from little data and from trained runs, what it refuses, and whole or nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from playbill.baselines.neighbours import read_neighbours
+from playbill.bundle.manifest import State
+from playbill.bundle.open import open_bundle
+from playbill.bundle.policy import Policy, write_policy
+from playbill.bundle.write import seal, set_state
+from playbill.dataset.dataset import open_dataset
+from playbill.errors import BundleError, ConfigError, ParityError, TrainingError
+from playbill.features.build import write_features
+from playbill.index.item_index import read_index
+from playbill.index.search import search
+from playbill.index.settings import IndexSettings
+from playbill.tables.folder import read_folder
+from playbill.tables.settings import SufficiencySettings
+from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
+from playbill.training.export import run
+from playbill.training.settings import ExportSettings, Ranker, TrainSettings, TwoTower
+
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture
+def home(tmp_path: Path, make_tables: Callable[..., Path]) -> Callable[..., Path]:
+    """Write tables of 40 people and 30 items as <tmp>/tables/shop, and say what they carry."""
+
+    def make(towers_events: int = 10_000) -> Path:
+        rng = np.random.default_rng(1)
+        items = [
+            {"item_id": f"i{i}", "title": f"thing {i}", "categories": [f"c{i % 3}"], "price": float(i)}
+            for i in range(30)
+        ]
+        events = [
+            {
+                "event_id": n,
+                "user_id": int(rng.integers(40)),
+                "event": "rate",
+                "at": n * DAY_US // 10,
+                "item_id": f"i{int(rng.integers(30))}",
+                "value": float(rng.integers(1, 6)),
+            }
+            for n in range(600)
+        ]
+        users = [{"user_id": n} for n in range(40)]
+        make_tables(events=events, items=items, users=users, name="tables/shop")
+        say(tmp_path, towers_events)
+        return tmp_path
+
+    return make
+
+
+def say(home: Path, towers_events: int) -> None:
+    folder = home / "tables" / "shop"
+    needs = SufficiencySettings(towers_events=towers_events, towers_people=1, ranker_events=towers_events)
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / SUFFICIENCY_FILE).write_bytes(msgspec.json.encode(measure_sufficiency(folder, needs)))
+
+
+def settings(home: Path, **changes: Any) -> ExportSettings:
+    return ExportSettings(home=str(home), tables="shop", **changes)
+
+
+def walk(path: Path) -> None:
+    set_state(path, State.EVALUATED)
+    set_state(path, State.GATED)
+    seal(path)
+
+
+def test_little_data_gives_a_bundle_of_what_it_carries(home):
+    path = run(settings(home()))
+    bundle = open_bundle(path, require_sealed=False)
+    assert bundle.rungs == ["popularity", "item_knn"] and bundle.version == path.name and len(path.name) == 12
+    assert bundle.sufficiency["towers"].missing.startswith("9,400 more events") and not bundle.has("query_tower.onnx")
+    assert bundle.sufficiency["uplift"].need > 0 and bundle.policy == Policy()
+    assert bundle.items["title"].to_list()[:2] == ["thing 0", "thing 1"]
+    assert bundle.item_arrays["item_categories"].shape == (31, 1)
+    # counted by hand: everything before the last tenth of the events
+    dataset = open_dataset(path.parents[1] / "tables" / "shop", ExportSettings().features, ExportSettings().split)
+    item = dataset.pool.item[dataset.split.part < 2]
+    popularity = bundle.array("popularity")
+    assert len(item) == 540 and popularity[0] == -np.inf
+    assert popularity[1:].tolist() == np.bincount(item, minlength=31)[1:].tolist()
+    assert read_neighbours(bundle.file("transitions.npz")).num_items == 30
+    walk(path)
+    assert open_bundle(path).rungs == bundle.rungs
+
+
+def test_a_rerun_is_recognised(home, capsys):
+    path = run(settings(home()))
+    before = (path / "state.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(settings(path.parents[1])) == path
+    assert "up to date" in capsys.readouterr().err and (path / "state.json").stat().st_mtime_ns == before
+    run(settings(path.parents[1], force=True))
+    assert (path / "state.json").stat().st_mtime_ns != before
+    assert run(settings(path.parents[1], neighbours=7)) != path
+    assert run(settings(path.parents[1], index=IndexSettings(threads=1))) == path  # how, not what
+    walk(path)
+    assert run(settings(path.parents[1])) == path
+    with pytest.raises(BundleError, match="is sealed and never changes"):
+        run(settings(path.parents[1], force=True))
+
+
+def test_a_policy_of_ones_own(home, tmp_path: Path):
+    plain = run(settings(home()))
+    file = tmp_path / "policy.json"
+    file.write_bytes(write_policy(Policy(name="bold", seed=9)))
+    path = run(settings(tmp_path, policy_file=str(file)))
+    assert path != plain and open_bundle(path, require_sealed=False).policy.name == "bold"
+    file.write_text('{"nmae": "x"}')
+    with pytest.raises(BundleError, match="policy.json: .*unknown field `nmae`"):
+        run(settings(tmp_path, policy_file=str(file)))
+    with pytest.raises(ConfigError, match="policy_file .* cannot be read"):
+        run(settings(tmp_path, policy_file="nowhere.json"))
+
+
+def test_runs_that_are_not_there(home):
+    folder = home(towers_events=100)
+    bundle = open_bundle(run(settings(folder)), require_sealed=False)
+    assert bundle.rungs == ["popularity", "item_knn"]
+    assert "no finished run in shop-two_tower; run `playbill train" in bundle.sufficiency["towers"].missing
+    assert "not carried" in bundle.sufficiency["ranker"].missing
+    with pytest.raises(TrainingError, match="no training run in"):
+        run(settings(folder, run="typo"))
+
+
+def test_baselines_need_no_torch(home):
+    folder = home()
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchrec', 'pytorch_lightning', 'onnx', 'onnxruntime'): sys.modules[name] = None\n"
+        "from playbill.cli import main\n"
+        "sys.exit(main(['export', f'home={sys.argv[1]}', 'tables=shop']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "popularity, item_knn" in done.stderr, done.stderr
+
+
+def test_a_killed_export_leaves_nothing_half_written(home):
+    folder = home()
+    command = [sys.executable, "-m", "playbill.cli", "export", f"home={folder}", "tables=shop", "force=true"]
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    whole_s = time.monotonic() - started
+    (path,) = (p for p in (folder / "bundles").iterdir() if p.is_dir())
+    for number in range(6):
+        if number == 3:  # the first half kills exports that replace a bundle, the second half those that make one
+            os.rename(path, folder / "aside")
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(random.Random(number).uniform(0.5, 1.0) * whole_s)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if path.exists():
+            assert open_bundle(path, require_sealed=False).rungs == ["popularity", "item_knn"]
+        else:
+            assert number >= 3
+    subprocess.run(command, check=True, capture_output=True)
+    assert open_bundle(path, require_sealed=False).version == path.name
+    assert sorted(p.name for p in (folder / "bundles").iterdir()) == [".lock", path.name]  # and it swept up
+
+
+@pytest.fixture
+def trained(home) -> Path:
+    """The home with finished runs of both models, as far as their weights are fresh from the generator."""
+    torch = pytest.importorskip("torch", reason="export of models needs the training packages")
+    from playbill.training.ranking.plain import PlainRanker
+    from playbill.training.retrieval.plain import PlainTwoTower
+    from playbill.training.runs import new_record, start_run, write_record
+
+    folder = home(towers_events=100)
+    retrieval = None
+    for model in (TwoTower(dim=16, field_dim=4, hidden=16), Ranker(dim=8, field_dim=4, hidden=16, heads=2)):
+        train = TrainSettings(home=str(folder), tables="shop", model=model)
+        dataset = open_dataset(folder / "tables" / "shop", train.features, train.split)
+        torch.manual_seed(3)
+        module = (PlainTwoTower if retrieval is None else PlainRanker)(dataset.spec, model)
+        record = new_record(train, retrieval)
+        record.spec_hash, record.completed = dataset.spec.hash(), True
+        place = folder / "runs" / f"shop-{model.name}"
+        start_run(place, train, record)
+        write_features(place, dataset.spec, dataset.vocabularies)
+        weights = {f"dmp.{name}": value for name, value in module.state_dict().items()}
+        torch.save({"state_dict": weights}, place / "checkpoints" / "best.ckpt")
+        write_record(place, record)
+        retrieval = record
+    return folder
+
+
+def test_models_index_and_reports(trained: Path):
+    from playbill.training.retrieval.plain import load_plain
+
+    path = run(settings(trained))
+    walk(path)
+    bundle = open_bundle(path)
+    assert bundle.rungs == ["popularity", "item_knn", "towers", "ranker"] and bundle.unchecked == []
+    origin = bundle.manifest.origin
+    assert (origin["tables"], origin["run"], origin["ranker_run"]) == ("shop", "shop-two_tower", "shop-ranker")
+    assert bundle.manifest.dataset_fingerprint == read_folder(trained / "tables" / "shop").fingerprint
+    # what serving would compute, and the module agrees
+    embeddings = bundle.array("item_embeddings")
+    _, item_tower = load_plain(trained / "runs" / "shop-two_tower")
+    import torch
+
+    arrays = {"item_index": np.arange(31), **bundle.item_arrays}
+    with torch.no_grad():
+        expected = item_tower({name: torch.from_numpy(arrays[name]) for name in item_tower.inputs}).numpy()
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+    index = read_index(bundle.file("items.faiss"), embeddings)
+    _, found = search(index, embeddings[1:], 1)
+    assert [row[0] for row in found] == list(range(1, 31))
+    parity = msgspec.json.decode((path / "report" / "parity.json").read_bytes())
+    assert {d["model"] for d in parity["differences"]} == {"query_tower", "item_tower", "ranker"}
+    assert 0 < parity["worst_share"] <= 1 and any("real" in d["case"] for d in parity["differences"])
+    report = msgspec.json.decode((path / "report" / "index.json").read_bytes())
+    assert report["kind"] == "flat" and report["recall"] == 1.0 and report["num_items"] == 30
+
+
+def test_a_gate_that_closes_leaves_no_bundle(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("playbill.training.exporting.parity.ATOL", 1e-12)
+    with pytest.raises(ParityError, match="the export is wrong: do not ship it"):
+        run(settings(trained))
+    assert [p.name for p in (trained / "bundles").iterdir() if p.name != ".lock"] == []
+
+
+def test_runs_that_do_not_belong_together(trained: Path):
+    from playbill.training.runs import read_record, write_record
+
+    ranker = trained / "runs" / "shop-ranker"
+    record = read_record(ranker)
+    assert record is not None
+    record.retrieval_fingerprint = "0" * 64
+    write_record(ranker, record)
+    with pytest.raises(
+        TrainingError, match=r"the ranker in .* learned from the scores of shop-two_tower as it was then"
+    ):
+        run(settings(trained))
+    towers = trained / "runs" / "shop-two_tower"
+    record = read_record(towers)
+    assert record is not None
+    record.tables_fingerprint = "0" * 64
+    write_record(towers, record)
+    with pytest.raises(TrainingError, match="was trained on other tables than shop holds now; train again"):
+        run(settings(trained))
