@@ -17,6 +17,7 @@ power on either popularity.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,9 +216,10 @@ def read_neighbours(path: Path | str) -> Neighbours:
         FeatureError: not a file of neighbours, or one whose arrays do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # from memory: numpy leaves a file open when it turns out to be broken
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             read = Neighbours(file["indptr"], file["item"], file["weight"], float(file["decay"]))
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise FeatureError(f"{path} holds no neighbours: {error}") from error
     indptr, item = read.indptr, read.item
     fits = len(indptr) >= 2 and indptr[0] == 0 and indptr[-1] == len(item) == len(read.weight)

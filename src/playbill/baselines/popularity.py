@@ -75,7 +75,7 @@ def read_scores(path: Path | str) -> np.ndarray:
         FeatureError: not a file of scores.
     """
     try:
-        scores = np.load(path, allow_pickle=False)
+        scores = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FeatureError(f"{path} holds no scores: {error}") from error
     if not isinstance(scores, np.ndarray) or scores.ndim != 1 or scores.dtype != np.float32:
