@@ -43,14 +43,43 @@ class Catalogue:
     def num_items(self) -> int:
         return len(self.ids) - 1
 
-    def changed(self, changes: Mapping[int | str, Mapping[str, Any]]) -> np.ndarray:
-        """Return [N + 1] bool: what is available after changes noted in the store."""
+    def offer(self, version: int, changes: Mapping[int | str, Mapping[str, Any]]) -> Offer:
+        """Return what can be shown after changes noted in the store.
+
+        Args:
+            version: of the store's catalogue.
+            changes: by item id, such as `{12: {"available": False}}`; items the bundle does not know are passed over.
+        """
         available = self.available.copy()
         for item_id, change in changes.items():
             row = self.vocabulary.index(item_id)
             if row and isinstance(change.get("available"), bool):
                 available[row] = change["available"]
-        return available
+        return Offer(
+            version=version,
+            available=available,
+            whole=bool(available[1:].all()),
+            popular_order=self.popular_order[available[self.popular_order]],
+            trending_order=self.trending_order[available[self.trending_order]],
+        )
+
+
+@dataclass(slots=True)
+class Offer:
+    """What can be shown at present, by item_index.
+
+    Attributes:
+        version: of the store's catalogue that it was made for.
+        available: [N + 1] bool.
+        whole: every item is available.
+        popular_order, trending_order: those of the catalogue, available items only.
+    """
+
+    version: int
+    available: np.ndarray
+    whole: bool
+    popular_order: np.ndarray
+    trending_order: np.ndarray
 
 
 def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:

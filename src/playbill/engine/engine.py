@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.engine.catalogue import Catalogue, open_catalogue
+from playbill.engine.catalogue import Catalogue, Offer, open_catalogue
 from playbill.engine.parts import Parts, open_parts
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
@@ -36,6 +36,8 @@ from playbill.state.store import Store
 from playbill.tables.schema import EventKind
 
 log = logging.getLogger("playbill.engine")
+
+_MARKS_BYTES = 64_000_000
 
 RUNGS = ("full", "retrieval", "item_knn", "popularity")
 
@@ -58,7 +60,7 @@ class Engine:
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self._reach = parts.rungs()
-        self._available = (-1, catalogue.available)
+        self._offer = catalogue.offer(0, {})
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -125,8 +127,10 @@ class Engine:
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
         stages: dict[str, float] = {}
         slates: list[Slate] = []
-        for low in range(0, len(checked), self.settings.batch_rows):
-            slates += self._answer(checked[low : low + self.settings.batch_rows], stages)
+        # each request marks what must not be shown, a byte an item: large catalogues take smaller batches
+        rows = max(1, min(self.settings.batch_rows, _MARKS_BYTES // (self.catalogue.num_items + 1)))
+        for low in range(0, len(checked), rows):
+            slates += self._answer(checked[low : low + rows], stages)
         self.stage_ms = stages
         return slates
 
@@ -139,15 +143,15 @@ class Engine:
         with self.store.view() if self.store is not None else nullcontext() as view:
             people = people_of(requests, view, self.bundle.spec)
             version = view.version if view is not None else 0
-            if view is not None and view.catalogue_version != self._available[0]:
-                self._available = (view.catalogue_version, self.catalogue.changed(view.catalogue()))
-        available = self._available[1]
+            if view is not None and view.catalogue_version != self._offer.version:
+                self._offer = self.catalogue.offer(view.catalogue_version, view.catalogue())
+        offer = self._offer  # another thread may exchange it
         encoded = self._encode(people, requests)
         clock.stop("profile")
-        rows = [self._row(r, p, available) for r, p in zip(requests, people, strict=True)]
+        rows = [self._row(r, p, offer) for r, p in zip(requests, people, strict=True)]
         if encoded is None:
             self._lower(rows, "item_knn", "the profile cannot be encoded")
-        query, nearest = self._query(rows, encoded, available)
+        query, nearest = self._query(rows, encoded, offer)
         clock.stop("tower and index")
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
@@ -155,6 +159,8 @@ class Engine:
                 row.history, row.events = encoded.history[i], encoded.events[i]
             row.candidates = candidates_of(
                 self.catalogue,
+                offer,
+                row.left_out,
                 row.blocked,
                 row.request.k,
                 row.surface.quotas,
@@ -195,8 +201,8 @@ class Engine:
             self._fault("profile", error)
             return None
 
-    def _row(self, request: Request, person: Person, available: np.ndarray) -> Row:
-        left_out, blocked = blocked_items(self.catalogue, available, person.profile.seen, request.exclude)
+    def _row(self, request: Request, person: Person, offer: Offer) -> Row:
+        left_out, blocked = blocked_items(self.catalogue, offer, person.profile.seen, request.exclude)
         rung, why = "popularity", []
         for name in self.bundle.policy.fallbacks:
             obstacle = self._reach[name] or (person.note if name != "popularity" else "")
@@ -217,7 +223,7 @@ class Engine:
         )
 
     def _query(
-        self, rows: list[Row], encoded: People | None, available: np.ndarray
+        self, rows: list[Row], encoded: People | None, offer: Offer
     ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
         """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
         wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
@@ -228,7 +234,7 @@ class Engine:
             query = tower.run(encoded.arrays, tower.outputs[:1])[0]
             most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
             left_out = [rows[i].left_out for i in wanted]
-            found = search_tower(query[wanted], embeddings, self.parts.index, most, left_out, available)
+            found = search_tower(query[wanted], embeddings, self.parts.index, most, left_out, offer)
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("query_tower", error)
             self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
-from playbill.engine.catalogue import Catalogue
+from playbill.engine.catalogue import Catalogue, Offer
 from playbill.index.item_index import ItemIndex
 from playbill.index.search import exact, search
 
@@ -45,13 +45,12 @@ def no_candidates() -> Candidates:
 
 
 def blocked_items(
-    catalogue: Catalogue, available: np.ndarray, seen: list[int | str], exclude: list[int | str]
+    catalogue: Catalogue, offer: Offer, seen: list[int | str], exclude: list[int | str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what must not be shown: ([S] int64 item_index seen or excluded, [N + 1] bool of those and unavailable)."""
     rows = catalogue.vocabulary.indices([*seen, *exclude])
-    blocked = ~available
+    blocked = ~offer.available
     blocked[rows] = True
-    blocked[0] = True
     return rows[rows > 0], blocked
 
 
@@ -61,21 +60,25 @@ def search_tower(
     index: ItemIndex | None,
     quota: int,
     left_out: list[np.ndarray],
-    available: np.ndarray,
+    offer: Offer,
 ) -> list[np.ndarray]:
     """Return the nearest items of B queries, B arrays of item_index, best first; exact search where there is no index.
+
+    At least `quota` items each that are not left out, where there are so many; a single query's answer may still hold
+    what is left out.
 
     Args:
         query: [B, d] float32 of unit length.
         left_out: B arrays of item_index.
-        available: [N + 1] bool.
     """
     if index is not None:
-        allowed = None if available[1:].all() else available
+        allowed = None if offer.whole else offer.available
+        if len(query) == 1:  # `candidates_of` drops what is blocked anyway, and quicker than a search that filters
+            return search(index, query, quota + len(left_out[0]), None, allowed)[1]
         return search(index, query, quota, left_out, allowed)[1]
     found = []
     for row, out in enumerate(left_out):
-        mine = available.copy()
+        mine = offer.available.copy()
         mine[out] = False
         found.append(exact(embeddings, query[row : row + 1], quota, mine)[1][0])
     return found
@@ -83,6 +86,8 @@ def search_tower(
 
 def candidates_of(
     catalogue: Catalogue,
+    offer: Offer,
+    left_out: np.ndarray,
     blocked: np.ndarray,
     k: int,
     quotas: dict[str, int],
@@ -95,14 +100,14 @@ def candidates_of(
     """Return one person's candidates: at least k, or all that is eligible.
 
     Args:
-        blocked: [N + 1] bool; changed: what is proposed is marked as well.
+        left_out, blocked: what `blocked_items` gave; what is proposed is marked in `blocked` as well.
         k: least number wanted.
         quotas: most items by retriever; one that is not named proposes nothing.
         tables: neighbours by retriever; empty where nothing personal may be used.
         history: [H] int64 known items, newest first, each once.
         nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
     """
-    num_blocked = int(np.count_nonzero(blocked)) - 1
+    spare = len(left_out)  # so many of the first places of an order may be taken
     found: list[tuple[int, np.ndarray]] = []
     total = 0
 
@@ -125,9 +130,9 @@ def candidates_of(
             if quota:
                 propose(RETRIEVERS.index(name), _best(dense[name], blocked, quota), quota)
     quota = quotas.get("trending", 0)
-    propose(TRENDING, catalogue.trending_order[: quota + num_blocked + total], quota)
+    propose(TRENDING, offer.trending_order[: quota + spare + total], quota)
     quota = max(quotas.get("popularity", 0), k - total)
-    propose(POPULARITY, catalogue.popular_order[: quota + num_blocked + total], quota)
+    propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
 
     item = np.concatenate([items for _, items in found])
     scores = {name: _normal(values, item) for name, values in dense.items()}

@@ -205,6 +205,8 @@ class Store:
         declared = self.declared
         if declared is None:
             raise StateError(f"{self.path} knows no event names yet: run `playbill load`, or call Store.declare")
+        if not events:
+            return []
         now = time.time_ns() // 1000
         latest = now + int(self.settings.max_skew_s * 1e6)
         checked = [
