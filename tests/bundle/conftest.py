@@ -40,7 +40,7 @@ GRAPHS = {
         }""",
     "ranker": """
         <ir_version: 10, opset_import: ["": 20]>
-        ranker (int64[N] item_index, float[N] retrieval_score)
+        ranker (float[N] retrieval_score, int64[N] item_index)
             => (float[N] logit_interact, float[N] p_interact) <float[6, 4] table> {
             axis = Constant <value = int64[1] {1}> ()
             rows = Gather (table, item_index)

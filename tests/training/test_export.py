@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from playbill.baselines.neighbours import read_neighbours
@@ -83,8 +85,12 @@ def walk(path: Path) -> None:
 
 
 def test_little_data_gives_a_bundle_of_what_it_carries(home):
-    path = run(settings(home()))
+    folder = home()
+    creatives = pa.table({"creative_id": ["c1"], "kind": ["image"], "item_id": ["i3"]})
+    pq.write_table(creatives, folder / "tables" / "shop" / "creatives.parquet")
+    path = run(settings(folder))
     bundle = open_bundle(path, require_sealed=False)
+    assert pq.ParquetFile(bundle.file("creatives.parquet")).read().equals(creatives)
     assert bundle.rungs == ["popularity", "item_knn"] and bundle.version == path.name and len(path.name) == 12
     assert bundle.sufficiency["towers"].missing.startswith("9,400 more events") and not bundle.has("query_tower.onnx")
     assert bundle.sufficiency["uplift"].need > 0 and bundle.policy == Policy()

@@ -127,7 +127,9 @@ def tune_index(index: ItemIndex, queries: np.ndarray, settings: IndexSettings, b
     ivf = None if index.kind is Kind.FLAT else faiss.extract_index_ivf(index.faiss_index)
     tried: dict[int, float] = {}
     recall = 0.0
-    probes = [0] if ivf is None else [p for p in (8, 16, 32, 64, 128, 256, 512) if p < ivf.nlist] + [ivf.nlist]
+    probes = (
+        [0] if ivf is None else [p for p in (8, 16, 32, 64, 128, 256, 512, 1024, 2048) if p < ivf.nlist] + [ivf.nlist]
+    )
     for nprobe in probes:
         if ivf is not None:
             ivf.nprobe = nprobe
