@@ -77,5 +77,6 @@ def _manifest(plan: Plan, dataset: Dataset, models: dict[str, ModelSignature]) -
         spec_hash=dataset.spec.hash(),
         rungs=plan.carried,
         models=models,
-        origin=plan.origin(),
+        # what a later evaluation must know before it asks this bundle anything
+        origin=plan.origin() | {"learned_until_us": str(dataset.split.valid_until_us)},
     )
