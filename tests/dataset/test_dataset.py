@@ -37,8 +37,8 @@ def _event(event_id: int, user_id: Any, item_id: int, at: int, **more: Any) -> d
 def small(make_tables: MakeTables) -> Path:
     events = [
         _event(1, 7, 1, 10),
-        _event(2, 7, 2, 20),
-        _event(3, 7, 3, 20),
+        _event(3, 7, 2, 20),
+        _event(2, 7, 3, 20),
         _event(4, 8, 4, 30),
         _event(5, 7, 4, 40),
         _event(6, 8, 1, 50),
@@ -64,11 +64,12 @@ def test_global_time_rows_know_what_came_strictly_before(small: Path) -> None:
     dataset = open_dataset(small, FeatureSettings(), SplitSettings(train=0.5, valid=0.2))
     assert (dataset.split.train_until_us, dataset.split.valid_until_us) == (50, 70)
     assert dataset.user_ids == [9, 7, 8, 6]
-    assert _rows(dataset, "train") == [(7, 1, []), (7, 2, [1]), (7, 3, [1]), (7, 4, [1, 2, 3]), (8, 4, [])]
+    # events of one moment: by event id, as the fold has them, and blind to each other
+    assert _rows(dataset, "train") == [(7, 1, []), (7, 3, [1]), (7, 2, [1]), (7, 4, [1, 3, 2]), (8, 4, [])]
     assert _rows(dataset, "valid") == [(8, 1, [4]), (8, 2, [4, 1])]
     # the unknown item is no target, though it stays in histories
     assert _rows(dataset, "test") == [(9, 5, []), (8, 2, [4, 1, 2])]
-    assert _rows(dataset, "train", min_history=1) == [(7, 2, [1]), (7, 3, [1]), (7, 4, [1, 2, 3])]
+    assert _rows(dataset, "train", min_history=1) == [(7, 3, [1]), (7, 2, [1]), (7, 4, [1, 3, 2])]
     assert examples(dataset, "test").now.tolist() == [90, 80]
     assert item_counts(dataset).tolist() == [0, 1, 1, 1, 2, 0, 0]
 
@@ -78,7 +79,7 @@ def test_leave_last_out_rows_know_what_came_before_in_order(small: Path) -> None
     # of person 7 the unknown item comes last and tests nothing
     assert _rows(dataset, "test") == [(8, 2, [4, 1, 2])]
     assert _rows(dataset, "valid") == [(7, 4, [1, 2, 3]), (8, 2, [4, 1])]
-    # events of one moment: ordered by event id
+    # events of one moment: as the table has them, whatever their ids
     assert _rows(dataset, "train") == [(9, 5, []), (7, 1, []), (7, 2, [1]), (7, 3, [1, 2]), (8, 4, []), (8, 1, [4])]
 
 
@@ -108,7 +109,7 @@ def test_boundary_queries_ask_everybody_at_the_boundary(small: Path) -> None:
     assert queries.seen_indptr.tolist() == [0, 0, 2] and queries.seen_item.tolist() == [4, 1]
     valid = boundary_queries(dataset, "valid")
     assert [dataset.user_ids[p] for p in valid.person] == [7, 8]
-    assert valid.seen_item.tolist() == [1, 2, 3, 4] and valid.target_item.tolist() == [4, 1]
+    assert valid.seen_item.tolist() == [1, 3, 2, 4] and valid.target_item.tolist() == [4, 1]
     assert dataset.pool.at[rows_before(dataset, "valid")].max() < dataset.split.train_until_us
     with pytest.raises(ConfigError, match="nothing comes before train"):
         boundary_queries(dataset, "train")

@@ -30,7 +30,7 @@ class SplitSettings:
 
     order_column: str | None = None
     """Numeric column of the events table that orders each person's events, rows without it dropped; null orders by
-    time, then by event id. leave_last_out only."""
+    time, then as the table's rows stand. leave_last_out only."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train <= 1:

@@ -71,7 +71,8 @@ def leave_last_out(offsets: np.ndarray) -> np.ndarray:
     Somebody with fewer than three events trains only: there would be nothing left to learn from.
 
     Args:
-        offsets: [P + 1] int64 of a pool whose rows stand in each person's order.
+        offsets: [P + 1] int64 of a pool whose rows stand in each person's order; who comes last among events of one
+            moment must not hang on the item.
     """
     part = np.zeros(int(offsets[-1]), np.int8)
     enough = np.flatnonzero(np.diff(offsets) >= 3)
