@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from playbill.errors import ConfigError, FeatureError
+from playbill.errors import ConfigError, FeatureError, TableError
 from playbill.features.build import build_features, read_features, write_features
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import SPEC_VERSION, Encoding, Side, read_spec, write_spec
@@ -181,6 +181,12 @@ def test_no_users_table_and_no_values(make_tables: MakeTables) -> None:
     assert spec.fields == [] and spec.events[0].scale == 1
     with pytest.raises(FeatureError, match=r"users features \['city'\] were asked for"):
         build_features(tables, FeatureSettings(user=["city"]))
+
+
+def test_events_without_items_are_refused(make_tables: MakeTables) -> None:
+    tables = make_tables(items=[{"item_id": 1}], events=[{"event_id": 1, "user_id": 1, "event": "view", "at": 5}])
+    with pytest.raises(TableError, match="have no column item_id"):
+        build_features(tables, FeatureSettings())
 
 
 def test_the_hash_changes_with_every_setting(shop: Path) -> None:

@@ -110,7 +110,7 @@ def fit_transitions(
         ahead = rows[:, None] + np.arange(1, window + 1)
         there = ahead < len(item)
         ahead = np.where(there, ahead, 0)
-        there &= (person[ahead] == person[rows][:, None]) & (item[ahead] != item[rows][:, None])
+        there &= person[ahead] == person[rows][:, None]
         place, distance = np.nonzero(there)
         pair = item[rows[place]] * (num_items + 1) + item[ahead[place, distance]]
         pair, at = np.unique(pair, return_inverse=True)

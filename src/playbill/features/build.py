@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from playbill.errors import FeatureError
+from playbill.errors import FeatureError, TableError
 from playbill.features.people import number_people
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side, read_spec, write_spec
@@ -57,9 +57,16 @@ def build_features(
 
 
 def read_tables(tables_path: Path | str, folder: TableFolder) -> dict[str, pa.Table]:
-    """Return the tables that features are made of: items and events, and users where there is one."""
+    """Return the tables that features are made of: items and events, and users where there is one.
+
+    Raises:
+        TableError: no items, no events, or events that name no items.
+    """
     names = ["users", "items", "events"] if "users" in folder.rows else ["items", "events"]
-    return {name: read_table(tables_path, name) for name in names}
+    tables = {name: read_table(tables_path, name) for name in names}
+    if "item_id" not in tables["events"].column_names:
+        raise TableError(f"events in {tables_path} have no column item_id: there is nothing to learn a taste from")
+    return tables
 
 
 def times(events: pa.Table) -> np.ndarray:

@@ -124,12 +124,15 @@ def offsets(timezones: Sequence[str | None] | np.ndarray, now: np.ndarray) -> np
         now: [B] int64 UTC microseconds.
     """
     minutes = np.zeros(len(now), np.int64)
-    for zone in {z for z in timezones if isinstance(z, str) and z}:
-        rows = np.flatnonzero([z == zone for z in timezones])
+    numbers: dict[str, int] = {}
+    named = (z if isinstance(z, str) else "" for z in timezones)
+    number = np.fromiter((numbers.setdefault(z, len(numbers)) for z in named), np.int64, len(now))
+    for zone, mine in numbers.items():
+        rows = np.flatnonzero(number == mine)
         try:
             moments = pa.array(now[rows], pa.timestamp("us")).cast(pa.timestamp("us", tz=zone))
             local = np.asarray(pc.local_timestamp(moments).cast(pa.int64()))
-        except pa.ArrowInvalid:  # no such zone: a bad profile must not stop a request
+        except pa.ArrowInvalid:  # none, or no such zone: a bad profile must not stop a request
             continue
         minutes[rows] = (local - now[rows]) // MINUTE_US
     return minutes
