@@ -17,6 +17,8 @@ from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Exploration, Policy, Surface
 from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.engine.engine import Engine
+from playbill.engine.profile import encode_people, people_of
+from playbill.engine.retrieve import candidates_of
 from playbill.engine.types import Request, Slate
 from playbill.errors import BundleError, RequestError
 from playbill.features.encoder import point_in_time
@@ -103,6 +105,26 @@ def test_a_slate_is_what_graphs_and_tables_say_by_hand(engine: Engine, dataset: 
         assert item.score == pytest.approx(utility[index], abs=1e-6)
         assert item.title == dataset.items["title"][index - 1] and item.propensity == 1.0
     assert [i.position for i in slate.items] == list(range(20))
+
+
+def test_item_knn_scores_as_its_baseline(engine: Engine, store: Store) -> None:
+    """What was tuned offline is what is served, also for long histories: the newest 50 items count."""
+    user = 405
+    ids = [past.item_id for past in reversed(store.profile(user).history)]
+    assert len(ids) > 100
+    vocabulary, num_items = engine.catalogue.vocabulary, engine.catalogue.num_items
+    spec = msgspec.structs.replace(engine.bundle.spec, history_length=120)
+    with store.view() as view:
+        people = people_of([Request(user_id=user)], view, spec)
+    history = encode_people(people, [Request()], np.zeros(1, np.int64), spec, engine.bundle.vocabularies).history[0]
+    assert len(history) == 120
+    blocked = np.zeros(num_items + 1, bool)
+    found = candidates_of(
+        engine.catalogue, engine.catalogue.offer(0, {}), history[:0], blocked, 20, QUOTAS, engine.parts.tables, history
+    )
+    for name, table in engine.parts.tables.items():
+        scores = score_neighbours(table, vocabulary.indices(ids), num_items)
+        np.testing.assert_allclose(found.scores[name], (scores / scores.max())[found.item], atol=1e-6)
 
 
 def test_every_retriever_gets_its_word(engine: Engine) -> None:

@@ -120,8 +120,9 @@ def _because(
     best = drop.argmax(0)
     made = []
     for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):
+        title = _title(catalogue, history[row])
         fact = {**_named(catalogue, int(history[row]), events[row]), "share": float(drop[row, i] / whole)}
-        made.append(Reason(kind="because", text=f"Because you {_did(catalogue, events[row], history[row])}", fact=fact))
+        made.append(Reason(kind="because", text=f"Because you {_did(events[row])} {title}", fact=fact))
     return made
 
 
@@ -144,7 +145,7 @@ def _similar(
             made.append(_taste(cosine))
             continue
         fact = {**_named(catalogue, int(history[row]), events[row]), "cosine": near}
-        text = f"Similar to what you know: you {_did(catalogue, events[row], history[row])}"
+        text = f"Similar to {_title(catalogue, history[row])}, which you {_did(events[row])}"
         made.append(Reason(kind="similar", text=text, fact=fact))
     return made
 
@@ -163,5 +164,9 @@ def _named(catalogue: Catalogue, row: int, event: Past) -> dict[str, object]:
     return {"item_id": catalogue.ids[row], "event": event.event, "event_id": event.event_id}
 
 
-def _did(catalogue: Catalogue, event: Past, row: int) -> str:
-    return f"{_DID.get(event.event, 'chose')} {catalogue.titles[row] or event.item_id}"
+def _did(event: Past) -> str:
+    return _DID.get(event.event, "chose")
+
+
+def _title(catalogue: Catalogue, row: int) -> str:
+    return catalogue.titles[row] or str(catalogue.ids[row])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from playbill.engine.retrieve import NEWEST
 from playbill.engine.types import Request
 from playbill.features.encoder import Arrays, encode_queries, offsets
 from playbill.features.fold import Past, Profile, fold_profiles
@@ -18,7 +19,6 @@ from playbill.tables.consent import allowed
 
 PURPOSE = "personalisation"
 NOBODY = Profile()
-_KEPT = 50  # newest events that item-kNN reads, also where the towers read fewer
 
 
 @dataclass(slots=True)
@@ -116,6 +116,6 @@ def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mappi
         return Person(NOBODY, 0, "no consent to personalisation: answered as for somebody anonymous")
     if stored is None:
         return Person(NOBODY, 0, "nobody known" if request.user_id is None else "an unknown person")
-    history = [event for event in stored.history if event.event in names][-max(spec.history_length, _KEPT) :]
+    history = [event for event in stored.history if event.event in names][-max(spec.history_length, NEWEST) :]
     note = "" if history else "no history yet"
     return Person(msgspec.structs.replace(stored, history=history), stored.version, note)

@@ -17,6 +17,7 @@ from playbill.index.search import exact, search
 
 RETRIEVERS = ("tower", "item_knn", "transitions", "trending", "popularity")
 TOWER, TRENDING, POPULARITY = 0, 3, 4
+NEWEST = 50  # items of a history that item-kNN reads; the default of baselines.score_neighbours, by which it was tuned
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ def candidates_of(
     evidence: dict[str, Evidence] = {}
     for name, table in tables.items():
         if len(history):
-            evidence[name] = gather_evidence(table, history)
+            evidence[name] = gather_evidence(table, history[:NEWEST])
             dense[name] = score_evidence(evidence[name], table.decay, catalogue.num_items)
             quota = quotas.get(name, 0)
             if quota:
