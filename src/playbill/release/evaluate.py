@@ -1,0 +1,251 @@
+"""`playbill evaluate`: a bundle on held-out time, beside what one would do instead, tuned on the same split."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from playbill.bundle.manifest import Manifest, State
+from playbill.bundle.open import Bundle, open_bundle
+from playbill.bundle.write import current, set_state, state_of
+from playbill.dataset.dataset import Dataset, open_dataset
+from playbill.dataset.settings import SplitKind, SplitSettings
+from playbill.errors import BundleError, ConfigError
+from playbill.features.settings import FeatureSettings
+from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.page import write_page
+from playbill.release.plots import evaluation_png
+from playbill.release.protocol import Asked, ask
+from playbill.release.report import (
+    CURRENT_MODEL,
+    EVALUATION_VERSION,
+    SERVED,
+    Evaluation,
+    Road,
+    measure,
+    table,
+    wide_console,
+)
+from playbill.release.rivals import rival_roads
+from playbill.release.roads import engine_road, tower_road
+from playbill.release.settings import EvaluateSettings
+from playbill.tables.files import write_atomic
+from playbill.tables.folder import read_folder
+
+
+def run(settings: EvaluateSettings) -> None:
+    """Measure, print, and write report/evaluation.json, evaluation.png and index.html into the bundle.
+
+    Raises:
+        BundleError: the bundle was made of other tables or another split, or is sealed and cannot be written to.
+    """
+    console, bundles = wide_console(), Path(settings.home) / "bundles"
+    tables = Path(settings.home) / "tables" / settings.tables
+    path = find_bundle(bundles, settings.bundle)
+    print_of = _fingerprint(settings, path, bundles, tables)
+    before = read_report(path, "evaluation", Evaluation)
+    if before is not None and before.fingerprint == print_of and not settings.force:
+        show(before, console)
+        console.print(f"bundle {path.name} was measured before and nothing changed")
+        return
+    if is_sealed(state_of(path)):
+        if before is None:
+            raise BundleError(f"bundle {path.name} was sealed without an evaluation and never changes; export again")
+        show(before, console)
+        console.print(f"bundle {path.name} is sealed: this is what was measured then, and it stays so")
+        return
+    started = time.monotonic()
+    bundle = open_bundle(path, require_sealed=False)
+    split, features = check_split(bundle.manifest, settings.split, tables)
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        dataset = open_dataset(tables, features, split)
+        if dataset.spec.hash() != bundle.spec.hash():
+            raise BundleError(f"bundle {path.name} has another feature spec than its tables give now; export again")
+        asked = ask(dataset, "test")
+        roads, notes = collect(settings, bundle, bundles, tables, dataset, asked, progress)
+    models, best = measure(
+        roads,
+        asked.targets,
+        asked.known,
+        dataset.spec.num_items,
+        settings.ks,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        level=settings.level,
+    )
+    evaluation = Evaluation(
+        fingerprint=print_of,
+        content=content_hash(path),
+        bundle=path.name,
+        tables=settings.tables,
+        protocol=protocol_of(dataset, asked, settings),
+        ks=settings.ks,
+        users={"all": len(asked), "known": int(asked.known.sum()), "new": int((~asked.known).sum())},
+        best_rival=best,
+        models=models,
+        notes=notes,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    _write(path, evaluation)
+    show(evaluation, console)
+    console.print(f"bundle {path.name} is evaluated ({evaluation.seconds:.0f} s); see {path / 'report' / 'index.html'}")
+
+
+def collect(
+    settings: EvaluateSettings,
+    bundle: Bundle,
+    bundles: Path,
+    tables: Path,
+    dataset: Dataset,
+    asked: Asked,
+    progress: Progress,
+) -> tuple[list[Road], list[str]]:
+    """Return the lists of all models, ours first, and notes on what could not be measured."""
+    k = max(settings.ks)
+    bar = progress.add_task("the engine", total=None)
+
+    def step(label: str, done: int, total: int) -> None:
+        progress.update(bar, description=label, completed=done, total=max(total, 1))
+
+    def answered(done: int, total: int) -> None:
+        step("asking the engine", done, total)
+
+    label = "tower + ranker (served)" if "ranker" in bundle.rungs else f"served ({_best_rung(bundle)})"
+    ours = [engine_road(bundle, tables, dataset, asked, k, SERVED, label, answered)]
+    if "towers" in bundle.rungs:
+        ours.append(tower_road(bundle, dataset, asked, k))
+    notes = []
+    in_use = current(bundles)
+    if in_use is not None and in_use != bundle.version:
+        try:
+            other = open_bundle(bundles / in_use)
+            _check_not_ahead(other.manifest, dataset)
+            ours.append(
+                engine_road(other, tables, dataset, asked, k, CURRENT_MODEL, f"current bundle {in_use}", answered)
+            )
+        except BundleError as error:
+            notes.append(f"current bundle {in_use} was not measured: {error}")
+    cache = Path(settings.home) / "cache" / "rivals"
+    theirs, left_out = rival_roads(dataset, asked, settings.rivals, k, cache, step)
+    return [*ours, *theirs], [*notes, *left_out]
+
+
+def check_split(manifest: Manifest, split: SplitSettings, tables: Path) -> tuple[SplitSettings, FeatureSettings]:
+    """Return the split and features that a bundle was made with.
+
+    Raises:
+        BundleError: it was made of other tables or with another split, so it may have learned what it would be asked.
+    """
+    if manifest.dataset_fingerprint != read_folder(tables).fingerprint:
+        raise BundleError(
+            f"bundle {manifest.version} was made of tables {manifest.origin.get('tables', '?')} with fingerprint "
+            f"{manifest.dataset_fingerprint[:12]}, {tables} has {read_folder(tables).fingerprint[:12]}; train and "
+            "export on these tables"
+        )
+    try:
+        theirs = msgspec.json.decode(manifest.origin["split"], type=SplitSettings)
+        features = msgspec.json.decode(manifest.origin["features"], type=FeatureSettings)
+    except (KeyError, msgspec.MsgspecError, ConfigError) as error:
+        raise BundleError(
+            f"bundle {manifest.version} does not say what it was trained on ({error!r}), so nothing is known to be "
+            "held out; export again"
+        ) from error
+    if theirs != split:
+        raise BundleError(
+            f"bundle {manifest.version} was trained with split {_words(theirs)}, the evaluation asks for "
+            f"{_words(split)}: it may have learned what it would be asked; give split.* as in training, or train again"
+        )
+    return theirs, features
+
+
+def protocol_of(dataset: Dataset, asked: Asked, settings: EvaluateSettings) -> dict[str, str | int | float]:
+    """Return in words and figures how this is measured."""
+    split = dataset.split
+    moments: dict[str, str | int | float] = {}
+    if split.kind is SplitKind.global_time:
+        moments = {
+            "trained on events before": _iso(split.train_until_us),
+            "asked at": _iso(split.valid_until_us),
+        }
+    return {
+        "split": _words(settings.split),
+        **moments,
+        "models": "frozen after validation; baselines tuned on validation and fitted on all before the test part",
+        "lists": "one a person over the whole catalogue, all earlier events removed, a person without a list scores 0",
+        "people without a history": "get popularity from the tower and from every personal baseline",
+        "items": dataset.spec.num_items,
+        "targets": len(asked.targets.item),
+        "targets left out because the person had had them": asked.repeats,
+        "people left out because nothing new remained": asked.nothing_new,
+        "intervals": f"{settings.level:.0%} of {settings.resamples} bootstrap resamples of people, percentile",
+    }
+
+
+def show(evaluation: Evaluation, console: Console) -> None:
+    """Print the tables of an evaluation."""
+    if not evaluation.users["all"]:
+        console.print("nobody has an event in the test part: nothing was measured")
+    for k in evaluation.ks if evaluation.users["all"] else []:
+        console.print(table(evaluation, k))
+    for name in ("known", "new"):
+        if evaluation.users[name]:
+            console.print(table(evaluation, max(evaluation.ks), name))
+    for model in evaluation.models:
+        console.print(f"  {model.label}: {model.about}", style="dim", markup=False, highlight=False)
+    for note in evaluation.notes:
+        console.print(f"  {note}", style="dim", markup=False, highlight=False)
+
+
+def _write(path: Path, evaluation: Evaluation) -> None:
+    report = path / "report"
+    write_atomic(report / "evaluation.json", encode(evaluation))
+    write_atomic(report / "evaluation.png", evaluation_png(evaluation))
+    # an earlier verdict was about other figures
+    (report / "gate.json").unlink(missing_ok=True)
+    write_atomic(report / "index.html", write_page(path.name, report).encode())
+    set_state(path, State.EVALUATED)
+
+
+def _fingerprint(settings: EvaluateSettings, path: Path, bundles: Path, tables: Path) -> str:
+    asked = asdict(settings)
+    for name in ("home", "bundle", "force"):
+        del asked[name]
+    in_use = current(bundles)
+    beside = None if in_use == path.name else in_use
+    parts = [EVALUATION_VERSION, content_hash(path), read_folder(tables).fingerprint, beside, asked]
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _check_not_ahead(other: Manifest, dataset: Dataset) -> None:
+    """Refuse to ask a bundle about what it may have learned."""
+    learned = other.origin.get("learned_until_us", "")
+    if dataset.split.kind is not SplitKind.global_time or not learned.isdigit():
+        raise BundleError("it does not say until when it learned, so it may know the answers")
+    if int(learned) > dataset.split.valid_until_us:
+        raise BundleError(
+            f"it learned from events until {_iso(int(learned))}, people are asked as of "
+            f"{_iso(dataset.split.valid_until_us)}: it may know the answers"
+        )
+
+
+def _best_rung(bundle: Bundle) -> str:
+    names = {"towers": "tower", "item_knn": "item-kNN"}
+    return next((names[rung] for rung in names if rung in bundle.rungs), "popularity")
+
+
+def _words(split: SplitSettings) -> str:
+    if split.kind is SplitKind.global_time:
+        return f"global time {split.train:g}/{split.valid:g}/{max(0.0, 1 - split.train - split.valid):.2g}"
+    return "leave last out" + (f" by {split.order_column}" if split.order_column else "")
+
+
+def _iso(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,119 @@
+"""`playbill gate`: the rules of conf/gate.yaml against the reports of an evaluated bundle; what passes is sealed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from playbill.bundle.manifest import State
+from playbill.bundle.open import open_bundle
+from playbill.bundle.write import seal, set_state, state_of
+from playbill.errors import BundleError, GateError
+from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.page import write_page
+from playbill.release.report import Evaluation, wide_console
+from playbill.release.rules import Judged, Verdict, judge_limit, judge_paired
+from playbill.release.settings import GateSettings
+from playbill.tables.files import write_atomic
+
+_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.NOT_APPLIED: "dim"}
+
+
+class GateReport(msgspec.Struct, kw_only=True):
+    """`report/gate.json`.
+
+    Attributes:
+        evaluation: fingerprint of the evaluation that was judged.
+    """
+
+    bundle: str
+    passed: bool
+    at: str
+    evaluation: str
+    rules: list[Judged]
+
+
+def run(settings: GateSettings) -> None:
+    """Judge, print every rule with its figure, write report/gate.json and seal.
+
+    Raises:
+        GateError: a rule failed; the bundle stays evaluated.
+        BundleError: it was not evaluated, or changed since.
+    """
+    console = wide_console()
+    path = find_bundle(Path(settings.home) / "bundles", settings.bundle)
+    state = state_of(path)
+    if is_sealed(state):
+        before = read_report(path, "gate", GateReport)
+        if before is None:
+            raise GateError(f"bundle {path.name} was sealed without a gate; export again to have it judged")
+        console.print(_table(before))
+        console.print(f"bundle {path.name} passed on {before.at} and is {state.value}: nothing to do")
+        return
+    report = judge(path, settings)
+    write_atomic(path / "report" / "gate.json", encode(report))
+    write_atomic(path / "report" / "index.html", write_page(path.name, path / "report").encode())
+    console.print(_table(report))
+    failed = [rule.name for rule in report.rules if rule.verdict is Verdict.FAILED]
+    if failed:
+        if state is State.GATED:
+            set_state(path, State.EVALUATED)
+        raise GateError(
+            f"bundle {path.name} may not go out: {', '.join(failed)} failed; make a better one, change the rules in "
+            'conf/gate.yaml, or `playbill publish force=true reason="..."`'
+        )
+    set_state(path, State.GATED)
+    seal(path)
+    held = sum(rule.verdict is Verdict.PASSED for rule in report.rules)
+    console.print(f"bundle {path.name} passed {held} rules and is sealed; next: playbill publish")
+
+
+def judge(path: Path, settings: GateSettings) -> GateReport:
+    """Return every rule's verdict on the bundle in a folder, writing nothing.
+
+    Raises:
+        GateError: there are no rules.
+        BundleError: the bundle was not evaluated, or its files changed since.
+    """
+    if not settings.paired and not settings.limits:
+        raise GateError("no rules: a gate that asks nothing lets everything through; give paired or limits")
+    evaluation = read_report(path, "evaluation", Evaluation)
+    if evaluation is None or state_of(path) is State.STAGED:
+        raise BundleError(f"bundle {path.name} was not evaluated; run `playbill evaluate bundle={path.name}`")
+    if content_hash(path) != evaluation.content:
+        raise BundleError(
+            f"bundle {path.name} changed after it was evaluated; run `playbill evaluate bundle={path.name}` again"
+        )
+    rungs = open_bundle(path, require_sealed=False).rungs
+    reports: dict[str, Any] = {
+        file.stem: msgspec.json.decode(file.read_bytes()) for file in (path / "report").glob("*.json")
+    }
+    rules = [judge_paired(name, rule, evaluation, rungs) for name, rule in settings.paired.items()]
+    rules += [judge_limit(name, rule, reports, rungs) for name, rule in settings.limits.items()]
+    return GateReport(
+        bundle=path.name,
+        passed=all(rule.verdict is not Verdict.FAILED for rule in rules),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        evaluation=evaluation.fingerprint,
+        rules=rules,
+    )
+
+
+def _table(report: GateReport) -> Table:
+    grid = Table(
+        "rule",
+        "asks",
+        "found",
+        "verdict",
+        title=f"gate of bundle {report.bundle}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    for rule in report.rules:
+        grid.add_row(rule.name, rule.rule, rule.found, f"[{_STYLES[rule.verdict]}]{rule.verdict.value}[/]")
+    return grid

@@ -1,0 +1,148 @@
+"""`playbill publish`: make a sealed bundle the current one, and keep a record of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from playbill.bundle.manifest import State
+from playbill.bundle.open import Bundle, open_bundle
+from playbill.bundle.write import current, publish, seal, set_state, state_of
+from playbill.errors import GateError
+from playbill.release.bundles import encode, find_bundle, is_sealed, read_report
+from playbill.release.gate import GateReport
+from playbill.release.report import SERVED, Evaluation, wide_console
+from playbill.release.settings import PublishSettings
+from playbill.tables.files import write_atomic
+
+RECORD = "published.jsonl"
+
+
+class Forced(msgspec.Struct, kw_only=True):
+    """`report/forced.json` of a bundle that was sealed without having passed its gate."""
+
+    reason: str
+    at: str
+    state: str
+    failed: list[str]
+
+
+class Publication(msgspec.Struct, kw_only=True):
+    """One line of `bundles/published.jsonl`, which only grows.
+
+    Attributes:
+        previous: the bundle that was current before, None for the first.
+        forced: why it went out past the gate; empty when it passed.
+    """
+
+    at: str
+    bundle: str
+    previous: str | None
+    gate_passed: bool
+    forced: str = ""
+
+
+def run(settings: PublishSettings) -> None:
+    """Publish, and print what changed against the bundle that was current.
+
+    Raises:
+        GateError: it did not pass the gate and force=true was not given.
+        BundleError: its files do not verify.
+    """
+    console = wide_console()
+    bundles = Path(settings.home) / "bundles"
+    path = find_bundle(bundles, settings.bundle)
+    previous = current(bundles)
+    if previous == path.name:
+        console.print(f"bundle {path.name} is the current one already: nothing to do")
+        return
+    gate = read_report(path, "gate", GateReport)
+    passed = is_sealed(state_of(path)) and gate is not None and gate.passed
+    if not passed and not settings.force:
+        why = (
+            "was not held against the gate"
+            if gate is None
+            else f"failed {', '.join(_failed(gate)) or 'nothing, but is not sealed'}"
+        )
+        raise GateError(
+            f"bundle {path.name} {why}; run `playbill gate bundle={path.name}`, "
+            'or go past it with force=true reason="...", which is recorded'
+        )
+    if not is_sealed(state_of(path)):
+        _seal_by_force(path, gate, settings.reason)
+    publish(bundles, path.name)
+    _remember(
+        bundles,
+        Publication(
+            at=_now(), bundle=path.name, previous=previous, gate_passed=passed, forced="" if passed else settings.reason
+        ),
+    )
+    before = bundles / previous if previous and (bundles / previous).is_dir() else None
+    console.print(changes(path, before))
+    said = "" if passed else f", past its gate: {settings.reason}"
+    console.print(f"bundle {path.name} is the current one{said}", markup=False)
+
+
+def changes(new: Path, old: Path | None) -> Table:
+    """Return what differs between two bundles: rungs, items, features, data, code, size and the measured figures."""
+    after = _facts(open_bundle(new, verify=False), new)
+    before = _facts(open_bundle(old, verify=False), old) if old else {}
+    was = old.name if old else "nothing was published"
+    grid = Table("", was, new.name, title="what changes", title_justify="left", box=SIMPLE_HEAD)
+    for name, value in after.items():
+        known = before.get(name, "")
+        grid.add_row(name, known, value, style="bold" if known != value else "dim")
+    return grid
+
+
+def _facts(bundle: Bundle, path: Path) -> dict[str, str]:
+    facts = {
+        "rungs": ", ".join(bundle.rungs),
+        "items": str(bundle.spec.num_items),
+        "features": f"{len(bundle.spec.fields)} fields, spec {bundle.spec.hash()[:12]}",
+        "data": bundle.manifest.dataset_fingerprint[:12],
+        "exported": bundle.manifest.created_at,
+        "code": bundle.manifest.code_version,
+        "size_mb": f"{sum(f.stat().st_size for f in path.rglob('*') if f.is_file()) / 1e6:.1f}",
+    }
+    evaluation = read_report(path, "evaluation", Evaluation)
+    served = evaluation.model(SERVED) if evaluation else None
+    if evaluation and served and "all" in served.slices:
+        for metric, found in served.slices["all"].metrics.items():
+            if metric.startswith(("ndcg", "recall")):
+                facts[f"{metric} on {evaluation.tables}"] = f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    return facts
+
+
+def _seal_by_force(path: Path, gate: GateReport | None, reason: str) -> None:
+    """Seal a bundle that did not pass; why stands in the bundle itself, below the seal."""
+    state = state_of(path)
+    forced = Forced(reason=reason, at=_now(), state=state.value, failed=_failed(gate) if gate else [])
+    write_atomic(path / "report" / "forced.json", encode(forced))
+    if state is State.STAGED:
+        set_state(path, State.EVALUATED)
+    set_state(path, State.GATED)
+    seal(path)
+
+
+def _failed(gate: GateReport) -> list[str]:
+    return [rule.name for rule in gate.rules if rule.verdict == "failed"]
+
+
+def _remember(bundles: Path, line: Publication) -> None:
+    # one write of one line in append mode: two publishers cannot mix theirs
+    descriptor = os.open(bundles / RECORD, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, msgspec.json.encode(line) + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

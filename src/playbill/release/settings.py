@@ -1,0 +1,172 @@
+"""Settings of the release jobs: evaluate, gate, publish, reproduce."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from playbill.dataset.settings import SplitSettings
+from playbill.errors import ConfigError
+from playbill.measure.ranking import METRICS
+
+LATEST = "latest"
+
+
+@dataclass(slots=True, kw_only=True)
+class RivalSettings:
+    """What the baselines are tuned over. Each is fitted once for every combination, and validation picks."""
+
+    tune_for: str = "ndcg_at_10"
+    """Metric that picks, on the validation part; its k is one of the list lengths up to the longest cut-off."""
+    half_life_days: list[float] = field(default_factory=lambda: [1.0, 3.0, 7.0, 30.0, 90.0])
+    """Trending: days after which an event counts half."""
+    knn_shrink: list[float] = field(default_factory=lambda: [0.0, 20.0, 50.0])
+    """Item-kNN: people added to the denominator of the cosine."""
+    knn_most: list[int] = field(default_factory=lambda: [50, 200])
+    """Item-kNN: neighbours kept of each item."""
+    knn_decay: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    """Both item-kNNs: power by which older items of a history count less."""
+    order_source_power: list[float] = field(default_factory=lambda: [0.3, 0.7, 1.0])
+    """Order-aware item-kNN: how much a transition counts less from a popular item."""
+    order_target_power: list[float] = field(default_factory=lambda: [0.0, 0.3, 0.5])
+    """Order-aware item-kNN: how much a transition counts less to a popular item."""
+    history_length: int = 200
+    """Both item-kNNs: newest distinct items of a history that count."""
+    ease_l2: list[float] = field(default_factory=lambda: [50.0, 100.0, 200.0, 500.0, 1000.0])
+    """EASE: ridge penalty."""
+    ease_items: int = 20_000
+    """Largest catalogue for EASE, which inverts items x items; above, it is left out, and the report says so."""
+    ials_factors: list[int] = field(default_factory=lambda: [32, 64])
+    """iALS: width of the factors."""
+    ials_l2: list[float] = field(default_factory=lambda: [0.003, 0.01])
+    """iALS: ridge penalty."""
+    ials_alpha: list[float] = field(default_factory=lambda: [1.0, 3.0])
+    """iALS: extra weight of an event over a non-event."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            values = getattr(self, name)
+            if isinstance(values, list) and not values:
+                raise ConfigError(f"rivals.{name} lists nothing to try; give at least one value")
+        check_metric(self.tune_for, "rivals.tune_for")
+
+
+@dataclass(slots=True, kw_only=True)
+class EvaluateSettings:
+    """`playbill evaluate`: one list for each person at the split, whole catalogue, all earlier events removed."""
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    tables: str = "ml-100k"
+    """Name of the table folder, below home/tables."""
+    bundle: str = LATEST
+    """Version of the bundle; `latest` is the one staged last."""
+    split: SplitSettings = field(default_factory=SplitSettings)
+    """What is held out; a bundle trained on another split is refused, for it may have seen what it is asked."""
+    ks: list[int] = field(default_factory=lambda: [10, 20])
+    """Cut-offs of the metrics."""
+    resamples: int = 2000
+    """Bootstrap resamples of the users."""
+    level: float = 0.95
+    """Share of the resamples inside an interval."""
+    seed: int = 0
+    """Of the resamples."""
+    rivals: RivalSettings = field(default_factory=RivalSettings)
+    """What the baselines are tuned over."""
+    force: bool = False
+    """Measure again although nothing changed."""
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1:
+            raise ConfigError(f"ks must be cut-offs >= 1, got {self.ks}")
+        if self.resamples < 100:
+            raise ConfigError(f"resamples must be >= 100 for an interval to mean anything, got {self.resamples}")
+        if not 0.5 <= self.level < 1:
+            raise ConfigError(f"level must lie in 0.5..1, got {self.level}")
+        if int(self.rivals.tune_for.rpartition("_at_")[2]) > max(self.ks):
+            raise ConfigError(
+                f"rivals.tune_for={self.rivals.tune_for} looks deeper than the longest cut-off of {self.ks}"
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class PairedRule:
+    """The bundle may not be clearly worse than another model on the same users."""
+
+    metric: str
+    """Such as ndcg_at_20; one that the evaluation measured."""
+    against: str
+    """A model of the evaluation (`popularity`, `ease`, ...), `best_rival`, or `current`: the bundle in use."""
+    model: str = "served"
+    """Whose difference is taken: `served` is the whole road through the engine."""
+    slice: str = "all"
+    """`all`, `known` (people with a history) or `new`."""
+    margin: float = 0.0
+    """The interval of the difference must reach above minus this."""
+    needs: list[str] = field(default_factory=list)
+    """Rungs that a bundle must carry for the rule to apply to it."""
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric, "metric")
+        if self.margin < 0:
+            raise ConfigError(f"margin must be >= 0, got {self.margin}")
+
+
+@dataclass(slots=True, kw_only=True)
+class LimitRule:
+    """A figure of one of the bundle's reports must lie within limits."""
+
+    report: str
+    """File below report/, without .json."""
+    figure: str
+    """Dotted path in the file; true counts as 1, false as 0."""
+    at_least: float | None = None
+    """Smallest allowed value."""
+    at_most: float | None = None
+    """Largest allowed value."""
+    needs: list[str] = field(default_factory=list)
+    """Rungs that a bundle must carry for the rule to apply to it."""
+
+    def __post_init__(self) -> None:
+        if self.at_least is None and self.at_most is None:
+            raise ConfigError(f"the rule on {self.report}.{self.figure} has no limit; give at_least or at_most")
+
+
+@dataclass(slots=True, kw_only=True)
+class GateSettings:
+    """`playbill gate`: hold an evaluated bundle against the rules, and seal it when it passes all of them."""
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    bundle: str = LATEST
+    """Version of the bundle; `latest` is the one staged last."""
+    paired: dict[str, PairedRule] = field(default_factory=dict)
+    """Rules against another model, by name."""
+    limits: dict[str, LimitRule] = field(default_factory=dict)
+    """Rules on a reported figure, by name."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PublishSettings:
+    """`playbill publish`: make a sealed bundle the current one."""
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    bundle: str = LATEST
+    """Version of the bundle; `latest` is the one staged last."""
+    force: bool = False
+    """Publish a bundle that did not pass its gate; needs a reason, and both are recorded."""
+    reason: str = ""
+    """Why it goes out nevertheless, for whoever reads the record."""
+
+    def __post_init__(self) -> None:
+        if self.force and not self.reason.strip():
+            raise ConfigError('force=true goes past the gate and is recorded: say why with reason="..."')
+
+
+def check_metric(name: str, where: str) -> None:
+    """Raise ConfigError unless `name` is `<metric>_at_<k>`."""
+    metric, _, k = name.rpartition("_at_")
+    if metric not in METRICS or not k.isdigit() or int(k) < 1:
+        raise ConfigError(
+            f"{where}={name} is not a metric; write one of {', '.join(METRICS)} and its k, as in ndcg_at_10"
+        )
