@@ -1,6 +1,6 @@
 """The files of a batch: which part holds whom, which parts are done, and when the whole is.
 
-    <home>/batch/<name>/batch.json            what is being made (Plan)
+    <home>/batch/<name>/_batch.json           what is being made (Plan); readers of parquet folders pass over _ names
                         part-00000.parquet    one row a user; carries the plan's `run`, which tells it from an old one
                         _SUCCESS              written last, with counts: without it the folder is not finished
 
@@ -76,7 +76,7 @@ def make_plan(
 
 def read_plan(folder: Path) -> Plan | None:
     """Return the plan that a folder was begun with, None for a new folder."""
-    return _read(folder / "batch.json", Plan)
+    return _read(folder / "_batch.json", Plan)
 
 
 def read_success(folder: Path) -> Success | None:
@@ -88,7 +88,7 @@ def begin(folder: Path, plan: Plan) -> None:
     """Turn a folder to a plan: from now on it is not finished, and parts of other runs do not count."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "_SUCCESS").unlink(missing_ok=True)
-    write_atomic(folder / "batch.json", msgspec.json.format(msgspec.json.encode(plan)))
+    write_atomic(folder / "_batch.json", msgspec.json.format(msgspec.json.encode(plan)))
 
 
 def part_path(folder: Path, number: int) -> Path:

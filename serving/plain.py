@@ -1,6 +1,6 @@
-"""The same interface under bare uvicorn: one process, no Ray. What `playbill serve` is measured against, and for debugging.
+"""The same interface under bare uvicorn, without Ray: what `playbill serve` is measured against, and for debugging.
 
-    python -m playbill.serving.plain home=var port=8001
+python -m playbill.serving.plain home=var port=8001
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def end(value: str, patience_s: float = 5.0) -> int:
                 os.kill(process, sent)
             except ProcessLookupError:
                 continue
-        if wait_until(lambda: not marked(value), patience_s):
+        # a killed process is gone when the kernel has cleared it away, whatever our patience
+        if wait_until(lambda: not marked(value), patience_s if sent is signal.SIGTERM else 10.0):
             return len(left)
     raise PlaybillError(f"processes {marked(value)} could not be ended; end them by hand")
 

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -42,16 +43,37 @@ def local_ray(
     import ray
 
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=object_store_mb * 1_000_000,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _metrics_export_port=metrics_port,
-        )
+        with _held_back():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=object_store_mb * 1_000_000,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _metrics_export_port=metrics_port,
+            )
         yield mark
     finally:
         ray.shutdown()
         processes.end(mark)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep what is written to standard error, by C++ as well, to ourselves; show it when the block fails.
+
+    Ray's core remarks there on each of the settings above that differs from its own.
+    """
+    with tempfile.TemporaryFile() as held:
+        real = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            os.dup2(real, 2)
+            os.close(real)

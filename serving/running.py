@@ -134,7 +134,7 @@ def sweep(home: Path) -> None:
     """Remove what a server left that did not end by itself: processes that carry its mark, and `serve.json`."""
     found = read(home)
     if found is not None:
-        processes.end(found.mark)
+        processes.end(found.mark, patience_s=2)
         record(home).unlink(missing_ok=True)
 
 

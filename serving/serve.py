@@ -57,7 +57,8 @@ def _check(settings: ServeSettings) -> str:
     """Return the version to serve, after trying what would make a start fail later and less clearly."""
     path = load.bundle_path(settings.home, settings.bundle)
     for name, port in settings.ports().items():
-        if not processes.port_is_free(settings.host, port):
+        # replicas look for a free port in their range themselves
+        if name != "replica_ports" and not processes.port_is_free(settings.host, port):
             raise PlaybillError(
                 f"{name} {port} is taken on {settings.host}; stop what listens there, or give another: {name}=<port>"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError
 from playbill.state.settings import parse_moment
 
@@ -131,6 +132,8 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "k", "shard_users")
+        if self.k > MAX_K:
+            raise ConfigError(f"k: expected at most {MAX_K}, got {self.k}")
         at_least(self, 0, "workers")
         at_least(self, 76, "object_store_mb")
         if not self.name or "/" in self.name or self.name.startswith("."):

@@ -1,0 +1,67 @@
+"""`playbill ask` against a real server on a socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from playbill.cli import main
+from playbill.serving.plain import make_api
+
+
+@pytest.fixture(scope="module")
+def url(home: Path, free_ports: Any) -> Iterator[str]:
+    api = make_api(str(home))
+    [port] = free_ports(1)
+    # the websocket protocols' libraries warn of their own past; there are no websockets here
+    server = uvicorn.Server(uvicorn.Config(api, port=port, access_log=False, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+    api._store.close()
+
+
+def test_it_prints_titles_reasons_and_what_answered(url: str, capsys: pytest.CaptureFixture[str], versions: list[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["ask", "user_id=196", "k=3", f"url={url}", "request_id=shown"]) == 0
+    text = capsys.readouterr().out
+    assert "For user 196" in text and f"bundle {versions[0]}" in text and "rung item_knn" in text
+    assert main(["ask", "user_id=196", "k=3", f"url={url}", "request_id=shown", "as_json=true"]) == 0
+    slate = json.loads(capsys.readouterr().out)
+    assert len(slate["items"]) == 3
+    for item in slate["items"]:
+        assert item["title"] in text
+
+
+def test_a_visitor_asks_without_an_id(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", f"url={url}"]) == 0
+    assert "an anonymous visitor" in capsys.readouterr().out
+
+
+def test_a_refusal_is_told_with_its_field(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "user_id=nobody", f"url={url}"]) == 1
+    assert "422, user_id: expected an int64 id, got 'nobody'" in capsys.readouterr().err
+
+
+def test_nobody_there_is_told_with_the_fix(free_ports: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", f"url=http://127.0.0.1:{free_ports(1)[0]}"]) == 1
+    error = capsys.readouterr().err
+    assert "nobody answers" in error and "playbill serve" in error
+
+
+def test_asking_needs_no_ray() -> None:
+    code = "import playbill.ask, sys; sys.exit(bool({'ray', 'torch', 'starlette', 'polars'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

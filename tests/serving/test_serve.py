@@ -1,0 +1,302 @@
+"""The real server: Ray Serve behind HAProxy, two replicas, over a socket. Started once, in a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playbill.bundle.open import open_bundle
+from playbill.engine.engine import Engine
+from playbill.engine.types import Request
+from playbill.serving import processes, running
+from playbill.state.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@dataclass
+class Server:
+    home: Path
+    arguments: list[str]
+    port: int
+    metrics_port: int
+    owner: subprocess.Popen[bytes]
+    mark: str
+
+
+def playbill(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "playbill.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, free_ports: Any) -> Iterator[Server]:
+    port, stats, metrics, proxy, own = free_ports(5)
+    arguments = [
+        "serve", f"home={home}", f"port={port}", f"haproxy_stats_port={stats}", f"haproxy_metrics_port={metrics}",
+        f"proxy_port={proxy}", f"metrics_port={own}", f"replica_ports={random.randrange(20_000, 29_000, 100)}",
+        "drain_s=1",
+    ]  # fmt: skip
+    output = home / "output.txt"
+    with output.open("w") as file:
+        owner = subprocess.Popen([sys.executable, "-m", "playbill.cli", *arguments], stderr=file, stdout=file)
+    try:
+        started = processes.wait_until(lambda: "stop it with" in output.read_text() or owner.poll() is not None, 120)
+        assert started and "2 replicas behind HAProxy" in output.read_text(), output.read_text()
+        found = running.read(home)
+        assert found is not None
+        yield Server(home, arguments, port, own, owner, found.mark)
+    finally:
+        if owner.poll() is None:
+            owner.send_signal(signal.SIGINT)
+            owner.wait(60)
+
+
+def ask(server: Server, path: str, body: Any = None, connection: http.client.HTTPConnection | None = None) -> Any:
+    own = connection or http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        own.request("GET" if body is None else "POST", path, data)
+        response = own.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        if connection is None:
+            own.close()
+
+
+def replicas(server: Server, at_least: int = 2) -> set[str]:
+    found: set[str] = set()
+    for _ in range(200):
+        found.add(ask(server, "/v1/health")[1]["replica"])
+        if len(found) >= at_least:
+            break
+    return found
+
+
+def test_two_replicas_answer_from_the_published_bundle(server: Server, versions: list[str]) -> None:
+    status, health = ask(server, "/v1/health")
+    assert status == 200 and health["bundle"] == versions[0]
+    assert len(replicas(server)) == 2
+
+
+def test_slates_are_those_of_the_engine_in_process(server: Server) -> None:
+    store = Store.open(server.home / "state", readonly=True)
+    engine = Engine.open(open_bundle(server.home / "bundles" / ask(server, "/v1/health")[1]["bundle"]), store)
+    asked = [Request(user_id=u, k=15, request_id=f"r{u}", at=893286638000000) for u in (1, 196, 405, 4242)]
+    for request, slate in zip(asked, engine.recommend(asked), strict=True):
+        body = {"user_id": request.user_id, "k": 15, "request_id": request.request_id, "at": request.at}
+        served = ask(server, "/v1/recommend", body)[1]
+        assert [i["item_id"] for i in served["items"]] == [i.item_id for i in slate.items]
+        assert [i["score"] for i in served["items"]] == pytest.approx([i.score for i in slate.items])
+    store.close()
+
+
+def test_an_event_is_known_to_every_replica(server: Server) -> None:
+    before = ask(server, "/v1/recommend", {"user_id": 50, "k": 10})[1]
+    first = before["items"][0]["item_id"]
+    status, receipt = ask(server, "/v1/events", {"event": "rate", "user_id": 50, "item_id": first, "value": 5})
+    assert status == 200 and receipt["new"] == 1
+    # each request on its own connection, so that the ingress turns to either replica
+    slates = [ask(server, "/v1/recommend", {"user_id": 50, "k": 10})[1] for _ in range(40)]
+    assert all(first not in [i["item_id"] for i in s["items"]] for s in slates)
+    assert all(s["state_version"] >= receipt["state_version"] for s in slates)
+
+
+def test_acknowledged_events_survive_the_death_of_every_replica(server: Server) -> None:
+    sent = [{"event_id": f"crash-{n}", "event": "rate", "user_id": 60, "item_id": n + 1, "value": 3} for n in range(20)]
+    for event in sent:
+        assert ask(server, "/v1/events", event)[0] == 200
+    before = replicas(server)
+    for pid in processes.marked(server.mark):
+        if Path(f"/proc/{pid}/comm").read_text().startswith("ray::ServeRepli"):
+            os.kill(pid, signal.SIGKILL)
+    with Store.open(server.home / "state", readonly=True) as store:
+        stored = {event.event_id for _, _, event in store.events(after=store.version - 30)}
+    assert {e["event_id"] for e in sent} <= stored
+    # both are replaced, and go on from the same state
+    assert processes.wait_until(lambda: fresh(server) and not fresh(server) & before, 60, every_s=0.5)
+    assert processes.wait_until(lambda: len(fresh(server)) == 2, 60, every_s=0.5)
+    assert all(not e["new"] for e in ask(server, "/v1/events", {"events": sent})[1]["events"])
+
+
+def fresh(server: Server) -> set[str]:
+    """Replicas that answer now, where some may not."""
+    found = set()
+    for _ in range(20):
+        try:
+            status, health = ask(server, "/v1/health")
+        except (OSError, ValueError, http.client.HTTPException):
+            continue
+        if status == 200:
+            found.add(health["replica"])
+    return found
+
+
+@pytest.mark.parametrize("size", [300_000, 20_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_oversize_body_is_a_413_through_the_ingress_too(server: Server, size: int, chunked: bool) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    parts = (b"x" * 10_000 for _ in range(size // 10_000))
+    connection.request("POST", "/v1/recommend", parts if chunked else b"x" * size, encode_chunked=chunked,
+                       headers={"transfer-encoding": "chunked"} if chunked else {})  # fmt: skip
+    response = connection.getresponse()
+    assert response.status == 413 and json.loads(response.read())["error"] == "too_large"
+    connection.close()
+
+
+def test_broken_requests_over_the_socket_never_fail_the_server(server: Server) -> None:
+    draw = random.Random(7)
+    good = b'{"user_id": 196, "k": 5, "exclude": [1, 2], "context": {"hour": 3}}'
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for path in ("/v1/recommend", "/v1/events"):
+        for _ in range(60):
+            broken = bytearray(good)
+            for _ in range(draw.randint(1, 4)):
+                broken[draw.randrange(len(broken))] = draw.randrange(256)
+            status, answer = ask(server, path, bytes(broken[: draw.randint(0, len(broken))]), connection)
+            assert status == 200 or 400 <= status < 500, (status, broken)
+            assert status == 200 or answer["reason"]
+    connection.close()
+    for raw in (b"GET\r\n\r\n", b"\x00" * 100, b"POST /v1/recommend HTTP/1.1\r\ncontent-length: 5\r\n\r\nab"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain:
+            plain.sendall(raw)
+            plain.shutdown(socket.SHUT_WR)
+            answer = plain.recv(200)
+            assert not answer.startswith(b"HTTP/1.1 5"), answer
+    assert ask(server, "/v1/recommend", {"user_id": 196})[0] == 200
+
+
+def test_a_swap_under_load_fails_no_request_and_keeps_the_replicas(server: Server, versions: list[str]) -> None:
+    before = replicas(server)
+    stop = threading.Event()
+    seen: Counter[tuple[int, str]] = Counter()
+    faults: list[BaseException] = []
+
+    def load() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        while not stop.is_set():
+            try:
+                status, slate = ask(server, "/v1/recommend", {"user_id": 196, "k": 5}, connection)
+                seen[status, slate.get("bundle", "")] += 1
+            except (OSError, http.client.HTTPException, ValueError) as fault:
+                faults.append(fault)
+                break
+        connection.close()
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    swapped = playbill(*server.arguments, f"bundle={versions[1]}")
+    time.sleep(0.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert swapped.returncode == 0 and f"swapped from {versions[0]}" in swapped.stderr, swapped.stderr
+    assert not faults
+    assert set(seen) == {(200, versions[0]), (200, versions[1])}
+    assert replicas(server) == before  # reconfigured in place
+    assert ask(server, "/v1/bundle")[1]["version"] == versions[1]
+
+
+def test_a_damaged_bundle_is_refused_and_the_other_answers_on(server: Server, versions: list[str]) -> None:
+    good = server.home / "bundles" / versions[0]
+    spoilt = server.home / "bundles" / "spoilt"
+    shutil.copytree(good, spoilt)
+    data = bytearray((spoilt / "popularity.npy").read_bytes())
+    data[-1] ^= 1
+    (spoilt / "popularity.npy").write_bytes(data)
+    refused = playbill(*server.arguments, "bundle=spoilt")
+    assert refused.returncode == 1 and "popularity.npy" in refused.stderr, refused.stderr
+    missing = playbill(*server.arguments, "bundle=nowhere")
+    assert missing.returncode == 1 and versions[0] in missing.stderr
+    # one that turns bad between the check and the load: the replicas keep what they have and say so
+    found = running.read(server.home)
+    assert found is not None
+    with pytest.raises(Exception, match="spoilt.*answers on"):
+        running.swap(server.home, found, "spoilt")
+    shutil.rmtree(spoilt)
+    assert {ask(server, "/v1/recommend", {})[1]["bundle"] for _ in range(10)} == {versions[1]}
+
+
+def test_serving_again_says_that_it_runs_and_follows_what_is_published(server: Server, versions: list[str]) -> None:
+    followed = playbill(*server.arguments)  # `current` is the first version, and the second one answers
+    assert followed.returncode == 0 and f"swapped from {versions[1]}" in followed.stderr
+    began = time.monotonic()
+    again = playbill(*server.arguments)
+    assert again.returncode == 0 and "runs already" in again.stderr
+    assert time.monotonic() - began < 5
+    other = playbill(*server.arguments, "replicas=3")
+    assert other.returncode == 2 and "replicas 2 -> 3" in other.stderr and "stop=true" in other.stderr
+
+
+def test_a_taken_port_is_refused_by_name(server: Server, tmp_path: Path) -> None:
+    shutil.copytree(server.home / "bundles", tmp_path / "bundles")
+    refused = playbill(*server.arguments, f"home={tmp_path}")
+    assert refused.returncode == 1 and f"port {server.port} is taken" in refused.stderr
+
+
+def test_figures_are_exported(server: Server) -> None:
+    def figures() -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=5)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
+    wanted = (
+        'ray_playbill_latency_ms_bucket', 'stage="engine"', 'rung="item_knn"', 'ray_playbill_slates_total',
+        'ray_playbill_requests_total', 'status="413"', 'route="/v1/events"',
+    )  # fmt: skip
+    assert processes.wait_until(lambda: all(w in figures() for w in wanted), 30, every_s=1), [
+        w for w in wanted if w not in figures()
+    ]
+
+
+def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
+    """Last: it ends the server."""
+    server.owner.send_signal(signal.SIGINT)
+    assert server.owner.wait(60) == 0
+    assert processes.marked(server.mark) == []
+    for name in ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port"):
+        port = next(int(a.partition("=")[2]) for a in server.arguments if a.startswith(f"{name}="))
+        assert processes.port_is_free("127.0.0.1", port), name
+    assert not (server.home / "serve.json").exists()
+    assert "no server runs" in playbill("serve", f"home={server.home}", "stop=true").stderr
+
+
+def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any) -> None:
+    ports = free_ports(5)
+    names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port")
+    arguments = ["serve", f"home={home}", *(f"{n}={p}" for n, p in zip(names, ports, strict=True)),
+                 f"replica_ports={random.randrange(20_000, 29_000, 100)}", "drain_s=1", "replicas=1"]  # fmt: skip
+    began = playbill(*arguments, "detach=true")
+    assert began.returncode == 0 and "1 replicas behind HAProxy" in began.stderr, began.stderr
+    first = running.read(home)
+    assert first is not None
+    os.kill(first.pid, signal.SIGKILL)
+    again = playbill(*arguments, "detach=true")
+    assert again.returncode == 0, again.stderr
+    second = running.read(home)
+    assert second is not None and second.pid != first.pid
+    assert processes.marked(first.mark) == []
+    assert running.health(second.settings) is not None
+    stopped = playbill("serve", f"home={home}", "stop=true")
+    assert stopped.returncode == 0 and "stopped" in stopped.stderr
+    assert processes.marked(second.mark) == [] and not processes.lives(second.pid)
