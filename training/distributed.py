@@ -1,8 +1,8 @@
 """TorchRec under Lightning: one code path for one process, N processes and N GPUs.
 
-A model's embedding modules are sharded by `DistributedModelParallel` (DMP), which also keeps the dense rest in step on all
-processes. One process is a world of one. `device` decides once what is used: CUDA with NCCL where CUDA is available, else
-CPU with gloo. The CUDA branches have never been run: no GPU was at hand when they were written.
+A model's embedding modules are sharded by `DistributedModelParallel` (DMP), which also keeps the dense rest in step on
+all processes. One process is a world of one. `device` decides once what is used: CUDA with NCCL where CUDA is
+available, else CPU with gloo. The CUDA branches have never been run: no GPU was at hand when they were written.
 
 A checkpoint is one ordinary file that knows nothing of the number of processes: shards are pasted together when it is
 written (`gather_full`) and cut again when it is read (`copy_in`).
@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning_fabric.utilities.optimizer import _optimizers_to_device
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.strategy import _optimizers_to_device
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torch.distributed.optim import _apply_optimizer_in_backward
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
 from torchrec import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
@@ -108,7 +108,8 @@ def shard(
     Args:
         model: embedding modules on the meta device when tables are fused, on the CPU otherwise; the rest on the CPU.
         root: this process's device.
-        table_learning_rate: of the fused row-wise Adagrad; None keeps the tables dense, replicated like all other weights.
+        table_learning_rate: of the fused row-wise Adagrad; None keeps the tables dense, replicated like all other
+            weights.
         seed: of the tables.
     Raises:
         TrainingError: the planner chose a kernel that would ignore the fused optimizer.

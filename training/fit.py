@@ -14,9 +14,10 @@ import msgspec
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from playbill.training.checkpoints import AtomicCheckpointIO, Checkpoints
-from playbill.training.distributed import TorchRecStrategy, device, local_world_size, rank, world_size
+from playbill.training.distributed import TorchRecStrategy, device, local_world_size, world_size
 from playbill.training.module import ShardedModule
 from playbill.training.progress import Report
 from playbill.training.runs import RunRecord
@@ -34,12 +35,13 @@ def processes(settings: TrainSettings) -> Iterator[None]:
     torch.set_num_threads(settings.threads or max(1, cores // local_world_size()))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=device() == "cuda")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and no result of ours reads such memory
+    # costs time, and no result of ours reads such memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in torch's stubs
     opened = not dist.is_initialized()
     if opened and world_size() > 1:
         dist.init_process_group("nccl" if device() == "cuda" else "gloo")
     elif opened:
-        store = dist.HashStore()  # no port: nobody else takes part
+        store = HashStore()  # no port: nobody else takes part
         dist.init_process_group("nccl" if device() == "cuda" else "gloo", store=store, rank=0, world_size=1)
     try:
         yield
@@ -103,17 +105,24 @@ def train_run(
     run_dir: Path,
     record: RunRecord,
     resume: Path | None,
+    untrained: dict[str, float] | None = None,
 ) -> None:
     """Train a run's own model with validation, checkpoints and figures, and fill its record.
 
     Args:
         figures: names of the validation metrics.
         samples_per_step: rows of all processes together.
+        untrained: figures of the model before any training, where these are known and worth keeping.
     """
     metric = f"ndcg_at_{settings.metric_k}"
     model = settings.model
     checkpoints = Checkpoints(
-        run_dir / "checkpoints", metric, settings.checkpoint_every_steps, module.steps_per_epoch, model.patience_epochs
+        run_dir / "checkpoints",
+        metric,
+        settings.checkpoint_every_steps,
+        module.steps_per_epoch,
+        model.patience_epochs,
+        untrained,
     )
     trackers: list[Tracker] = []
 

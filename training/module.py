@@ -1,8 +1,8 @@
 """What both models share as Lightning modules: tables under TorchRec, optimizers, schedule, and exact resumption.
 
-Resumption rests on one rule: whatever is random follows from (seed, step) alone, so nothing but weights, optimizer states
-and the step needs to be stored. Order of rows and negatives come from counter-based generators (`batches.order`), dropout
-from a seed set before every step.
+Resumption rests on one rule: whatever is random follows from (seed, step) alone, so nothing but weights, optimizer
+states and the step needs to be stored. Order of rows and negatives come from counter-based generators
+(`batches.order`), dropout from a seed set before every step.
 """
 
 from __future__ import annotations

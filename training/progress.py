@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -50,7 +50,7 @@ class Report(Callback):
     def samples_per_second(self) -> float:
         return self.timed_steps * self.samples_per_step / self.seconds if self.seconds else 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             if self.open_tracker is not None:
                 self.tracker = self.open_tracker(trainer.global_step)
@@ -59,11 +59,11 @@ class Report(Callback):
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.steps, completed=trainer.global_step)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: ShardedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.timed_steps += 1
         self._losses.append(float(outputs["loss"]))
@@ -72,11 +72,11 @@ class Report(Callback):
         if trainer.global_step % _LOG_EVERY == 0:
             self._log_loss(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds += time.perf_counter() - self._begun
 
-    def on_validation_end(self, trainer: Trainer, pl_module: ShardedModule) -> None:
-        figures = dict(pl_module.figures)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        figures = dict(cast(ShardedModule, pl_module).figures)
         if trainer.is_global_zero:
             if self.tracker is not None:
                 self.tracker.log(trainer.global_step, {"epoch": trainer.current_epoch + 1} | figures)
@@ -86,15 +86,15 @@ class Report(Callback):
                 self._console.print(f"{self.title} epoch {trainer.current_epoch + 1}: {name} {figures[name]:.4f}{mark}")
         self._begun = time.perf_counter()
 
-    def on_train_end(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: ShardedModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def _log_loss(self, trainer: Trainer, pl_module: ShardedModule) -> None:
+    def _log_loss(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.tracker is not None:
             rate = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer, never a list
             self.tracker.log(

@@ -59,6 +59,14 @@ class TwoTower:
     """in_batch: examples that are each other's negatives; the cost of a step grows with batch_size times this."""
     unknown_share: float = 0.02
     """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
+    stale_share: float = 0.5
+    """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
+    empty_share: float = 0.05
+    """Share of training rows whose history is left out: teaches what to show to a newcomer."""
+    half_life_days: float = 14.0
+    """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
+    weight_floor: float = 0.1
+    """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
     tables: Tables = Tables.dense
     """dense or fused."""
     batch_size: int = 512
@@ -112,6 +120,14 @@ class Ranker:
     """Weight of the like loss beside the interact loss."""
     unknown_share: float = 0.02
     """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
+    stale_share: float = 0.5
+    """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
+    empty_share: float = 0.05
+    """Share of training rows whose history is left out: teaches what to show to a newcomer."""
+    half_life_days: float = 14.0
+    """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
+    weight_floor: float = 0.1
+    """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
     uniform_negatives: int = 4
     """Items a person never touched, drawn evenly from the catalogue for each training row."""
     hard_negatives: int = 4
@@ -152,8 +168,9 @@ class Ranker:
 class TrainSettings:
     """Train a model on prepared tables and leave it in <home>/runs/<tables>-<model>.
 
-    Rerun with nothing changed: says "up to date". Stopped in the middle: goes on from the last checkpoint, and ends with
-    the same weights. Changed: starts afresh and says so. The ranker needs a finished two_tower run of the same tables.
+    Rerun with nothing changed: says "up to date". Stopped in the middle: goes on from the last checkpoint, and ends
+    with the same weights. Changed: starts afresh and says so. The ranker needs a finished two_tower run of the same
+    tables.
 
         playbill train                                        the retrieval model on the demo's tables
         playbill train model=ranker                           then the ranker
@@ -167,8 +184,8 @@ class TrainSettings:
     """Name of prepared tables: <home>/tables/<tables>."""
     run: str | None = None
     """Name of the run's folder; null = <tables>-<model>."""
-    model: Any = field(default_factory=TwoTower)
-    """A choice: two_tower or ranker."""
+    model: Any = None  # TwoTower or Ranker: a declared type would shut out one of them
+    """A choice: two_tower (what null means) or ranker."""
     retrieval_run: str | None = None
     """ranker only: the finished two_tower run whose scores it reads; null = <tables>-two_tower."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -176,7 +193,7 @@ class TrainSettings:
     split: SplitSettings = field(default_factory=SplitSettings)
     """Which events train, validate and test."""
     seed: int = 1
-    """Of weights, order, dropout and negatives. Same seed, machine kind and process count: same weights, bit for bit."""
+    """Of weights, order, dropout and negatives. Same seed, machine and process count: same weights, bit for bit."""
     precision: str = "32-true"
     """32-true, or bf16-mixed on CPUs with amx_bf16 or avx512_bf16 and on GPUs."""
     accumulate_grad_batches: int = 1
@@ -197,10 +214,11 @@ class TrainSettings:
     """Train again although a finished run with the same settings and data is there."""
 
     def __post_init__(self) -> None:
+        self.model = TwoTower() if self.model is None else self.model
         if self.accumulate_grad_batches != 1:
             raise ConfigError(
-                f"accumulate_grad_batches must be 1, got {self.accumulate_grad_batches}: embedding tables are updated inside "
-                "each backward pass, so gradients cannot be gathered over several; raise model.batch_size"
+                f"accumulate_grad_batches must be 1, got {self.accumulate_grad_batches}: embedding tables are updated "
+                "inside each backward pass, so gradients cannot be gathered over several; raise model.batch_size"
             )
         if self.precision not in ("32-true", "bf16-mixed"):
             why = ": fp16 needs scaled gradients, which the fused tables would apply as they are" * (
@@ -223,8 +241,8 @@ class TrainSettings:
 class ExportSettings:
     """Write trained models, index and baselines into a staged bundle, <home>/bundles/<version>.
 
-    The version follows from all that goes in: rerun with nothing changed, it says "up to date". What the data cannot carry,
-    or was not trained, is left out; rungs.json and the slates say why.
+    The version follows from all that goes in: rerun with nothing changed, it says "up to date". What the data cannot
+    carry, or was not trained, is left out; rungs.json and the slates say why.
 
         playbill export                              the finished runs of the demo's tables
         playbill export tables=my_shop               another source's
@@ -267,15 +285,25 @@ def _check_model(model: TwoTower | Ranker) -> None:
             raise ConfigError(f"model.{name} must be >= 1, got {getattr(model, name)}")
     if model.dim % 4 or model.field_dim % 4:
         raise ConfigError(
-            f"model.dim ({model.dim}) and model.field_dim ({model.field_dim}) must be multiples of 4: table rows are read four floats at a time"
+            f"model.dim ({model.dim}) and model.field_dim ({model.field_dim}) "
+            "must be multiples of 4: table rows are read four floats at a time"
         )
+    for name in ("stale_share", "empty_share"):
+        if not 0 <= getattr(model, name) <= 1:
+            raise ConfigError(f"model.{name} must be in [0, 1], got {getattr(model, name)}")
     for name in ("dropout", "unknown_share"):
         if not 0 <= getattr(model, name) < 1:
             raise ConfigError(f"model.{name} must be in [0, 1), got {getattr(model, name)}")
+    if model.half_life_days < 0 or not 0 <= model.weight_floor <= 1:
+        raise ConfigError(
+            "model.half_life_days must be >= 0 and model.weight_floor in [0, 1], "
+            f"got {model.half_life_days} and {model.weight_floor}"
+        )
     for name in ("learning_rate", "table_learning_rate"):
         if not getattr(model, name) > 0:
             raise ConfigError(f"model.{name} must be > 0, got {getattr(model, name)}")
     if model.patience_epochs < 0 or model.weight_decay < 0:
         raise ConfigError(
-            f"model.patience_epochs and model.weight_decay must be >= 0, got {model.patience_epochs}, {model.weight_decay}"
+            f"model.patience_epochs and model.weight_decay must be >= 0, "
+            f"got {model.patience_epochs} and {model.weight_decay}"
         )

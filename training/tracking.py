@@ -25,7 +25,8 @@ class Tracker:
     Args:
         run_dir: the run's folder.
         columns: names of all figures that will come; metrics.csv has one column for each, after `step`.
-        from_step: rows of metrics.csv after this step are dropped: the run goes on from there and will write them again.
+        from_step: rows of metrics.csv after this step are dropped: the run goes on from there and will write them
+            again.
         settings: for wandb's config; `settings.logger` chooses.
     """
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from playbill.dataset.boundary import Queries, boundary_queries
+from playbill.dataset.boundary import boundary_queries
 from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.errors import TrainingError
 from playbill.features.encoder import Arrays
@@ -75,7 +75,7 @@ class Validation:
 
     def hide_seen(self, scores: Tensor, rows: np.ndarray) -> Tensor:
         """Return scores [b, N] (column i is item_index i + 1) with -inf for what each person has seen."""
-        hidden = seen_mask(self.queries, rows, scores.shape[1])
+        hidden = seen_mask(self.queries.seen_indptr, self.queries.seen_item, rows, scores.shape[1])
         return scores.masked_fill(torch.from_numpy(hidden).to(scores.device), float("-inf"))
 
     def metrics(self, lists: np.ndarray, batch: ValidationBatch) -> np.ndarray:
@@ -104,13 +104,17 @@ class Validation:
         return {name: values[i] / values[-1] for i, name in enumerate(self.names)}
 
 
-def seen_mask(queries: Queries, rows: np.ndarray, num_items: int) -> np.ndarray:
-    """Return [b, N] bool, True where item_index column + 1 is in the person's history."""
+def seen_mask(indptr: np.ndarray, item: np.ndarray, rows: np.ndarray, num_items: int) -> np.ndarray:
+    """Return [b, N] bool, True at column i where item_index i + 1 is in the list of rows[b].
+
+    Args:
+        indptr, item: lists of item_index >= 1 as CSR.
+        rows: [b] int64 which lists.
+    """
     mask = np.zeros((len(rows), num_items), bool)
-    counts = queries.seen_indptr[rows + 1] - queries.seen_indptr[rows]
-    first = np.repeat(queries.seen_indptr[rows] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    item = queries.seen_item[first + np.arange(counts.sum())]
-    mask[np.repeat(np.arange(len(rows)), counts), item - 1] = True
+    counts = indptr[rows + 1] - indptr[rows]
+    first = np.repeat(indptr[rows] - np.cumsum(counts) + counts, counts)
+    mask[np.repeat(np.arange(len(rows)), counts), item[first + np.arange(len(first))] - 1] = True
     return mask
 
 

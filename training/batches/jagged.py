@@ -1,12 +1,15 @@
-"""Arrays of the feature encoder -> what the towers read in training. The last place before the model: ids are checked here.
+"""Arrays of the feature encoder -> what the towers read in training. The last place before the model: ids are checked
+here.
 
-A table sharded by TorchRec clamps an id out of range to row 0 with no more than a line in the log, so it is refused before.
+A table sharded by TorchRec clamps an id out of range to row 0 with no more than a line in the log, so it is refused
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +27,8 @@ class Inputs:
     """What the towers read: B queries and N items. Either may be empty.
 
     Attributes:
-        ids: features history_item and item_index. It has B rows (1 without queries), and the items all lie in the first.
+        ids: features history_item and item_index. It has B rows (1 without queries), and the items all lie in the
+            first.
         query_bags: [B] the query fields, None without such fields or queries.
         item_bags: [N] the item fields, None without such fields or items.
         event, value, age: [B, L] history columns besides the item; there: [B, L] float32, 1 where an event is.
@@ -43,8 +47,8 @@ class Inputs:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Inputs:
         """Return the same on another device. Lightning moves a batch by this."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Inputs(**{k: None if v is None else v.to(device, non_blocking=non_blocking) for k, v in moved.items()})
+        parts: list[Any] = [getattr(self, f.name) for f in fields(self)]
+        return Inputs(*(None if p is None else p.to(device, non_blocking=non_blocking) for p in parts))
 
 
 def to_inputs(spec: FeatureSpec, queries: Arrays | None, items: Arrays | None) -> Inputs:
@@ -94,7 +98,8 @@ def check_ids(ids: np.ndarray, name: str, size: int, padded: bool = False) -> No
     if high >= size or low < (PAD if padded else 0):
         bad = high if high >= size else low
         raise FeatureError(
-            f"{name} holds id {bad}, its table has rows 0..{size - 1}; encode with the vocabularies of the same feature spec"
+            f"{name} holds id {bad}, its table has rows 0..{size - 1}; "
+            "encode with the vocabularies of the same feature spec"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from playbill.errors import ConfigError
 
 # what a generator is for; keeps streams of one step apart
-ORDER, UNKNOWN, NEGATIVES = 0, 1, 2
+ORDER, UNKNOWN, NEGATIVES, CUTS, FOLDS = range(5)
 
 
 def generator(seed: int, epoch: int, step: int, purpose: int) -> np.random.Generator:
@@ -29,12 +29,10 @@ def batch_rows(num_rows: int, batch_size: int, processes: int) -> int:
     return rows
 
 
-def step_rows(
-    num_rows: int, rows_per_step: int, seed: int, epoch: int, step: int, process: int, processes: int
-) -> np.ndarray:
-    """Return the [rows_per_step / processes] int64 rows that one process reads at one step of an epoch."""
+def step_rows(num_rows: int, rows_per_step: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """Return the [rows_per_step] int64 rows that all processes together read at one step of an epoch."""
     order = _permutation(num_rows, seed, epoch)
-    return np.array_split(order[step * rows_per_step : (step + 1) * rows_per_step], processes)[process]
+    return order[step * rows_per_step : (step + 1) * rows_per_step]
 
 
 _LAST: dict[tuple[int, int, int], np.ndarray] = {}

@@ -36,8 +36,8 @@ class CrossNetwork(nn.Module):
 class RankerNet(nn.Module):
     """Person, candidate and retrieval score -> logits of the tasks interact and like.
 
-    The interact logit is the retrieval score times a learned scale, plus what the network adds; the network's last layer
-    starts at 0. So an untrained ranker orders candidates as the retrieval does, and training moves on from there.
+    The interact logit is the retrieval score times a learned scale, plus what the network adds; the network's last
+    layer starts at 0. So an untrained ranker orders candidates as the retrieval does, and training moves on from there.
 
     Args:
         query_width, item_width: columns of the field vectors.

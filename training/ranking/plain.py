@@ -18,8 +18,8 @@ from playbill.training.settings import Ranker
 class PlainRanker(nn.Module):
     """U users once, N candidates broadcast from them -> logits and probabilities of both tasks.
 
-    `p_interact` is the probability under the negatives it was trained with (see `ranking.sampling`): it orders candidates
-    and compares between people, but is no share of shown items that will be clicked.
+    `p_interact` is the probability under the negatives it was trained with (see `ranking.sampling`): it orders
+    candidates and compares between people, but is no share of shown items that will be clicked.
 
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playbill.dataset.dataset import Dataset, Examples, query_arrays
+from playbill.dataset.dataset import Dataset, Examples
 from playbill.features.encoder import Arrays
 from playbill.features.spec import UNKNOWN
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_inputs
+from playbill.training.batches.rows import cut_histories, queries_of, take
 from playbill.training.settings import Loss, TwoTower
 
 
@@ -24,18 +25,22 @@ class TowerBatch:
     Attributes:
         inputs: B queries, and N items: the whole catalogue 1..N (full_softmax) or the B positives (in_batch).
         target: [B] int64 item_index of each query's positive.
+        weight: [B] float32, mean 1 over all training rows.
     """
 
     inputs: Inputs
     target: Tensor
+    weight: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TowerBatch:
-        return TowerBatch(self.inputs.to(device, non_blocking), self.target.to(device, non_blocking=non_blocking))
+        moved = (t.to(device, non_blocking=non_blocking) for t in (self.target, self.weight))
+        return TowerBatch(self.inputs.to(device, non_blocking), *moved)
 
 
 def tower_batches(
     dataset: Dataset,
     rows: Examples,
+    weight: np.ndarray,
     model: TwoTower,
     seed: int,
     epoch: int,
@@ -43,32 +48,28 @@ def tower_batches(
     process: int,
     processes: int,
 ) -> Iterator[TowerBatch]:
-    """Yield one process's batches of an epoch from `first_step` on; the rows of a last, smaller batch wait for another epoch.
+    """Yield one process's batches of an epoch from `first_step` on; rows of a last, smaller batch wait for another
+    epoch.
 
-    A share of all item ids (`model.unknown_share`) is replaced by the unknown item, in histories and among the items, so
-    that row 0 learns what an item is of which only the content is known.
+    Some histories are cut (see `cut_histories`), another cut in every epoch. A share of all item ids is replaced by the
+    unknown item, in histories and among the items, so that row 0 learns what an item is of which only content is known.
     """
     size = order.batch_rows(len(rows), model.batch_size, processes)
+    catalogue = model.loss is Loss.full_softmax
+    mine = (process, processes)
     for step in range(first_step, len(rows) // size):
-        picked = order.step_rows(len(rows), size, seed, epoch, step, process, processes)
-        queries = query_arrays(
-            dataset,
-            rows.person[picked],
-            rows.start[picked],
-            rows.end[picked],
-            rows.now[picked],
-            rows.target_row[picked],
-        )
-        target = dataset.pool.item[rows.target_row[picked]]
-        items = item_arrays(dataset, None if model.loss is Loss.full_softmax else target)
-        draw = order.generator(seed, epoch, step, order.UNKNOWN)
-        mine = (process, processes)
-        share = model.unknown_share
-        items["item_index"] = forget(
-            items["item_index"], share, draw, *(mine if model.loss is Loss.in_batch else (0, 1))
-        )
+        draw = order.generator(seed, epoch, step, order.CUTS)
+        picked = order.step_rows(len(rows), size, seed, epoch, step)
+        cut = cut_histories(take(rows, picked), model.stale_share, model.empty_share, draw)
+        own = np.array_split(np.arange(size), processes)[process]
+        queries = queries_of(dataset, take(cut, own))
+        target = dataset.pool.item[cut.target_row[own]]
+        items = item_arrays(dataset, None if catalogue else target)
+        share, draw = model.unknown_share, order.generator(seed, epoch, step, order.UNKNOWN)
+        items["item_index"] = forget(items["item_index"], share, draw, *((0, 1) if catalogue else mine))
         queries["history_item"] = forget(queries["history_item"], share, draw, *mine)
-        yield TowerBatch(to_inputs(dataset.spec, queries, items), torch.from_numpy(target))
+        inputs = to_inputs(dataset.spec, queries, items)
+        yield TowerBatch(inputs, torch.from_numpy(target), torch.from_numpy(weight[picked[own]]))
 
 
 def item_arrays(dataset: Dataset, index: np.ndarray | None) -> Arrays:
@@ -78,7 +79,7 @@ def item_arrays(dataset: Dataset, index: np.ndarray | None) -> Arrays:
 
 
 def forget(ids: np.ndarray, share: float, draw: np.random.Generator, process: int, processes: int) -> np.ndarray:
-    """Return `ids` with a share of the known ones replaced by the unknown item; drawn for all processes' rows at once."""
+    """Return `ids` with a share of the known ones replaced by the unknown item; drawn for all processes at once."""
     rows = len(ids)
     gone = (
         draw.random((rows * processes, *ids.shape[1:]), dtype=np.float32)[process * rows : (process + 1) * rows] < share

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playbill.dataset.dataset import Dataset, examples
-from playbill.errors import TrainingError
+from playbill.dataset.dataset import Dataset
 from playbill.training.batches.order import batch_rows
+from playbill.training.batches.rows import learnable
 from playbill.training.distributed import world_size
 from playbill.training.fit import train_run
 from playbill.training.retrieval.module import TowerModule
@@ -22,9 +22,7 @@ def train(settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunR
         TrainingError: no rows to learn from, or nobody to validate on.
         ConfigError: a batch that cannot be shared among the processes.
     """
-    rows = examples(dataset, "train", min_history=1)
-    if not len(rows):
-        raise TrainingError("no training row has a history before it; the tables need people with two events or more")
+    rows = learnable(dataset)
     validation = Validation(dataset, settings.metric_k)
     module = TowerModule(dataset, rows, settings, validation)
     size = batch_rows(len(rows), settings.model.batch_size, world_size())

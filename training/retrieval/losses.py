@@ -13,7 +13,7 @@ _HIDDEN = -1e9
 
 
 def full_softmax(query: Tensor, items: Tensor, target: Tensor, temperature: float, smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy of each query's target among all items.
+    """Return the cross-entropy of each query's target among all items, [B] float32.
 
     Args:
         query: [B, D] float32, unit length.
@@ -23,17 +23,17 @@ def full_softmax(query: Tensor, items: Tensor, target: Tensor, temperature: floa
         smoothing: share of the target spread evenly over all items.
     """
     logits = query @ items.t() / temperature
-    return functional.cross_entropy(logits.float(), target - 1, label_smoothing=smoothing)
+    return functional.cross_entropy(logits.float(), target - 1, label_smoothing=smoothing, reduction="none")
 
 
 def in_batch_softmax(
     query: Tensor, items: Tensor, index: Tensor, log_q: Tensor, temperature: float, group: int
 ) -> Tensor:
-    """Return the mean cross-entropy of each query's own item among the items of its group of the batch.
+    """Return the cross-entropy of each query's own item among the items of its group of the batch, [B] float32.
 
-    An item turns up as a negative as often as it is a positive somewhere, so its logit is lowered by the logarithm of that
-    probability, own item and others alike. Another row of the group with the same item is no negative and is masked. The
-    batch is cut in groups of `group` rows, so that the cost grows with B * group, not with B * B.
+    An item turns up as a negative as often as it is a positive somewhere, so its logit is lowered by the logarithm of
+    that probability, own item and others alike. Another row of the group with the same item is no negative and is
+    masked. The batch is cut in groups of `group` rows, so that the cost grows with B * group, not with B * B.
 
     Args:
         query: [B, D] float32, unit length.
@@ -43,7 +43,7 @@ def in_batch_softmax(
         temperature: cosines are divided by it.
         group: rows in a group; the last group is smaller where B is not a multiple.
     """
-    total = query.new_zeros(())
+    losses = []
     for begin in range(0, len(query), group):
         rows = slice(begin, begin + group)
         logits = (query[rows] @ items[rows].t() / temperature).float() - log_q[rows]
@@ -51,5 +51,5 @@ def in_batch_softmax(
         same.fill_diagonal_(False)
         logits = logits.masked_fill(same, _HIDDEN)
         own = torch.arange(len(logits), device=logits.device)
-        total = total + functional.cross_entropy(logits, own, reduction="sum")
-    return total / len(query)
+        losses.append(functional.cross_entropy(logits, own, reduction="none"))
+    return torch.cat(losses)

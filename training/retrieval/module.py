@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from playbill.dataset.dataset import Dataset, Examples, item_counts
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_inputs
+from playbill.training.batches.rows import recency_weights
 from playbill.training.distributed import rank, world_size
 from playbill.training.embeddings import TrainingEncoder, join_fields
 from playbill.training.module import Batches, ShardedModule
@@ -54,6 +55,8 @@ class TowerModule(ShardedModule):
         size = order.batch_rows(len(rows), settings.model.batch_size, world_size())
         super().__init__(settings, len(rows) // size)
         self.dataset, self.rows, self.validation = dataset, rows, validation
+        model = settings.model
+        self.weight = recency_weights(dataset, rows, model.half_life_days, model.weight_floor)
         counts = item_counts(dataset, "train")
         # +1: an item that only validation knows has a probability too
         self.log_q = torch.from_numpy(np.log((counts + 1) / (counts + 1).sum()).astype(np.float32))
@@ -67,7 +70,7 @@ class TowerModule(ShardedModule):
     def batches(self, epoch: int, first_step: int) -> Iterable[TowerBatch]:
         settings = self.run_settings
         return tower_batches(
-            self.dataset, self.rows, settings.model, settings.seed, epoch, first_step, rank(), world_size()
+            self.dataset, self.rows, self.weight, settings.model, settings.seed, epoch, first_step, rank(), world_size()
         )
 
     def training_step(self, batch: TowerBatch, batch_idx: int) -> Tensor:
@@ -79,7 +82,7 @@ class TowerModule(ShardedModule):
         else:
             log_q = self.log_q.to(query.device)[batch.target]
             loss = in_batch_softmax(query, items, batch.target, log_q, model.temperature, model.negatives_per_group)
-        return loss
+        return (loss * batch.weight).mean()
 
     def val_dataloader(self) -> Batches:
         validation = self.validation

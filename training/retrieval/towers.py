@@ -1,6 +1,7 @@
 """The networks of the two towers: everything after the embedding lookups, shared by training and the exported graphs.
 
-Shape legend: B queries, L history length, N items, D width of the item table and of the output, F field columns, H heads.
+Shape legend: B queries, L history length, N items, D width of the item table and of the output, F field columns, H
+    heads.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ _MASKED = -1e9  # finite: a history without events must give 0, not NaN
 class HistoryPool(nn.Module):
     """H views of a history, each a softmax-weighted sum of its item vectors.
 
-    A weight depends on the item, on what was done and how it was valued, on how far back it lies (a learned bias for each
-    position, and one for the age), and on the newest item, which asks the question: single-query attention, linear in L.
+    A weight depends on the item, on what was done and how it was valued, on how far back it lies (a learned bias for
+    each position, and one for the age), and on the newest item, which asks the question: single-query attention, linear
+    in L.
     """
 
     def __init__(self, length: int, dim: int, num_events: int, heads: int) -> None:

@@ -1,0 +1,65 @@
+"""Training rows: what may be learned from, with histories as old as those the model will be asked with."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from playbill.dataset.dataset import Dataset, Examples, examples, query_arrays
+from playbill.dataset.settings import SplitKind
+from playbill.errors import TrainingError
+from playbill.features.encoder import DAY_US, Arrays
+
+
+def learnable(dataset: Dataset) -> Examples:
+    """Return the rows of the train part, those without any history included: newcomers are asked for too.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    rows = examples(dataset, "train")
+    if not len(rows):
+        raise TrainingError("no event to learn from in training time; raise split.train, or check consent and item ids")
+    return rows
+
+
+def take(rows: Examples, chosen: np.ndarray) -> Examples:
+    """Return some rows ([n] int64 positions), in that order."""
+    return Examples(**{f.name: getattr(rows, f.name)[chosen] for f in fields(rows)})
+
+
+def cut_histories(rows: Examples, stale: float, empty: float, draw: np.random.Generator) -> Examples:
+    """Return the rows with some histories cut short at their newer end.
+
+    A model is asked for more than the very next event: a slate is to hold for a while, and people come who have no
+    history yet. A row whose history ends earlier, at a random event, teaches what comes some time later.
+
+    Args:
+        stale: share of rows cut at an even random place between nothing left and nothing cut.
+        empty: share of rows cut to nothing.
+    """
+    kept, cut, gone = draw.random((3, len(rows)))
+    end = rows.start + np.floor(kept * (rows.end - rows.start + 1)).astype(np.int64)
+    end = np.where(cut < stale, end, rows.end)
+    end = np.where(gone < empty, rows.start, end)
+    return Examples(rows.person, rows.target_row, rows.start, end, rows.now)
+
+
+def recency_weights(dataset: Dataset, rows: Examples, half_life_days: float, floor: float) -> np.ndarray:
+    """Return [R] float32 weights of mean 1 that fall with the age of a row's event at the end of training time.
+
+    Args:
+        half_life_days: age at which the weight above the floor has halved; 0 = all rows weigh the same.
+        floor: weight of the oldest rows relative to the newest.
+    """
+    if not half_life_days:
+        return np.ones(len(rows), np.float32)
+    newest = dataset.split.train_until_us if dataset.split.kind is SplitKind.global_time else int(rows.now.max())
+    weight = floor + (1 - floor) * 0.5 ** ((newest - rows.now) / DAY_US / half_life_days)
+    return (weight / weight.mean()).astype(np.float32)
+
+
+def queries_of(dataset: Dataset, rows: Examples) -> Arrays:
+    """Return the query-side arrays of the rows, [R, ...] each."""
+    return query_arrays(dataset, rows.person, rows.start, rows.end, rows.now, rows.target_row)
