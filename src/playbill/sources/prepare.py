@@ -76,7 +76,7 @@ def run(settings: PrepareSettings) -> Path:
         prepared = _Prepared(settings=_digest(settings), inputs=inputs)
         if not settings.force and (folder := _unchanged(target, prepared)) is not None:
             rows = ", ".join(f"{name} {rows:,}" for name, rows in folder.rows.items())
-            console.print(f"{target} is up to date ({rows}); force=true prepares it again")
+            console.print(f"{target} is up to date ({rows}); force=true prepares it again", soft_wrap=True)
             return target
         _prepare(settings, found, prepared, target, console)
     return target

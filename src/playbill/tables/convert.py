@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from playbill.tables.cells import Converted, blank, equal, impossible, number, utf8, whole
+from playbill.tables.faults import show
 from playbill.tables.ids import Bools, valid
 from playbill.tables.schema import Kind, arrow_type
 from playbill.tables.times import time
@@ -54,10 +55,11 @@ def _text(array: pa.Array) -> Converted:
         array = array.cast(pa.binary()).cast(pa.string(), safe=False)
     elif pa.types.is_floating(dtype):
         array = _float_text(array)
+    elif pa.types.is_nested(dtype):
+        raise impossible(array, "text")
     elif not pa.types.is_string(dtype):
-        if pa.types.is_nested(dtype):
-            raise impossible(array, "text")
-        return Converted(array.cast(pa.string()))
+        # cell by cell: one date that no calendar knows must not spoil the column
+        array = pa.array(show(array, np.arange(len(array))), pa.string(), mask=~valid(array))
     return utf8(array)
 
 

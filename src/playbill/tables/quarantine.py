@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +17,8 @@ FOLDER = "quarantine"
 class Quarantine:
     """Writes `quarantine/<table>.parquet`: the raw columns, and `playbill_file`, `playbill_row`, `playbill_rules`.
 
-    Columns keep the user's names and types; one whose type differs between the files of a table is stored as text.
+    Columns keep the user's names; numbers, flags, texts and lists of texts keep their types. All else is stored as
+    text, and so is a column whose type differs between the files of a table.
     """
 
     def __init__(self, folder: Path, table: str, schemas: Sequence[pa.Schema]) -> None:
@@ -40,9 +40,17 @@ class Quarantine:
         )
         self.rows = 0
 
-    def add(self, batch: pa.RecordBatch, file: str, rows: Numbers, rules: Sequence[Sequence[str]]) -> None:
-        """Append raw rows with their 0-based numbers in `file` and the rules that each breaks."""
-        if batch.num_rows == 0:
+    def add(
+        self, batch: pa.RecordBatch, index: Numbers, file: str, rows: Numbers, rules: Sequence[Sequence[str]]
+    ) -> None:
+        """Append raw rows.
+
+        Args:
+            index: [n] places of the rows in the batch.
+            rows: [n] their 0-based numbers in `file`.
+            rules: [n] what each breaks.
+        """
+        if len(index) == 0:
             return
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +58,12 @@ class Quarantine:
         arrays = []
         for name, dtype in self._raw.items():
             place = batch.schema.get_field_index(name)
-            arrays.append(pa.nulls(batch.num_rows, dtype) if place < 0 else _stored(batch.column(place), dtype))
-        arrays.append(pa.repeat(file, batch.num_rows))
+            arrays.append(pa.nulls(len(index), dtype) if place < 0 else _stored(batch.column(place), index, dtype))
+        arrays.append(pa.repeat(file, len(index)))
         arrays.append(pa.array(rows, pa.int64()))
         arrays.append(pa.array([list(names) for names in rules], pa.list_(pa.string())))
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self.rows += batch.num_rows
+        self.rows += len(index)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -63,37 +71,36 @@ class Quarantine:
 
 
 def _storable(dtype: pa.DataType) -> pa.DataType:
+    """Return the type in which raw cells are kept: their own if every parquet reader knows it, else text."""
     if pa.types.is_dictionary(dtype):
         return _storable(dtype.value_type)
-    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype) or pa.types.is_null(dtype):
-        return pa.string()
-    if _is_text_list(dtype):
-        return pa.list_(pa.string())
-    return dtype
+    number = pa.types.is_integer(dtype) or pa.types.is_float32(dtype) or pa.types.is_float64(dtype)
+    if number or pa.types.is_boolean(dtype):
+        return dtype  # times become text: the one that no calendar knows is the one that lies here
+    return pa.list_(pa.string()) if _is_text_list(dtype) else pa.string()
 
 
 def _is_text_list(dtype: pa.DataType) -> bool:
-    listed = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
-    return bool(listed and _storable(dtype.value_type) == pa.string())
+    return bool((pa.types.is_list(dtype) or pa.types.is_large_list(dtype)) and _is_text(dtype.value_type))
 
 
-def _stored(array: pa.Array, dtype: pa.DataType) -> pa.Array:
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
+
+
+def _stored(array: pa.Array, index: Numbers, dtype: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if dtype not in (pa.string(), pa.list_(pa.string())):
+        return array.take(pa.array(index))
     # a reader of the quarantine must not stumble over the very bytes that put the row there
-    if dtype == pa.string():
-        if (
-            pa.types.is_string(array.type)
-            or pa.types.is_large_string(array.type)
-            or pa.types.is_string_view(array.type)
-        ):
-            return pa.array([_text(data) for data in array.cast(pa.binary()).to_pylist()], pa.string())
-        texts = show(array, np.arange(len(array)))
-        return pa.array(texts, pa.string(), mask=~valid(array))
-    if _is_text_list(dtype):
-        lists = array.cast(pa.list_(pa.binary())).to_pylist()
-        return pa.array([None if row is None else [_text(data) for data in row] for row in lists], dtype)
-    return array
+    if _is_text(array.type):
+        data = array.take(pa.array(index)).cast(pa.binary()).to_pylist()
+        return pa.array([_text(cell) for cell in data], pa.string())
+    if dtype != pa.string():
+        lists = array.take(pa.array(index)).cast(pa.list_(pa.binary())).to_pylist()
+        return pa.array([None if row is None else [_text(cell) for cell in row] for row in lists], dtype)
+    return pa.array(show(array, index), pa.string(), mask=~valid(array)[index])
 
 
 def _text(data: bytes | None) -> str | None:

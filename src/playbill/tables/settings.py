@@ -21,7 +21,7 @@ class ValidationSettings:
     """How strictly rows are held to the contract."""
 
     actions: dict[str, Action] = field(default_factory=dict)
-    """reject, quarantine or warn by rule name; conf/prepare.yaml says what each rule is. A rule not named has its own."""
+    """reject, quarantine or warn by rule name; conf/prepare.yaml explains each. A rule not named keeps its own."""
     examples: int = 5
     """Faults printed for each rule; every fault stands in report/faults.parquet."""
     max_text_chars: int = 100_000

@@ -283,7 +283,14 @@ def _rows(
             cells[column.name] = pa.nulls(total, arrow_type(column.kind, job.id_types.get(column.name)))
             faulty[column.name] = np.full(total, column.name in broken)
             continue
-        cells[column.name], faults = _convert(job, file, column, batch.column(place))
+        try:
+            cells[column.name], faults = _convert(job, file, column, batch.column(place))
+        except (TableError, pa.ArrowException) as error:
+            # the type promised more than these cells keep
+            job.whole("impossible_type", file.table, str(error), file=file.file, column=column.name)
+            cells[column.name] = pa.nulls(total, arrow_type(column.kind, job.id_types.get(column.name)))
+            faulty[column.name] = np.ones(total, dtype=np.bool_)
+            continue
         faulty[column.name] = np.any([mask for _, _, _, mask in faults] or [np.zeros(total, np.bool_)], axis=0)
         found += faults
     found += list(breaches(file.table, columns, cells, faulty, job.known))
@@ -304,7 +311,7 @@ def _rows(
             for place in np.flatnonzero(mask[index]):
                 if rule not in why[place]:
                     why[place].append(rule)
-    quarantine.add(batch.take(pa.array(index)), file.file, places[index], why)
+    quarantine.add(batch, index, file.file, places[index], why)
     kept = pa.record_batch([cells[c.name] for c in columns], names=[c.name for c in columns])
     return kept.filter(pa.array(~out)), total, len(index)
 
