@@ -47,8 +47,9 @@ class Inputs:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Inputs:
         """Return the same on another device. Lightning moves a batch by this."""
-        parts: list[Any] = [getattr(self, f.name) for f in fields(self)]
-        return Inputs(*(None if p is None else p.to(device, non_blocking=non_blocking) for p in parts))
+        parts = [getattr(self, f.name) for f in fields(self)]
+        moved: list[Any] = [None if p is None else p.to(device, non_blocking=non_blocking) for p in parts]
+        return Inputs(*moved)
 
 
 def to_inputs(spec: FeatureSpec, queries: Arrays | None, items: Arrays | None) -> Inputs:

@@ -5,8 +5,8 @@ when it serves. So people are dealt into folds, each fold's rows are scored by a
 the settings and the number of epochs that the retrieval run found best, and the ranker learns from those. Cost: folds
 minus 1 times the retrieval run's training (2 folds: once more). Serving and validation use the run's own tower, which
 saw neither validation nor test rows; it has learned from more people than a fold's tower, so its scores are a little
-better than those the ranker got to know. Folds of people and not of time, because every training row can be used and because most
-who are asked for later are people the tower has not met.
+better than those the ranker got to know. Folds of people and not of time, because every training row can be used and
+because most who are asked for later are people the tower has not met.
 """
 
 from __future__ import annotations
