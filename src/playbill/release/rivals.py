@@ -160,9 +160,11 @@ def _figure(rival: Rival, choice: Choice, log: Log, asked: Asked, metric: str, k
 
 
 def _about(rival: Rival, choice: Choice, found: float, settings: RivalSettings) -> str:
-    if len(rival.choices) == 1:
-        return "nothing to tune"
+    if not choice:
+        return "counts of events; nothing to tune"
     picked = ", ".join(f"{name} {value:g}" for name, value in choice.items())
+    if len(rival.choices) == 1:
+        return f"{picked}: the only choice given"
     if found < 0:
         return f"{picked}: not tuned, nobody is in the validation part"
     return f"{picked}: best of {len(rival.choices)} on validation, {settings.tune_for} {found:.4f}"
