@@ -195,11 +195,18 @@ def test_every_fault_of_one_row_is_named_and_the_row_counts_once(tmp_path: Path)
     assert set(row["playbill_rules"]) == {"undeclared_event", "time_out_of_range"}
 
 
-def test_the_repaired_row_after_a_broken_one_is_no_duplicate(tmp_path: Path) -> None:
-    rows = events(event_id=[1, 1, 3, 4], event=["buy", "rate", "view", "view"])
+@pytest.mark.parametrize("ids", [[1, 1, 3, 4], [1, 2, 3, 1]])  # in the same batch, and in the next
+def test_the_repaired_row_after_a_broken_one_is_no_duplicate(tmp_path: Path, ids: list[int]) -> None:
+    rows = events(event_id=ids, event=["buy", "rate", "view", "view"])
     _, faults = check(tmp_path, incoming("events", rows), incoming("items", ITEMS))
     assert [f[4] for f in faults] == ["undeclared_event"]
-    assert pq.read_table(tmp_path / "events.parquet")["event_id"].to_pylist() == [1, 3, 4]
+    assert pq.read_table(tmp_path / "events.parquet")["event_id"].to_pylist() == ids[1:]
+
+
+def test_an_item_in_quarantine_is_unknown_to_its_events(tmp_path: Path) -> None:
+    items = {"item_id": [10, 11, 12], "price": [1.0, float("inf"), 2.0]}
+    _, faults = check(tmp_path, incoming("items", items), incoming("events", GOOD_EVENTS))
+    assert [(f[0], f[2], f[4]) for f in faults] == [("items", 1, "not_finite"), ("events", 1, "unknown_item")]
 
 
 def test_ids_of_one_column_have_one_type_everywhere(tmp_path: Path) -> None:
@@ -327,3 +334,39 @@ def test_examples_are_capped_and_every_fault_is_counted(tmp_path: Path) -> None:
     assert group.count == 100 == len(faults)
     assert [example.row for example in group.examples] == [0, 1, 2]
     assert [f[2] for f in faults] == list(range(100))
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """What Arrow holds after the hundredth batch is what it held after the tenth: everything was written."""
+    columns = tuple(c for c in CONTRACT["events"] if c.name in ("event_id", "user_id", "event", "at"))
+    rows = 20_000
+
+    def batch(number: int) -> pa.RecordBatch:
+        ids = pa.array(range(number * rows, (number + 1) * rows))
+        # every third name is not declared: faults and quarantine must not pile up either
+        names = pa.array(["view", "rate", "buy"] * (rows // 3) + ["view"] * (rows % 3))
+        return pa.record_batch([ids, ids, names, pa.repeat(NOW_US, rows)], names=[c.name for c in columns])
+
+    file = Incoming(
+        table="events",
+        file="e.parquet",
+        schema=batch(0).schema,
+        batches=lambda: (batch(number) for number in range(60)),
+        columns=columns,
+        names={c.name: c.name for c in columns},
+        time_units={"at": "us"},
+    )
+    held: list[int] = []
+    settings = ValidationSettings(max_quarantined_share=1.0)
+    validate(
+        [file],
+        tmp_path,
+        events=EVENTS,
+        settings=settings,
+        needed=(),
+        now_us=NOW_US,
+        advance=lambda table, count: held.append(pa.total_allocated_bytes()),
+    )
+    assert len(held) == 60
+    # the level swings with what waits to be written, and must not climb
+    assert max(held[40:]) < 1.3 * max(held[:20])

@@ -61,7 +61,7 @@ class Quality(msgspec.Struct, kw_only=True):
 
 
 def measure_quality(path: Path | str) -> Quality:
-    """Return the quality report of a folder of tables; streams, memory grows with distinct people and items alone."""
+    """Return the quality report of a folder of tables; streams, keeping a number for each distinct row."""
     path = Path(path)
     tables = {}
     for name in TABLES:
@@ -105,15 +105,13 @@ def _events(path: Path, tables: dict[str, TableQuality]) -> EventQuality:
             pl.col("user_id").null_count().alias("anonymous"),
         )
     ).row(0, named=True)
-    distinct_pairs = _distinct(pairs, ("user_id", "item_id"))
     # who it was: the user where known, else the session
     person = ("user_id", "session_id")
     met = events.filter(pl.col("item_id").is_not_null())
+    distinct_pairs = _distinct(pairs, ("user_id", "item_id"))
     moments = _distinct(events, (*person, "event", "item_id", "at"))
-    meetings, moments_met = (
-        _distinct(met, (*person, "event", "item_id")),
-        _distinct(met, (*person, "event", "item_id", "at")),
-    )
+    moments_met = _distinct(met, (*person, "event", "item_id", "at"))
+    meetings = _distinct(met, (*person, "event", "item_id"))
     cells = head["people"] * head["items"]
     cold = 0
     if "items" in tables:
@@ -139,7 +137,8 @@ def _events(path: Path, tables: dict[str, TableQuality]) -> EventQuality:
 
 
 def _distinct(frame: pl.LazyFrame, columns: Sequence[str]) -> int:
-    return int(collect(frame.select(columns).unique().select(pl.len())).item())
+    """Count distinct rows by a hash of 64 bits; with a hundred million the chance of a miscount is 3 in 10,000."""
+    return int(collect(frame.select(pl.struct(columns).hash(seed=1).n_unique())).item())
 
 
 def _quantiles(frame: pl.LazyFrame, column: str) -> dict[str, float]:

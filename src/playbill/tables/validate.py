@@ -1,7 +1,8 @@
 """Validation at the edge: raw rows in, the five tables out, every fault named and no row lost.
 
-Rows are read once, in batches. Memory holds a few batches plus the ids seen so far, 16 bytes each (`ids.py`): what
-makes a row a duplicate, or a reference unknown, cannot be told from the batch alone. All else is written as it comes.
+Rows are read once, in batches. Memory holds a few batches (and the row group that the parquet reader is in) plus the
+ids seen so far, 16 bytes each (`ids.py`): what makes a row a duplicate, or a reference unknown, cannot be told from
+the batch alone. All else is written as it comes.
 Tables are read in the order users, items, creatives, events, decisions, so that whatever is referred to is known.
 """
 
