@@ -132,6 +132,7 @@ def test_a_bad_row_goes_to_quarantine(tmp_path: Path, rows: Rows, fault: tuple[s
     ("table", "rows", "fault"),
     [
         ("users", {"user_id": [5, 6], "timezone": ["Europe/Berlin", "Atlantis"]}, ("timezone", 1, "unknown_timezone")),
+        ("items", ITEMS | {"categories": [["a"], ["b", None], []]}, ("categories", 1, "empty_category")),
         ("items", {"item_id": [10, 11, 12], "price": [-1.0, 0.0, None]}, ("price", 0, "negative_price")),
         ("events", events(item_id=[10, 99, None, 12]), ("item_id", 1, "unknown_item")),
         ("events", events(creative_id=["c", "x", None, "c"]), ("creative_id", 1, "unknown_creative")),
@@ -269,7 +270,8 @@ def test_a_table_that_is_mostly_bad_is_rejected(tmp_path: Path) -> None:
     files = [incoming("items", ITEMS), incoming("events", rows)]
     result = validate(files, tmp_path, events=EVENTS, settings=ValidationSettings(), now_us=NOW_US)
     assert result.rejected
-    assert "3 of 4 rows broke a rule; is the mapping right?" in [group.detail for group in result.faults]
+    found = [(group.rule, group.detail) for group in result.faults]
+    assert ("mostly_quarantined", "3 of 4 rows broke a rule; is the mapping right?") in found
 
 
 def test_actions_can_be_changed(tmp_path: Path) -> None:
@@ -324,7 +326,8 @@ def test_a_file_that_breaks_off_is_reported_with_the_row(tmp_path: Path) -> None
     )
     result, _ = check(tmp_path, incoming("items", ITEMS), file)
     assert result.rejected
-    assert "after 3 rows: Unexpected end of stream" in [group.detail for group in result.faults]
+    found = [(group.rule, group.detail) for group in result.faults]
+    assert ("unreadable_file", "after 3 rows: Unexpected end of stream") in found
 
 
 def test_examples_are_capped_and_every_fault_is_counted(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ RULES: dict[str, Rule] = {
     for rule in (
         # of a whole file or table
         Rule("missing_table", _R, _R, "the source has no such table, and the contract needs it"),
-        Rule("missing_file", _R, _R, "a file that the source names does not exist"),
         Rule("unreadable_file", _R, _R, "a file is empty, truncated or no parquet"),
         Rule("missing_column", _R, _R, "a column that is needed or mapped is not in the file"),
         Rule("impossible_type", _R, _R, "no cell of a column's type can become what the contract asks for"),
