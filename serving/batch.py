@@ -39,6 +39,7 @@ def run(settings: BatchSettings) -> None:
     with processes.exclusive(folder.with_name(f".{settings.name}.lock")) as mine:
         if not mine:
             raise PlaybillError(f"a batch {settings.name!r} is being made from {settings.home}; wait, or name another")
+        _end_leftovers(folder)
         if settings.force and folder.exists():
             shutil.rmtree(folder)
         users = read_audience(settings)
@@ -113,9 +114,6 @@ def _plan(settings: BatchSettings, folder: Path, users: pa.Array) -> Plan:
 def _score(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[str, object]]) -> None:
     from playbill.serving.ray_local import local_ray
 
-    left = folder / ".owner"
-    if left.exists():  # of a run that was killed: its workers may still be writing
-        processes.end(left.read_text(), patience_s=0)
     workers = min(len(rows), settings.workers or len(os.sched_getaffinity(0)))
     columns = (
         SpinnerColumn(),
@@ -129,14 +127,22 @@ def _score(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[st
         progress.advance(task, plan.num_users - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]
         # its core says as an error what holds for every pool of workers: that their arguments must outlive them
         with local_ray(workers + 1, settings.object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
-            write_atomic(left, mark.encode())
+            write_atomic(folder / ".owner", mark.encode())
             progress.update(task, description=f"scoring users, {workers} workers")
             try:
                 for done in _scored(settings, folder, plan, rows, workers):
                     progress.advance(task, int(done["users"]))
             except Exception as error:
                 raise PlaybillError(f"{_cause(error)}; what is done stays, run it again to go on") from error
-    left.unlink()
+    (folder / ".owner").unlink()
+
+
+def _end_leftovers(folder: Path) -> None:
+    """End the workers of a run that was killed: they may still be writing."""
+    owner = folder / ".owner"
+    if owner.exists():
+        processes.end(owner.read_text(), patience_s=0)
+        owner.unlink()
 
 
 def _cause(error: BaseException) -> str:

@@ -25,6 +25,7 @@ def mark() -> str:
     """Mark every process that this one starts from now on; return the mark."""
     value = secrets.token_hex(8)
     os.environ[_MARK] = value
+    os.environ["SPT_NOENV"] = "1"  # Ray's workers give themselves titles, and would write them over their environment
     return value
 
 

@@ -97,7 +97,10 @@ def _own(settings: ServeSettings) -> None:
         _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}", health)
         console.print(f"stop it with Ctrl-C, or playbill serve home={settings.home} stop=true")
         while told.get() == signal.SIGUSR1:
-            app.deploy(settings, running.wanted(home).read_text())
+            try:
+                app.deploy(settings, running.wanted(home).read_text())
+            except Exception as error:  # whoever asked for the swap sees that it does not come
+                console.print(f"the swap failed: {error}", markup=False)
         console.print("stopping")
     running.record(home).unlink(missing_ok=True)
     console.print("stopped")
@@ -180,3 +183,5 @@ if __name__ == "__main__":  # the process in the background, see `_detach`
     except PlaybillError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,8 @@
-"""A real home: MovieLens-100K, two sealed bundles of its baselines, everybody's events in the state."""
+"""A real home: MovieLens-100K, everybody's events in the state, and two sealed bundles of its baselines.
+
+The published one has towers and a ranker besides: graphs small enough to be written here, over item vectors that are a
+singular value decomposition of the item-to-item weights.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,108 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import svds
 
+from playbill.baselines.neighbours import read_neighbours
 from playbill.bundle.manifest import State
-from playbill.bundle.write import current, publish, seal, set_state
+from playbill.bundle.onnx_file import read_onnx
+from playbill.bundle.open import open_bundle
+from playbill.bundle.rungs import Rung
+from playbill.bundle.verify import LABEL_MODEL, LABEL_SPEC, LABEL_VERSION
+from playbill.bundle.write import current, describe, publish, seal, set_state
 from playbill.cli import compose
+from playbill.index.build import build_index
+from playbill.index.item_index import write_index
+from playbill.index.settings import IndexSettings
+
+WIDTH = 16
+GRAPHS = {
+    "query_tower": """
+        <ir_version: 10, opset_import: ["": 20]>
+        query_tower (int64[B, L] history_item) => (float[B, 16] query) <float[N, 16] table, float[1, 16] start> {
+            zero = Constant <value = int64 {0}> ()
+            axis = Constant <value = int64[1] {1}> ()
+            known = Max (history_item, zero)
+            rows = Gather (table, known)
+            sum = ReduceSum <keepdims = 0> (rows, axis)
+            moved = Add (sum, start)
+            query = LpNormalization <axis = 1, p = 2> (moved)
+        }""",
+    "item_tower": """
+        <ir_version: 10, opset_import: ["": 20]>
+        item_tower (int64[N] item_index) => (float[N, 16] embedding) <float[M, 16] table> {
+            embedding = Gather (table, item_index)
+        }""",
+    "ranker": """
+        <ir_version: 10, opset_import: ["": 20]>
+        ranker (float[U, L] history_value, int64[N] cand_user, int64[N] item_index, float[N] retrieval_score)
+            => (float[N] logit_interact, float[N] logit_like, float[N] p_interact, float[N] p_like) <float[M] bias> {
+            axis = Constant <value = int64[1] {1}> ()
+            four = Constant <value = float {4.0}> ()
+            near = Mul (retrieval_score, four)
+            known = Gather (bias, item_index)
+            logit_interact = Add (near, known)
+            mean = ReduceMean <keepdims = 0> (history_value, axis)
+            taste = Gather (mean, cand_user)
+            logit_like = Add (taste, near)
+            p_interact = Sigmoid (logit_interact)
+            p_like = Sigmoid (logit_like)
+        }""",
+}
+
+
+def add_graphs(folder: Path) -> None:
+    """Give a staged bundle of baselines its towers, ranker and index."""
+    import onnx
+    import onnxruntime as ort
+
+    bundle = open_bundle(folder, require_sealed=False)
+    neighbours = read_neighbours(folder / "neighbours.npz")
+    shape = (bundle.spec.num_items + 1,) * 2
+    weights = csr_array((neighbours.weight.astype(np.float64), neighbours.item, neighbours.indptr), shape)
+    table = np.ascontiguousarray(svds(weights, k=WIDTH, rng=0)[2].T, np.float32)
+    table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-6)
+    table[0] = 0
+    np.save(folder / "item_embeddings.npy", table)
+    write_index(build_index(table, np.arange(1, len(table)), IndexSettings(threads=1)), folder / "items.faiss")
+    counts = np.nan_to_num(np.load(folder / "popularity.npy"), neginf=0)
+    constants = {
+        "query_tower": {"table": table, "start": table[1:2] * 1e-3},
+        "item_tower": {"table": table},
+        "ranker": {"bias": np.log1p(counts).astype(np.float32)},
+    }
+    history = bundle.spec.history_length
+    inputs: dict[str, dict[str, np.ndarray]] = {
+        "query_tower": {"history_item": np.tile(np.arange(history), (2, 1))},
+        "item_tower": {"item_index": np.arange(4)},
+        "ranker": {
+            "history_value": np.ones((2, history), np.float32),
+            "cand_user": np.array([0, 1, 1]),
+            "item_index": np.arange(3),
+            "retrieval_score": np.zeros(3, np.float32),
+        },
+    }
+    sample: dict[str, np.ndarray] = {}
+    for name, text in GRAPHS.items():
+        model = onnx.parser.parse_model(text)
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(a, key) for key, a in constants[name].items())
+        labels = {LABEL_MODEL: name, LABEL_VERSION: folder.name, LABEL_SPEC: bundle.spec.hash()}
+        onnx.helper.set_model_props(model, labels)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+        answers = ort.InferenceSession(model.SerializeToString()).run(None, inputs[name])
+        sample |= {f"{name}/in/{key}": value for key, value in inputs[name].items()}
+        sample |= {f"{name}/out/{o.name}": a for o, a in zip(model.graph.output, answers, strict=True)}
+    np.savez(folder / "parity.npz", **sample)
+    rungs = {**bundle.sufficiency, **{r: Rung(carried=True, have=1, need=1) for r in ("towers", "ranker")}}
+    (folder / "rungs.json").write_bytes(msgspec.json.encode(rungs))
+    carried = [name for name, rung in rungs.items() if rung.carried]
+    models = {name: read_onnx(folder / f"{name}.onnx").signature for name in GRAPHS}
+    describe(folder, msgspec.structs.replace(bundle.manifest, models=models, rungs=carried))
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +123,10 @@ def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -
 
     home = tmp_path_factory.mktemp("sealed")
     shutil.copytree(ml100k_tables, home / "tables" / "ml-100k")
-    for days in (30, 7):
+    for days, whole in ((30, False), (7, True)):
         path = export(compose("export", [f"home={home}", f"half_life_days={days}"]))
+        if whole:
+            add_graphs(path)
         for state in (State.EVALUATED, State.GATED):
             set_state(path, state)
         seal(path)
@@ -34,7 +137,7 @@ def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -
 
 @pytest.fixture(scope="session")
 def versions(sealed_home: Path) -> list[str]:
-    """The published bundle's version, and the other's; their trending lists differ."""
+    """The published bundle's version, which carries every rung, and that of the one that carries baselines alone."""
     published = current(sealed_home / "bundles")
     assert published is not None
     others = [p.name for p in (sealed_home / "bundles").iterdir() if p.is_dir() and p.name != published]

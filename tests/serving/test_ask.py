@@ -38,7 +38,7 @@ def test_it_prints_titles_reasons_and_what_answered(url: str, capsys: pytest.Cap
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["ask", "user_id=196", "k=3", f"url={url}", "request_id=shown"]) == 0
     text = capsys.readouterr().out
-    assert "For user 196" in text and f"bundle {versions[0]}" in text and "rung item_knn" in text
+    assert "For user 196" in text and "p(like)" in text and f"bundle {versions[0]}" in text and "rung full" in text
     assert main(["ask", "user_id=196", "k=3", f"url={url}", "request_id=shown", "as_json=true"]) == 0
     slate = json.loads(capsys.readouterr().out)
     assert len(slate["items"]) == 3

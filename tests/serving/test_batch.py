@@ -76,7 +76,7 @@ def compare_with_online(home: Path, folder: Path) -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
             answers = []
             for row in rows:
-                body = {"user_id": row["user_id"], "k": 10, "request_id": row["request_id"], "at": plan.at}
+                body = {"user_id": row["user_id"], "k": plan.k, "request_id": row["request_id"], "at": plan.at}
                 answers.append((await client.post("/v1/recommend", json=body)).json())
             return answers
 

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from playbill.errors import StateError
+from playbill.errors import ProviderError, StateError
 from playbill.serving import load
 from playbill.serving.http import Api
 from playbill.serving.openapi import document
@@ -65,8 +65,9 @@ def test_a_known_person_gets_a_slate_of_unseen_items(api: Api, home: Path, versi
     assert profile is not None and profile.num_events > 0
     assert len(items(slate)) == len(set(items(slate))) == 10
     assert not set(items(slate)) & set(profile.seen)
-    assert slate["bundle"] == versions[0] and slate["rung"] == "item_knn"
+    assert slate["bundle"] == versions[0] and slate["rung"] == "full"
     assert all(item["title"] and item["reason"]["text"] for item in slate["items"])
+    assert all(set(item["probabilities"]) == {"interact", "like"} for item in slate["items"])
 
 
 def test_an_id_in_text_is_the_same_person(api: Api) -> None:
@@ -119,7 +120,7 @@ def test_many_events_in_one_delivery_in_order_with_ids_made(api: Api) -> None:
     assert [e["new"] for e in receipt["events"]] == [True, True, False]
     assert isinstance(receipt["events"][0]["event_id"], str) and receipt["events"][1]["event_id"] == 7
     slate = recommend(api, session_id="visit", k=3)
-    assert slate["profile_version"] == 1 and slate["rung"] == "item_knn"  # the visit has a profile of its own
+    assert slate["profile_version"] == 1 and slate["rung"] == "full"  # the visit has a profile of its own
 
 
 def test_one_bad_event_refuses_the_whole_delivery(api: Api) -> None:
@@ -287,11 +288,14 @@ def test_unknown_paths_and_wrong_methods(api: Api) -> None:
 def test_health_and_bundle_say_what_answers(api: Api, home: Path, versions: list[str]) -> None:
     health = call(api, "GET", "/v1/health").json()
     check_against("Health", health)
-    assert health["bundle"] == versions[0] and health["rungs"] == ["item_knn", "popularity"]
+    assert health["bundle"] == versions[0] and health["rungs"] == ["full", "retrieval", "item_knn", "popularity"]
+    assert set(health["models"]) == {"query_tower", "ranker"}
+    assert {m["provider"] for m in health["models"].values()} <= {"CPUExecutionProvider", "CUDAExecutionProvider"}
     assert health["state_version"] == api._store.version
     bundle = call(api, "GET", "/v1/bundle").json()
     check_against("BundleSummary", bundle)
-    assert bundle["num_items"] == 1682 and not bundle["rungs"]["towers"]["carried"]
+    assert bundle["num_items"] == 1682 and bundle["rungs"]["towers"]["carried"]
+    assert not bundle["rungs"]["uplift"]["carried"] and bundle["rungs"]["uplift"]["missing"]
 
 
 def test_the_openapi_document_is_valid_and_served(api: Api) -> None:
@@ -305,11 +309,13 @@ def test_the_openapi_document_is_valid_and_served(api: Api) -> None:
 
 def test_a_swap_changes_every_later_answer_and_no_earlier_one(api: Api, home: Path, versions: list[str]) -> None:
     first, second = versions
-    before = recommend(api, k=30)
+    before = recommend(api, user_id=196)
     api.use(*load.open_engine(load.bundle_path(home, second), api._store))
-    after = recommend(api, k=30)
+    after = recommend(api, user_id=196)
     api.use(*load.open_engine(load.bundle_path(home, first), api._store))
     assert (before["bundle"], after["bundle"]) == (first, second)
+    assert (before["rung"], after["rung"]) == ("full", "item_knn")
+    assert after["rung_reason"].startswith("the bundle carries no towers")
     assert recommend(api, k=30)["bundle"] == first
 
 
@@ -328,8 +334,17 @@ def test_what_is_observed_of_a_request(api: Api, home: Path, versions: list[str]
     call(watched, "POST", "/v1/recommend", {"user_id": 196})
     call(watched, "GET", "/somewhere")
     (route, status, rung, times), (unknown, missing, none, _) = seen
-    assert (route, status, rung) == ("/v1/recommend", 200, "item_knn")
-    assert {"decode", "engine", "encode", "total", "retrieve"} <= set(times)
+    assert (route, status, rung) == ("/v1/recommend", 200, "full")
+    assert {"decode", "engine", "encode", "total", "retrieve", "rank"} <= set(times)
     assert times["total"] >= times["engine"] > 0
     assert (unknown, missing, none) == ("unknown", 404, "")
     watched.close()
+
+
+def test_a_required_gpu_that_is_not_there_is_refused(api: Api, home: Path) -> None:
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this runtime offers CUDA")
+    with pytest.raises(ProviderError, match="a GPU is required"):
+        load.open_engine(load.bundle_path(home, "current"), api._store, require_gpu=True)

@@ -261,16 +261,31 @@ def test_figures_are_exported(server: Server) -> None:
         return text
 
     wanted = (
-        'ray_playbill_latency_ms_bucket', 'stage="engine"', 'rung="item_knn"', 'ray_playbill_slates_total',
-        'ray_playbill_requests_total', 'status="413"', 'route="/v1/events"',
+        'ray_playbill_latency_ms_bucket', 'stage="engine"', 'rung="full"', 'ray_playbill_slates_total',
+        'ray_playbill_model_device', 'ray_playbill_requests_total', 'status="413"', 'route="/v1/events"',
     )  # fmt: skip
     assert processes.wait_until(lambda: all(w in figures() for w in wanted), 30, every_s=1), [
         w for w in wanted if w not in figures()
     ]
 
 
+def descendants(process: int) -> set[int]:
+    """Processes that it started, and those that they started."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and processes.lives(int(folder.name)):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found, size = {process}, 0
+    while size < len(found):
+        size = len(found)
+        found |= {child for child, parent in parents.items() if parent in found}
+    return found - {process}
+
+
 def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
     """Last: it ends the server."""
+    everything = descendants(server.owner.pid)
+    assert len(everything) > 8 and everything <= set(processes.marked(server.mark))
     server.owner.send_signal(signal.SIGINT)
     assert server.owner.wait(60) == 0
     assert processes.marked(server.mark) == []
