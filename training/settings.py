@@ -59,7 +59,7 @@ class TwoTower:
     """in_batch: examples that are each other's negatives; the cost of a step grows with batch_size times this."""
     unknown_share: float = 0.02
     """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
-    stale_share: float = 0.5
+    stale_share: float = 0.7
     """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
     empty_share: float = 0.05
     """Share of training rows whose history is left out: teaches what to show to a newcomer."""
@@ -71,7 +71,7 @@ class TwoTower:
     """dense or fused."""
     batch_size: int = 512
     """Examples a step, all processes together."""
-    max_epochs: int = 20
+    max_epochs: int = 6
     """Passes over the training rows at most."""
     patience_epochs: int = 3
     """Stop after so many epochs without a better validation metric; 0 = never."""
@@ -120,7 +120,7 @@ class Ranker:
     """Weight of the like loss beside the interact loss."""
     unknown_share: float = 0.02
     """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
-    stale_share: float = 0.5
+    stale_share: float = 0.7
     """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
     empty_share: float = 0.05
     """Share of training rows whose history is left out: teaches what to show to a newcomer."""
@@ -134,10 +134,10 @@ class Ranker:
     """Items a person never touched, drawn from the top of the tower's list for each training row."""
     hard_pool: int = 100
     """How far down the tower's list hard negatives are drawn, and how many candidates validation re-ranks."""
-    cross_fit_folds: int = 2
-    """Groups of people; the retrieval score of a training row comes from a tower that never saw its group."""
+    later_share: float = 0.25
+    """Share of the training rows, the latest, that the ranker learns from; a tower of the rows before scores them."""
     max_rows: int = 200_000
-    """Newest training rows used at most."""
+    """Newest of these rows used at most."""
     tables: Tables = Tables.dense
     """dense or fused."""
     batch_size: int = 512
@@ -160,8 +160,8 @@ class Ranker:
                 raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.hard_negatives <= self.hard_pool:
             raise ConfigError(f"model.hard_negatives must be in 0..{self.hard_pool}, got {self.hard_negatives}")
-        if self.cross_fit_folds < 2:
-            raise ConfigError(f"model.cross_fit_folds must be >= 2, got {self.cross_fit_folds}")
+        if not 0 < self.later_share < 1:
+            raise ConfigError(f"model.later_share must be above 0 and below 1, got {self.later_share}")
 
 
 @dataclass(slots=True, kw_only=True)

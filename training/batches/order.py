@@ -7,7 +7,7 @@ import numpy as np
 from playbill.errors import ConfigError
 
 # what a generator is for; keeps streams of one step apart
-ORDER, UNKNOWN, NEGATIVES, CUTS, FOLDS = range(5)
+ORDER, UNKNOWN, NEGATIVES, CUTS = range(4)
 
 
 def generator(seed: int, epoch: int, step: int, purpose: int) -> np.random.Generator:

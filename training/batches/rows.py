@@ -7,7 +7,6 @@ from dataclasses import fields
 import numpy as np
 
 from playbill.dataset.dataset import Dataset, Examples, examples, query_arrays
-from playbill.dataset.settings import SplitKind
 from playbill.errors import TrainingError
 from playbill.features.encoder import DAY_US, Arrays
 
@@ -29,6 +28,21 @@ def take(rows: Examples, chosen: np.ndarray) -> Examples:
     return Examples(**{f.name: getattr(rows, f.name)[chosen] for f in fields(rows)})
 
 
+def earlier_and_later(rows: Examples, later_share: float, most: int) -> tuple[Examples, Examples]:
+    """Return the rows before and the latest rows, at most `most` of those, both in the order given.
+
+    Raises:
+        TrainingError: one of the two would be empty.
+    """
+    by_time = np.argsort(rows.now, kind="stable")
+    cut = round(len(rows) * (1 - later_share))
+    if not 0 < cut < len(rows):
+        raise TrainingError(
+            f"{len(rows)} training rows cannot be parted with model.later_share={later_share}: one part would be empty"
+        )
+    return take(rows, np.sort(by_time[:cut])), take(rows, np.sort(by_time[cut:][-most:]))
+
+
 def cut_histories(rows: Examples, stale: float, empty: float, draw: np.random.Generator) -> Examples:
     """Return the rows with some histories cut short at their newer end.
 
@@ -46,8 +60,8 @@ def cut_histories(rows: Examples, stale: float, empty: float, draw: np.random.Ge
     return Examples(rows.person, rows.target_row, rows.start, end, rows.now)
 
 
-def recency_weights(dataset: Dataset, rows: Examples, half_life_days: float, floor: float) -> np.ndarray:
-    """Return [R] float32 weights of mean 1 that fall with the age of a row's event at the end of training time.
+def recency_weights(rows: Examples, half_life_days: float, floor: float) -> np.ndarray:
+    """Return [R] float32 weights of mean 1 that fall with the age of a row's event.
 
     Args:
         half_life_days: age at which the weight above the floor has halved; 0 = all rows weigh the same.
@@ -55,8 +69,7 @@ def recency_weights(dataset: Dataset, rows: Examples, half_life_days: float, flo
     """
     if not half_life_days:
         return np.ones(len(rows), np.float32)
-    newest = dataset.split.train_until_us if dataset.split.kind is SplitKind.global_time else int(rows.now.max())
-    weight = floor + (1 - floor) * 0.5 ** ((newest - rows.now) / DAY_US / half_life_days)
+    weight = floor + (1 - floor) * 0.5 ** ((rows.now.max() - rows.now) / DAY_US / half_life_days)
     return (weight / weight.mean()).astype(np.float32)
 
 

@@ -14,8 +14,8 @@ from playbill.features.encoder import Arrays
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_inputs
 from playbill.training.batches.rows import queries_of, take
-from playbill.training.ranking.crossfit import Scored
 from playbill.training.ranking.sampling import Touched, candidates_of
+from playbill.training.ranking.scores import Scored
 from playbill.training.retrieval.data import forget, item_arrays
 from playbill.training.settings import Ranker
 
@@ -28,6 +28,7 @@ class RankerBatch:
         inputs: B queries and N items.
         cand_user: [N] int64 row of the query.
         score: [N] float32 retrieval score.
+        in_list: [B, C] float32, 1 for a candidate that stands in the row's list or would, were it not touched.
         counts: [B, C] float32, 0 for a candidate that does not count.
         like: [B] float32, 1 where the row's event was a like; like_known: [B] float32, 0 where it had no value.
         weight: [B] float32, mean 1 over all training rows.
@@ -36,6 +37,7 @@ class RankerBatch:
     inputs: Inputs
     cand_user: Tensor
     score: Tensor
+    in_list: Tensor
     counts: Tensor
     like: Tensor
     like_known: Tensor
@@ -96,10 +98,12 @@ def ranker_batches(
         items = item_arrays(dataset, chosen.reshape(-1))
         items["item_index"] = forget(items["item_index"], model.unknown_share, draw, process, processes)
         value = data.value[picked]
+        score = data.scored.score(picked, chosen)
         yield RankerBatch(
             inputs=to_inputs(dataset.spec, queries, items),
             cand_user=torch.arange(len(own)).repeat_interleave(chosen.shape[1]),
-            score=torch.from_numpy(data.scored.score(picked, chosen).reshape(-1)),
+            score=torch.from_numpy(score.reshape(-1)),
+            in_list=torch.from_numpy((score >= data.scored.floor[picked, None]).astype(np.float32)),
             counts=torch.from_numpy(counts[own]),
             like=torch.from_numpy((value >= model.like_threshold).astype(np.float32)),
             like_known=torch.from_numpy((~np.isnan(value)).astype(np.float32)),

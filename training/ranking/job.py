@@ -14,13 +14,13 @@ from playbill.errors import TrainingError
 from playbill.features.encoder import Arrays
 from playbill.tables.folder import read_table
 from playbill.training.batches import order
-from playbill.training.batches.rows import cut_histories, learnable, recency_weights, take
+from playbill.training.batches.rows import cut_histories, earlier_and_later, learnable, recency_weights
 from playbill.training.distributed import rank, world_size
 from playbill.training.fit import train_run
-from playbill.training.ranking.crossfit import cross_fit
 from playbill.training.ranking.data import RankerRows
 from playbill.training.ranking.module import RankerModule
 from playbill.training.ranking.sampling import Touched
+from playbill.training.ranking.scores import score_rows
 from playbill.training.retrieval.data import item_arrays
 from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import Run, RunRecord
@@ -41,15 +41,15 @@ def train(
             f"{retrieval.path} was trained on other features; train model=two_tower with the same features and split"
         )
     model, pool = settings.model, dataset.pool
-    rows = learnable(dataset)
-    newest = np.sort(np.argsort(rows.now, kind="stable")[-model.max_rows :])
+    earlier, later = earlier_and_later(learnable(dataset), model.later_share, model.max_rows)
     draw = order.generator(settings.seed, 0, 0, order.CUTS)
-    rows = cut_histories(take(rows, newest), model.stale_share, model.empty_share, draw)
+    rows = cut_histories(later, model.stale_share, model.empty_share, draw)
     known = rows_before(dataset, "valid")
     touched = Touched(pool.person[known], pool.item[known], len(dataset.people), dataset.spec.num_items)
-    scored = cross_fit(dataset, rows, touched, retrieval, settings, run_dir / "crossfit.npz")
+    scores_path = run_dir / "scores.npz"
+    scored = score_rows(dataset, earlier, rows, touched, retrieval, settings, scores_path)
     value = event_values(Path(settings.home) / "tables" / settings.tables)[pool.source_row[rows.target_row]]
-    weight = recency_weights(dataset, rows, model.half_life_days, model.weight_floor)
+    weight = recency_weights(rows, model.half_life_days, model.weight_floor)
     data = RankerRows(rows, value, weight, scored, touched)
     validation = Validation(dataset, settings.metric_k)
     lists, scores = tower_lists(dataset, validation, retrieval, model.hard_pool)
@@ -59,6 +59,7 @@ def train(
     train_run("ranker", module, settings, validation.names, size, run_dir, record, resume, alone)
     record.report = record.report | {f"retrieval_{name}": value for name, value in alone.items()}
     if rank() == 0:
+        scores_path.unlink()  # only a run that has to go on needs them
         name = record.metric
         Console(stderr=True).print(f"{name}: retrieval alone {alone[name]:.4f}, with the ranker {record.best:.4f}")
 

@@ -18,6 +18,7 @@ from playbill.training.module import Batches, ShardedModule
 from playbill.training.ranking.data import RankerBatch, RankerRows, list_inputs, ranker_batches
 from playbill.training.ranking.losses import interact_loss, like_loss
 from playbill.training.ranking.plain import build_net
+from playbill.training.ranking.sampling import list_offset
 from playbill.training.settings import TrainSettings
 from playbill.training.validation import Validation, ValidationBatch
 
@@ -68,6 +69,10 @@ class RankerModule(ShardedModule):
         super().__init__(settings, len(data.rows) // size)
         self.dataset, self.data, self.validation = dataset, data, validation
         self.lists, self.scores, self.score_scale = lists, scores, score_scale
+        model = settings.model
+        self.offset = list_offset(
+            dataset.spec.num_items, model.hard_pool, model.uniform_negatives, model.hard_negatives
+        )
         self._sums = np.zeros(0)
 
     def build(self, tables_on: torch.device) -> nn.Module:
@@ -83,7 +88,8 @@ class RankerModule(ShardedModule):
         assert self.dmp is not None
         interact, like = self.dmp(batch.inputs, batch.cand_user, batch.score)
         shape = batch.counts.shape
-        loss = interact_loss(interact.view(shape), batch.counts)
+        # while training only: hard negatives make items of the list look worse than they are
+        loss = interact_loss(interact.view(shape) - self.offset * batch.in_list, batch.counts)
         of_positives = like_loss(like.view(shape)[:, 0], batch.like, batch.like_known)
         return ((loss + self.run_settings.model.like_weight * of_positives) * batch.weight).mean()
 

@@ -56,7 +56,7 @@ class TowerModule(ShardedModule):
         super().__init__(settings, len(rows) // size)
         self.dataset, self.rows, self.validation = dataset, rows, validation
         model = settings.model
-        self.weight = recency_weights(dataset, rows, model.half_life_days, model.weight_floor)
+        self.weight = recency_weights(rows, model.half_life_days, model.weight_floor)
         counts = item_counts(dataset, "train")
         # +1: an item that only validation knows has a probability too
         self.log_q = torch.from_numpy(np.log((counts + 1) / (counts + 1).sum()).astype(np.float32))

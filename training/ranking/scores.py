@@ -1,0 +1,121 @@
+"""Retrieval scores for the ranker's training rows, from a tower that never saw those rows.
+
+A tower scores what it was trained on too high: a ranker that learned from such scores would trust them more than it may
+when it serves. So the ranker learns from the latest training rows alone (`model.later_share` of them), and their scores
+come from a tower of its own that was trained on the rows before, with the settings of the retrieval run and as many
+steps as its best epoch took. That is how the ranker will meet scores when it serves: made by a tower that ends where
+the future begins, for people it knows and people it does not. It costs about one more training of the towers. Serving
+and validation use the retrieval run's own tower, which has seen all training rows and neither validation nor test rows.
+
+Dealing people into folds and scoring each fold by a tower of the others was tried first: each tower then knows fewer
+people than the one that serves and nothing of how tastes move on, and the ranker made lists worse than it found them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from playbill.dataset.dataset import Dataset, Examples
+from playbill.tables.files import write_atomic
+from playbill.training.batches.order import batch_rows
+from playbill.training.batches.rows import queries_of, take
+from playbill.training.distributed import rank, world_size
+from playbill.training.fit import agree, fit
+from playbill.training.progress import Report
+from playbill.training.ranking.sampling import Touched
+from playbill.training.retrieval.module import TowerModule
+from playbill.training.runs import Run
+from playbill.training.settings import Ranker, TrainSettings, TwoTower
+from playbill.training.validation import best_first
+
+_SIZE = 2048  # rows scored at once
+
+
+@dataclasses.dataclass(slots=True)
+class Scored:
+    """What a tower fitted on earlier rows says of R later rows.
+
+    Attributes:
+        query: [R, D] float32 vectors of the rows' histories.
+        items: [N + 1, D] float32 item vectors; row 0 (unknown) is 0.
+        top: [R, pool] int32 item_index, best first, nothing that the person touches in training time; 0 where it ends.
+        floor: [R] float32 score of the last of these; what scores higher would stand in the list.
+    """
+
+    query: np.ndarray
+    items: np.ndarray
+    top: np.ndarray
+    floor: np.ndarray
+
+    def score(self, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Return cosines [B, C] float32. Args: rows [B] int64, candidates [B, C] int64 item_index."""
+        scores: np.ndarray = np.einsum("bd,bcd->bc", self.query[rows], self.items[candidates])
+        return scores
+
+
+def score_rows(
+    dataset: Dataset,
+    earlier: Examples,
+    later: Examples,
+    touched: Touched,
+    retrieval: Run,
+    settings: TrainSettings,
+    path: Path,
+) -> Scored:
+    """Return scores of the `later` rows by a tower trained on the `earlier` ones.
+
+    They are kept at `path` for a run that is stopped later on, and read from there if present.
+
+    Args:
+        later: histories as the ranker will see them.
+        touched: what each person touches in training time.
+    """
+    if not agree(path.is_file()):
+        scored = _train_and_score(dataset, earlier, later, touched, retrieval, settings)
+        if rank() == 0:
+            buffer = io.BytesIO()
+            np.savez(buffer, query=scored.query, items=scored.items, top=scored.top, floor=scored.floor)
+            write_atomic(path, buffer.getvalue())
+        agree(None)  # the file is there
+    with np.load(path, allow_pickle=False) as saved:  # every process goes on with rank 0's numbers
+        return Scored(saved["query"], saved["items"], saved["top"], saved["floor"])
+
+
+def _train_and_score(
+    dataset: Dataset, earlier: Examples, later: Examples, touched: Touched, retrieval: Run, settings: TrainSettings
+) -> Scored:
+    model: Ranker = settings.model
+    towers: TwoTower = retrieval.model
+    num_items = dataset.spec.num_items
+    size = batch_rows(len(earlier), towers.batch_size, world_size())
+    # as many steps as the run's own tower took, which had more rows an epoch
+    share = len(earlier) / (len(earlier) + len(later))
+    epochs = max(1, round(max(retrieval.record.best_epoch, 1) / share))
+    whole = max(1, round(towers.max_epochs / share))
+    module = TowerModule(
+        dataset, earlier, dataclasses.replace(settings, model=dataclasses.replace(towers, max_epochs=whole)), None
+    )
+    steps = epochs * module.steps_per_epoch
+    fit(module, module.run_settings, epochs, Report("tower of earlier rows", size, steps), None, None)
+    module.eval()
+    items = module.catalogue()
+    scored = Scored(
+        query=np.zeros((len(later), towers.dim), np.float32),
+        items=np.concatenate([np.zeros((1, towers.dim), np.float32), items.cpu().numpy()]),
+        top=np.zeros((len(later), min(model.hard_pool, num_items)), np.int32),
+        floor=np.zeros(len(later), np.float32),
+    )
+    for begin in range(0, len(later), _SIZE):
+        some = np.arange(begin, min(begin + _SIZE, len(later)))
+        query = module.query(queries_of(dataset, take(later, some)))
+        scored.query[some] = query.cpu().numpy()
+        hidden = torch.from_numpy(touched.mask(later.person[some])).to(items.device)
+        top, score = best_first((query @ items.t()).masked_fill(hidden, float("-inf")), scored.top.shape[1])
+        scored.top[some] = np.where(np.isfinite(score), top, 0)
+        scored.floor[some] = score[:, -1]
+    return scored
