@@ -175,6 +175,7 @@ def main(arguments: list[str]) -> None:
         plain.wait()
         subprocess.run([*playbill, "stop=true"], check=False)
     rows = [{"server": name, "connections": c, **median(found)} for (name, c), found in cells.items()]
+    print(f"engine alone, one request at a time: p50 {alone['p50_ms']:.2f} ms, p99 {alone['p99_ms']:.2f} ms")
     columns = ("p50_ms", "p99_ms", "requests_per_s", "server_cpu_ms_per_request", "client_cpu_ms_per_request", "failed")
     print(f"{'server':28}{'connections':>12}", *(f"{c.replace('_per_request', ''):>14}" for c in columns))
     for r in rows:
