@@ -26,7 +26,7 @@ from playbill.serving.settings import BatchSettings
 from playbill.state.settings import parse_moment
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
-from playbill.tables.folder import read_table
+from playbill.tables.folder import has_table, read_table
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -68,7 +68,8 @@ def read_audience(settings: BatchSettings) -> pa.Array:
     """
     if settings.audience is None:
         where = Path(settings.home) / "tables" / settings.tables
-        ids = read_table(where, "users", ["user_id"])["user_id"]
+        # with no table of users, everybody who did something
+        ids = read_table(where, "users" if has_table(where, "users") else "events", ["user_id"])["user_id"]
     else:
         where = Path(settings.audience)
         try:

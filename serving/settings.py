@@ -110,7 +110,7 @@ class BatchSettings:
     name: str = "all"
     """Name of the batch: its folder, and part of every request id."""
     tables: str = "ml-100k"
-    """Name of a source prepared with `playbill prepare`; its users are the audience."""
+    """Name of a source prepared with `playbill prepare`; its users are the audience, or whoever did something."""
     audience: str | None = None
     """Parquet file with a column `user_id`; null: every user of the tables."""
     k: int = 20

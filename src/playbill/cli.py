@@ -263,6 +263,8 @@ def _as_override(value: Any) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
         return f"[{', '.join(map(_as_override, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k}: {_as_override(v)}' for k, v in value.items())}}}"
     return str(value)
 
 
