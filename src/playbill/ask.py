@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +21,10 @@ from playbill.errors import ConfigError, PlaybillError
 class AskSettings:
     """`playbill ask user_id=196 k=10` prints what the server answers; without a user_id it asks as a visitor."""
 
-    url: str = "http://127.0.0.1:8000"
-    """Address of the server."""
+    home: str = "var"
+    """Root of all that Playbill writes; a server that runs from here is found without its address."""
+    url: str | None = None
+    """Address of the server; null: of the one that runs from `home`, else http://127.0.0.1:8000."""
     user_id: str | None = None
     """The person; null for an anonymous visitor."""
     session_id: str | None = None
@@ -40,7 +43,7 @@ class AskSettings:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"k: expected at least 1, got {self.k}")
-        if not self.url.startswith(("http://", "https://")):
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url: expected http:// or https://, got {self.url!r}")
 
 
@@ -50,12 +53,23 @@ def run(settings: AskSettings) -> None:
     for name in ("user_id", "session_id", "request_id"):
         if getattr(settings, name) is not None:
             body[name] = getattr(settings, name)
-    slate, wall_ms = post(settings.url, "/v1/recommend", body, settings.timeout_s)
+    url = settings.url or address(Path(settings.home))
+    slate, wall_ms = post(url, "/v1/recommend", body, settings.timeout_s)
     console = Console()
     if settings.as_json:
         console.print_json(json.dumps(slate))
     else:
         show(console, slate, wall_ms)
+
+
+def address(home: Path) -> str:
+    """Return the address of the server that runs from a home, as `playbill serve` wrote it down; else the usual one."""
+    try:
+        where = json.loads((home / "serve.json").read_bytes())["settings"]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where["host"], where["host"])
+        return f"http://[{host}]:{where['port']}" if ":" in host else f"http://{host}:{where['port']}"
+    except (OSError, ValueError, KeyError):
+        return "http://127.0.0.1:8000"
 
 
 def post(url: str, path: str, body: dict[str, Any], timeout_s: float = 10.0) -> tuple[dict[str, Any], float]:

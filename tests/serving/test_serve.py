@@ -89,6 +89,11 @@ def replicas(server: Server, at_least: int = 2) -> set[str]:
     return found
 
 
+def test_asking_finds_the_server_of_its_home(server: Server) -> None:
+    asked = playbill("ask", f"home={server.home}", "user_id=196", "k=2", "as_json=true")
+    assert asked.returncode == 0 and len(json.loads(asked.stdout)["items"]) == 2, asked.stderr
+
+
 def test_two_replicas_answer_from_the_published_bundle(server: Server, versions: list[str]) -> None:
     status, health = ask(server, "/v1/health")
     assert status == 200 and health["bundle"] == versions[0]
