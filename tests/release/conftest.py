@@ -14,7 +14,8 @@ from playbill.training.export import run as export
 from playbill.training.settings import ExportSettings
 
 
-def few() -> RivalSettings:
+@pytest.fixture
+def few_rivals() -> RivalSettings:
     """One choice each, two for EASE: what tuning costs is not under test."""
     return RivalSettings(
         half_life_days=[30.0],
@@ -51,8 +52,8 @@ def home(counted_home: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate_settings(home: Path) -> Callable[..., EvaluateSettings]:
+def evaluate_settings(home: Path, few_rivals: RivalSettings) -> Callable[..., EvaluateSettings]:
     def make(**changes: Any) -> EvaluateSettings:
-        return EvaluateSettings(**{"home": str(home), "rivals": few(), "resamples": 200} | changes)
+        return EvaluateSettings(**{"home": str(home), "rivals": few_rivals, "resamples": 200} | changes)
 
     return make
