@@ -93,6 +93,8 @@ def test_a_failed_rule_stops_the_bundle_and_force_leaves_a_record(
     assert current(home / "bundles") == path.name
     assert json.loads((path / "report" / "forced.json").read_bytes())["failed"] == ["index_finds_the_nearest"]
     assert "report/forced.json" in open_bundle(path).manifest.files
+    with pytest.raises(GateError, match="sealed past its gate"):
+        gate.run(shipped(home))
     line = json.loads((home / "bundles" / "published.jsonl").read_text())
     assert (line["gate_passed"], line["forced"]) == (False, "the old one is broken")
 

@@ -53,6 +53,10 @@ def run(settings: GateSettings) -> None:
         if before is None:
             raise GateError(f"bundle {path.name} was sealed without a gate; export again to have it judged")
         console.print(_table(before))
+        if not before.passed:
+            raise GateError(
+                f"bundle {path.name} failed on {before.at} and was sealed past its gate: report/forced.json"
+            )
         console.print(f"bundle {path.name} passed on {before.at} and is {state.value}: nothing to do")
         return
     report = judge(path, settings)

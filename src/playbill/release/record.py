@@ -14,7 +14,7 @@ _PACKAGES = ("playbill", "torch", "torchrec", "onnxruntime", "faiss-cpu", "numpy
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores, memory in GiB, system and Python of this machine."""
+    """Return processor, cores, memory in GiB, system, Python and the load of this machine right now."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -26,6 +26,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
     }
 
 
