@@ -71,6 +71,10 @@ class TorchRecStrategy(DDPStrategy):
     def restore_checkpoint_after_setup(self) -> bool:
         return True  # the DMP must exist before weights are copied into it
 
+    def _configure_launcher(self) -> None:
+        # processes are torchrun's, or this one alone; Lightning's launcher would start its own and set the threads
+        self._launcher = None
+
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None and self.model is not None
         self.accelerator.setup(trainer)
