@@ -117,11 +117,11 @@ def _because(
     catalogue: Catalogue, fallen: tuple[np.ndarray, np.ndarray], history: np.ndarray, events: list[Past]
 ) -> list[Reason]:
     drop, score = fallen
-    best = drop.argmax(0)
+    best, past = drop.argmax(0), history.tolist()
     made = []
     for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):
-        title = _title(catalogue, history[row])
-        fact = {**_named(catalogue, int(history[row]), events[row]), "share": float(drop[row, i] / whole)}
+        title = _title(catalogue, past[row])
+        fact = {**_named(catalogue, past[row], events[row]), "share": float(drop[row, i] / whole)}
         made.append(Reason(kind="because", text=f"Because you {_did(events[row])} {title}", fact=fact))
     return made
 
@@ -136,16 +136,15 @@ def _similar(
 ) -> list[Reason]:
     if not len(history):
         return [_taste(cosine) for cosine in cosines.tolist()]
-    likeness = embeddings[history] @ embeddings[items].T
-    best = likeness.argmax(0)
+    likeness = embeddings[items] @ embeddings[history].T
+    best, most, past = likeness.argmax(1).tolist(), likeness.max(1).tolist(), history.tolist()
     made = []
-    for i, (row, cosine) in enumerate(zip(best.tolist(), cosines.tolist(), strict=True)):
-        near = float(likeness[row, i])
+    for row, near, cosine in zip(best, most, cosines.tolist(), strict=True):
         if near <= 0:
             made.append(_taste(cosine))
             continue
-        fact = {**_named(catalogue, int(history[row]), events[row]), "cosine": near}
-        text = f"Similar to {_title(catalogue, history[row])}, which you {_did(events[row])}"
+        fact = {**_named(catalogue, past[row], events[row]), "cosine": near}
+        text = f"Similar to {_title(catalogue, past[row])}, which you {_did(events[row])}"
         made.append(Reason(kind="similar", text=text, fact=fact))
     return made
 

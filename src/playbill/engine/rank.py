@@ -57,10 +57,10 @@ def rank(
                 arrays[name] = queries[name] if len(chosen) == len(queries[name]) else queries[name][chosen]
             elif name in item_arrays:
                 arrays[name] = item_arrays[name][item]
-        cuts = np.cumsum(lengths)[:-1]
         answers = ranker.run(arrays, outputs)
-        parts = {task: np.split(values, cuts) for task, values in zip(names, answers, strict=True)}
-        found += [{task: split[i] for task, split in parts.items()} for i in range(len(mine))]
+        ends = np.cumsum(lengths).tolist()
+        for low_row, high_row in zip([0, *ends], ends, strict=False):
+            found.append({task: values[low_row:high_row] for task, values in zip(names, answers, strict=True)})
     return found
 
 

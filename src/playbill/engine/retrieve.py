@@ -146,11 +146,13 @@ def candidates_of(
 
 def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
     """Return the items with the best positive scores, best first; equal scores keep the lower index first."""
-    rows = np.flatnonzero((scores > 0) & ~blocked)
+    rows = np.flatnonzero(scores > 0)
+    rows = rows[~blocked[rows]]
     if len(rows) > quota:
         cut = np.partition(scores[rows], len(rows) - quota)[len(rows) - quota]
         rows = rows[scores[rows] >= cut]
-    return rows[np.argsort(-scores[rows], kind="stable")][:quota]
+    best: np.ndarray = rows[np.argsort(-scores[rows], kind="stable")][:quota]
+    return best
 
 
 def _normal(scores: np.ndarray, item: np.ndarray) -> np.ndarray:

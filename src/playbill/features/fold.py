@@ -217,5 +217,6 @@ def map_values(value: np.ndarray, code: np.ndarray, spec: FeatureSpec) -> np.nda
     for event in spec.events:
         middle[event.code], scale[event.code] = event.middle, event.scale
     mapped = (np.where(np.isfinite(value), value, np.nan) - middle[code]) * scale[code]
-    finite: np.ndarray = np.clip(np.nan_to_num(mapped, nan=0.0), -LARGEST, LARGEST)
+    mapped[np.isnan(mapped)] = 0
+    finite: np.ndarray = np.clip(mapped, -LARGEST, LARGEST)
     return finite.astype(np.float32)

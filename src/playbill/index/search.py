@@ -49,7 +49,10 @@ def search(
     queries = np.ascontiguousarray(queries, np.float32)
     num_queries = _check(index, queries, k, exclude, allowed)
     if exclude is None:
-        exclude = [_NOTHING] * num_queries
+        nearest = _nearest(index, queries, min(k, len(index)), allowed)
+        there = [item > 0 for item in nearest[1]]  # -1 pads a short answer, 0 is the unknown item
+        best, found = ([row[keep][:k] for row, keep in zip(rows, there, strict=True)] for rows in nearest)
+        return best, found
     scores: list[np.ndarray] = [_NO_SCORE] * num_queries
     items: list[np.ndarray] = [_NOTHING] * num_queries
     # one person's long past must not make everybody's search long: rows are grouped by how many results they need
