@@ -128,9 +128,11 @@ class Ranker:
     """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
     weight_floor: float = 0.1
     """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
-    uniform_negatives: int = 4
+    departure_weight: float = 0.03
+    """Weight of the loss that keeps the order near the retrieval's: more trusts the retrieval more, 0 not at all."""
+    uniform_negatives: int = 8
     """Items a person never touched, drawn evenly from the catalogue for each training row."""
-    hard_negatives: int = 4
+    hard_negatives: int = 12
     """Items a person never touched, drawn from the top of the tower's list for each training row."""
     hard_pool: int = 100
     """How far down the tower's list hard negatives are drawn, and how many candidates validation re-ranks."""
@@ -142,11 +144,11 @@ class Ranker:
     """dense or fused."""
     batch_size: int = 512
     """Positive examples a step, all processes together; each brings its negatives."""
-    max_epochs: int = 6
+    max_epochs: int = 5
     """Passes over the training rows at most."""
     patience_epochs: int = 2
     """Stop after so many epochs without a better validation metric; 0 = never."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.002
     """Of Adam, for dense parameters; it falls to a tenth along a cosine over max_epochs."""
     table_learning_rate: float = 0.02
     """Of row-wise Adagrad, when tables=fused; falls along the same cosine."""
@@ -160,6 +162,11 @@ class Ranker:
                 raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.hard_negatives <= self.hard_pool:
             raise ConfigError(f"model.hard_negatives must be in 0..{self.hard_pool}, got {self.hard_negatives}")
+        if self.departure_weight < 0 or self.like_weight < 0:
+            raise ConfigError(
+                "model.departure_weight and model.like_weight must be >= 0, "
+                f"got {self.departure_weight} and {self.like_weight}"
+            )
         if not 0 < self.later_share < 1:
             raise ConfigError(f"model.later_share must be above 0 and below 1, got {self.later_share}")
 

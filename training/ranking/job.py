@@ -20,7 +20,7 @@ from playbill.training.fit import train_run
 from playbill.training.ranking.data import RankerRows
 from playbill.training.ranking.module import RankerModule
 from playbill.training.ranking.sampling import Touched
-from playbill.training.ranking.scores import score_rows
+from playbill.training.ranking.scores import score_rows, start_bias
 from playbill.training.retrieval.data import item_arrays
 from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import Run, RunRecord
@@ -54,7 +54,9 @@ def train(
     validation = Validation(dataset, settings.metric_k)
     lists, scores = tower_lists(dataset, validation, retrieval, model.hard_pool)
     alone = list_metrics(validation, lists)
-    module = RankerModule(dataset, data, settings, validation, lists, scores, 1 / retrieval.model.temperature)
+    scale = 1 / retrieval.model.temperature
+    bias = start_bias(scored, scale, model.uniform_negatives)
+    module = RankerModule(dataset, data, settings, validation, lists, scores, scale, bias)
     size = order.batch_rows(len(rows), model.batch_size, world_size())
     train_run("ranker", module, settings, validation.names, size, run_dir, record, resume, alone)
     record.report = record.report | {f"retrieval_{name}": value for name, value in alone.items()}

@@ -16,7 +16,7 @@ from playbill.training.distributed import rank, world_size
 from playbill.training.embeddings import TrainingEncoder, join_fields
 from playbill.training.module import Batches, ShardedModule
 from playbill.training.ranking.data import RankerBatch, RankerRows, list_inputs, ranker_batches
-from playbill.training.ranking.losses import interact_loss, like_loss
+from playbill.training.ranking.losses import departure_loss, interact_loss, like_loss
 from playbill.training.ranking.plain import build_net
 from playbill.training.ranking.sampling import list_offset
 from playbill.training.settings import TrainSettings
@@ -30,8 +30,8 @@ class RankerModel(nn.Module):
         super().__init__()
         self.encoder, self.net = encoder, net
 
-    def forward(self, inputs: Inputs, cand_user: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logit_interact and logit_like, [N] float32. Args: see `RankerBatch`."""
+    def forward(self, inputs: Inputs, cand_user: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logit_interact, logit_like and added, [N] float32. Args: see `RankerBatch`."""
         history, item, query_fields, item_fields = self.encoder(inputs.ids, inputs.query_bags, inputs.item_bags)
         return self.net(
             history,
@@ -52,7 +52,7 @@ class RankerModule(ShardedModule):
 
     Args:
         lists, scores: [Q, K] item_index and retrieval scores of the validation queries, the tower's best first.
-        score_scale: 1 / temperature of the towers.
+        score_scale, score_bias: see `RankerNet`.
     """
 
     def __init__(
@@ -64,11 +64,13 @@ class RankerModule(ShardedModule):
         lists: np.ndarray,
         scores: np.ndarray,
         score_scale: float,
+        score_bias: float,
     ) -> None:
         size = order.batch_rows(len(data.rows), settings.model.batch_size, world_size())
         super().__init__(settings, len(data.rows) // size)
         self.dataset, self.data, self.validation = dataset, data, validation
-        self.lists, self.scores, self.score_scale = lists, scores, score_scale
+        self.lists, self.scores = lists, scores
+        self.score_scale, self.score_bias = score_scale, score_bias
         model = settings.model
         self.offset = list_offset(
             dataset.spec.num_items, model.hard_pool, model.uniform_negatives, model.hard_negatives
@@ -78,7 +80,7 @@ class RankerModule(ShardedModule):
     def build(self, tables_on: torch.device) -> nn.Module:
         model, spec = self.run_settings.model, self.dataset.spec
         encoder = TrainingEncoder(spec, model.dim, model.field_dim, tables_on)
-        return RankerModel(encoder, build_net(spec, model, self.score_scale))
+        return RankerModel(encoder, build_net(spec, model, self.score_scale, self.score_bias))
 
     def batches(self, epoch: int, first_step: int) -> Iterable[RankerBatch]:
         model, seed = self.run_settings.model, self.run_settings.seed
@@ -86,12 +88,14 @@ class RankerModule(ShardedModule):
 
     def training_step(self, batch: RankerBatch, batch_idx: int) -> Tensor:
         assert self.dmp is not None
-        interact, like = self.dmp(batch.inputs, batch.cand_user, batch.score)
+        interact, like, added = self.dmp(batch.inputs, batch.cand_user, batch.score)
         shape = batch.counts.shape
         # while training only: hard negatives make items of the list look worse than they are
         loss = interact_loss(interact.view(shape) - self.offset * batch.in_list, batch.counts)
         of_positives = like_loss(like.view(shape)[:, 0], batch.like, batch.like_known)
-        return ((loss + self.run_settings.model.like_weight * of_positives) * batch.weight).mean()
+        model = self.run_settings.model
+        departure = model.departure_weight * departure_loss(added.view(shape), batch.counts)
+        return ((loss + model.like_weight * of_positives + departure) * batch.weight).mean()
 
     def val_dataloader(self) -> Batches:
         return Batches(lambda: self.validation.batches(rank(), world_size()))
@@ -112,6 +116,6 @@ class RankerModule(ShardedModule):
         assert self.dmp is not None
         inputs, cand_user = list_inputs(self.dataset, batch.arrays, lists)
         score = torch.from_numpy(np.where(lists == NO_ITEM, 0, scores).astype(np.float32).reshape(-1))
-        logit, _ = self.dmp(inputs.to(self.device), cand_user.to(self.device), score.to(self.device))
+        logit, _, _ = self.dmp(inputs.to(self.device), cand_user.to(self.device), score.to(self.device))
         ranked = np.where(lists == NO_ITEM, -np.inf, logit.float().cpu().numpy().reshape(lists.shape))
         return np.take_along_axis(lists, np.argsort(-ranked, axis=1, kind="stable"), 1)

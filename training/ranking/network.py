@@ -41,7 +41,7 @@ class RankerNet(nn.Module):
 
     Args:
         query_width, item_width: columns of the field vectors.
-        score_scale: start of the learned scale, 1 / temperature of the towers.
+        score_scale, score_bias: start of the learned scale (1 / temperature of the towers) and of the interact bias.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class RankerNet(nn.Module):
         cross_rank: int,
         dropout: float,
         score_scale: float = 1.0,
+        score_bias: float = 0.0,
     ) -> None:
         super().__init__()
         half = max(hidden // 2, 1)
@@ -75,7 +76,8 @@ class RankerNet(nn.Module):
         self.heads = nn.Linear(width + half, 2)
         self.log_scale = nn.Parameter(torch.tensor(math.log(score_scale)))
         nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
+        with torch.no_grad():
+            self.heads.bias.copy_(torch.tensor([score_bias, 0.0]))
 
     def forward(
         self,
@@ -89,8 +91,8 @@ class RankerNet(nn.Module):
         item: Tensor,
         item_fields: Tensor | None,
         retrieval_score: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return logits.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, and how much of them is the network's own.
 
         Args:
             history: [U, L, D] item vectors, 0 where padded. event, value, age, there: [U, L].
@@ -99,7 +101,7 @@ class RankerNet(nn.Module):
             item: [N, D]; item_fields: [N, F'] or None.
             retrieval_score: [N] float32 cosine of query and item vector.
         Returns:
-            logit_interact [N], logit_like [N] float32.
+            logit_interact [N], logit_like [N], added [N] float32: what the network adds to the scaled retrieval score.
         """
         views, moments = self.pool(history, event, value, age, there)
         parts = [views.flatten(1), moments] + ([] if query_fields is None else [query_fields])
@@ -108,5 +110,5 @@ class RankerNet(nn.Module):
         score = retrieval_score.unsqueeze(-1)
         known = [person, item] + ([] if item_fields is None else [item_fields]) + [likeness, score]
         first = torch.cat(known, -1)
-        logits = self.heads(torch.cat([self.cross(first), self.mlp(first)], -1)).float()
-        return logits[:, 0] + retrieval_score.float() * self.log_scale.exp(), logits[:, 1]
+        added, like = self.heads(torch.cat([self.cross(first), self.mlp(first)], -1)).float().unbind(1)
+        return added + retrieval_score.float() * self.log_scale.exp(), like, added

@@ -40,7 +40,7 @@ class PlainRanker(nn.Module):
             arrays: query-side arrays [U, ...], cand_user [N] int64, item_index [N] int64 and item fields [N, ...],
                 retrieval_score [N] float32, by name.
         """
-        interact, like = self.net(
+        interact, like, _ = self.net(
             self.encoder.history(arrays),
             arrays["history_event"],
             arrays["history_value"],
@@ -55,7 +55,7 @@ class PlainRanker(nn.Module):
         return interact, like, torch.sigmoid(interact), torch.sigmoid(like)
 
 
-def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0) -> RankerNet:
+def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0, score_bias: float = 0.0) -> RankerNet:
     """Return the network with fresh weights, from torch's generator."""
     return RankerNet(
         spec.history_length,
@@ -69,6 +69,7 @@ def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0) -> Ran
         model.cross_rank,
         model.dropout,
         score_scale,
+        score_bias,
     )
 
 

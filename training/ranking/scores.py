@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 
 from playbill.dataset.dataset import Dataset, Examples
 from playbill.tables.files import write_atomic
@@ -119,3 +121,14 @@ def _train_and_score(
         scored.top[some] = np.where(np.isfinite(score), top, 0)
         scored.floor[some] = score[:, -1]
     return scored
+
+
+def start_bias(scored: Scored, scale: float, uniform: int) -> float:
+    """Return the interact bias under which the towers' own probabilities hold on average.
+
+    Among U even negatives an item of probability p is the positive with odds p * N / U, and the towers' softmax says
+    log p = scale * score - log(sum of exp(scale * score) over the catalogue).
+    """
+    some = scored.query[:: max(1, len(scored.query) // _SIZE)]
+    total = logsumexp(scale * some @ scored.items[1:].T, axis=1)
+    return float(math.log((len(scored.items) - 1) / uniform) - total.mean())
