@@ -95,7 +95,8 @@ def test_order_of_users_and_of_target_pairs_does_not_matter(case: Case, random: 
         padded([lists[i] for i in order], width), as_targets(targets).take(np.asarray(order)), [width], num_items
     )
     for name, values in straight.items():
-        np.testing.assert_array_equal(values[order], turned[name])
+        # numpy adds a row's gains in another order when the row stands elsewhere: equal but for the last bit
+        np.testing.assert_allclose(values[order], turned[name], rtol=1e-14, atol=0)
 
 
 def test_pairs_that_stand_twice_count_once() -> None:
