@@ -60,6 +60,8 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
     if haproxy:
         variables |= {
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(_bound(haproxy, settings, scratch)),
+            # Ray would read a log line a request to count what the replicas and HAProxy's own figures count already
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.haproxy_threads),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.haproxy_stats_port),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.haproxy_metrics_port),
