@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -24,11 +25,13 @@ class Running(msgspec.Struct, kw_only=True):
     Attributes:
         pid: of the process that owns it.
         mark: that every process of the server carries, see `processes`.
+        scratch: folder of HAProxy's configuration and sockets.
         settings: that it was started with.
     """
 
     pid: int
     mark: str
+    scratch: str
     settings: ServeSettings
 
 
@@ -131,10 +134,11 @@ def stop(home: Path) -> None:
 
 
 def sweep(home: Path) -> None:
-    """Remove what a server left that did not end by itself: processes that carry its mark, and `serve.json`."""
+    """Remove what a server left that did not end by itself: processes that carry its mark, its files."""
     found = read(home)
     if found is not None:
         processes.end(found.mark, patience_s=2)
+        shutil.rmtree(found.scratch, ignore_errors=True)
         record(home).unlink(missing_ok=True)
 
 

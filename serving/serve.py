@@ -91,7 +91,7 @@ def _own(settings: ServeSettings) -> None:
             health = running.await_bundle(settings, settings.bundle)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda number, _: told.put(number))
-        found = running.Running(pid=os.getpid(), mark=mark, settings=settings)
+        found = running.Running(pid=os.getpid(), mark=mark, scratch=str(scratch), settings=settings)
         write_atomic(running.record(home), msgspec.json.encode(found))
         behind = "HAProxy" if haproxy else "Ray Serve's Python proxy"
         _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}", health)

@@ -315,7 +315,7 @@ def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any)
     assert again.returncode == 0, again.stderr
     second = running.read(home)
     assert second is not None and second.pid != first.pid
-    assert processes.marked(first.mark) == []
+    assert processes.marked(first.mark) == [] and not Path(first.scratch).exists()
     assert running.health(second.settings) is not None
     stopped = playbill("serve", f"home={home}", "stop=true")
     assert stopped.returncode == 0 and "stopped" in stopped.stderr
