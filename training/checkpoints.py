@@ -1,4 +1,4 @@
-"""Checkpoints: `last.ckpt` to go on from, `best.ckpt` to use. Each appears whole or not at all."""
+"""Checkpoints: `last.ckpt` to go on from, `best.ckpt` to use, `final.ckpt` as it ended. Each is whole or absent."""
 
 from __future__ import annotations
 
@@ -75,6 +75,9 @@ class Checkpoints(Callback):
             self.waited += 1
         if self.patience_epochs and self.waited >= self.patience_epochs:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / "final.ckpt", weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "report": self.report}

@@ -58,6 +58,15 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, on the CPU. Collective."""
+    if dist.get_world_size() == 1:
+        return values
+    total = values.to("cuda") if dist.get_backend() == "nccl" else values.clone()
+    dist.all_reduce(total)
+    return total.cpu()
+
+
 class TorchRecStrategy(DDPStrategy):
     """Lightning's process-per-device strategy for a module that holds a DMP in its attribute `dmp`.
 

@@ -57,9 +57,15 @@ class TrainingEncoder(nn.Module):
         found = self.items(ids)
         history = found["history_item"].to_padded_dense(self.length)
         item = found["item_index"].values()
-        query = None if self.query_fields is None or query_bags is None else self.query_fields(query_bags).values()
-        fields = None if self.item_fields is None or item_bags is None else self.item_fields(item_bags).values()
+        query = None if self.query_fields is None or query_bags is None else _in_order(self.query_fields, query_bags)
+        fields = None if self.item_fields is None or item_bags is None else _in_order(self.item_fields, item_bags)
         return history, item, query, fields
+
+
+def _in_order(fields: nn.Module, bags: KeyedJaggedTensor) -> Tensor:
+    """Return the fields' vectors side by side in the order of `bags`; sharding has an order of its own."""
+    found = fields(bags).to_dict()
+    return torch.cat([found[name] for name in bags.keys()], -1)
 
 
 def _bags(fields: Sequence[Field], width: int, device: torch.device) -> EmbeddingBagCollection | None:

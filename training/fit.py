@@ -32,6 +32,7 @@ def processes(settings: TrainSettings) -> Iterator[None]:
     """Join this process to the others (torchrun's, or a world of one) and set seeds, threads and determinism."""
     _quiet()
     cores = len(os.sched_getaffinity(0))
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(settings.threads or max(1, cores // local_world_size()))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=device() == "cuda")
@@ -48,6 +49,8 @@ def processes(settings: TrainSettings) -> Iterator[None]:
     finally:
         if opened:
             dist.destroy_process_group()
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
 
 
 def agree(value: T) -> T:
@@ -71,7 +74,8 @@ def fit(
     Args:
         checkpoints: None trains without validation and leaves nothing behind.
     """
-    callbacks: list[Any] = [report] if checkpoints is None else [checkpoints, report]
+    # the report first: a step that last.ckpt knows of must stand in metrics.csv
+    callbacks: list[Any] = [report] if checkpoints is None else [report, checkpoints]
     local = local_world_size()
     trainer = pl.Trainer(
         accelerator="gpu" if device() == "cuda" else "cpu",
@@ -130,7 +134,8 @@ def train_run(
         trackers.append(Tracker(run_dir, ["epoch", "loss", "learning_rate", *figures], step, settings))
         return trackers[0]
 
-    report = Report(title, samples_per_step, model.max_epochs * module.steps_per_epoch, open_tracker, checkpoints)
+    steps = model.max_epochs * module.steps_per_epoch
+    report = Report(title, samples_per_step, steps, open_tracker, checkpoints, settings.log_every_steps)
     trainer = fit(module, settings, model.max_epochs, report, checkpoints, resume)
     record.metric, record.best, record.best_epoch = metric, checkpoints.best, checkpoints.best_epoch
     record.report, record.epochs = checkpoints.report, trainer.current_epoch

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from playbill.training.checkpoints import Checkpoints
+from playbill.training.distributed import sum_over_processes
 from playbill.training.module import ShardedModule
 from playbill.training.tracking import Tracker
-
-_LOG_EVERY = 20  # steps
 
 
 class Report(Callback):
@@ -35,9 +35,10 @@ class Report(Callback):
         steps: int,
         open_tracker: Callable[[int], Tracker] | None = None,
         checkpoints: Checkpoints | None = None,
+        log_every_steps: int = 1,
     ) -> None:
         self.title, self.samples_per_step, self.steps = title, samples_per_step, steps
-        self.open_tracker, self.checkpoints = open_tracker, checkpoints
+        self.open_tracker, self.checkpoints, self.log_every_steps = open_tracker, checkpoints, log_every_steps
         self.tracker: Tracker | None = None
         self.seconds, self.timed_steps = 0.0, 0
         self._console = Console(stderr=True)
@@ -69,7 +70,7 @@ class Report(Callback):
         self._losses.append(float(outputs["loss"]))
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step)
-        if trainer.global_step % _LOG_EVERY == 0:
+        if self.open_tracker is not None and trainer.global_step % self.log_every_steps == 0:
             self._log_loss(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,7 +83,7 @@ class Report(Callback):
                 self.tracker.log(trainer.global_step, {"epoch": trainer.current_epoch + 1} | figures)
             if self.checkpoints is not None:
                 name = self.checkpoints.metric
-                mark = " best so far" if self.checkpoints.waited == 0 else ""
+                mark = " best so far" if figures[name] > self.checkpoints.best else ""
                 self._console.print(f"{self.title} epoch {trainer.current_epoch + 1}: {name} {figures[name]:.4f}{mark}")
         self._begun = time.perf_counter()
 
@@ -95,9 +96,8 @@ class Report(Callback):
             self._bar.stop()
 
     def _log_loss(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self.tracker is not None:
-            rate = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer, never a list
-            self.tracker.log(
-                trainer.global_step, {"loss": sum(self._losses) / len(self._losses), "learning_rate": rate}
-            )
+        sums = sum_over_processes(torch.tensor([sum(self._losses), len(self._losses)], dtype=torch.float64))
         self._losses = []
+        if self.tracker is not None:
+            rate = pl_module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]  # one optimizer, never a list
+            self.tracker.log(trainer.global_step, {"loss": float(sums[0] / sums[1]), "learning_rate": rate})

@@ -3,7 +3,8 @@
     run.json        what this run is (fingerprint), whether it is finished, its best metric, speed and versions
     config.json     the settings it was started with
     features.json   vocab/   the feature spec and the vocabularies
-    metrics.csv     figures as they came; checkpoints/last.ckpt to go on from, checkpoints/best.ckpt to use
+    metrics.csv     figures as they came
+    checkpoints/    last.ckpt to go on from, best.ckpt to use, final.ckpt the weights after the last step
 
 Importing this module does not import torch: a finished run is recognised at once.
 """
@@ -34,7 +35,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 MODELS: dict[str, type[TwoTower] | type[Ranker]] = {"two_tower": TwoTower, "ranker": Ranker}
 # settings that say where and how, not what: changing them leaves a finished run finished
-_NOT_WHAT = ("home", "run", "retrieval_run", "checkpoint_every_steps", "threads", "logger", "wandb_project", "force")
+_NOT_WHAT = (
+    "home",
+    "run",
+    "retrieval_run",
+    "checkpoint_every_steps",
+    "log_every_steps",
+    "threads",
+    "logger",
+    "wandb_project",
+    "force",
+)
 
 
 class RunRecord(msgspec.Struct, kw_only=True):

@@ -211,8 +211,10 @@ class TrainSettings:
     """The validation metric is ndcg_at_<k> over the full catalogue, seen items left out."""
     checkpoint_every_steps: int = 100
     """Steps between writes of last.ckpt, from which a stopped run goes on."""
+    log_every_steps: int = 20
+    """Steps whose mean loss makes one row of metrics.csv."""
     threads: int = 0
-    """Threads of torch; 0 = as many as there are cores, shared among the processes of this machine."""
+    """Threads of torch in each process; 0 = as many as there are cores, shared among this machine's processes."""
     logger: Logger = Logger.csv
     """csv or wandb."""
     wandb_project: str = "playbill"
@@ -232,7 +234,7 @@ class TrainSettings:
                 "16" in self.precision
             )
             raise ConfigError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}{why}")
-        for name in ("metric_k", "checkpoint_every_steps"):
+        for name in ("metric_k", "checkpoint_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("seed", "gradient_clip", "threads"):

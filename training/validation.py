@@ -6,12 +6,11 @@ Items a person has touched before are left out of their list; the metric is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from playbill.dataset.boundary import boundary_queries
@@ -19,6 +18,7 @@ from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.errors import TrainingError
 from playbill.features.encoder import Arrays
 from playbill.measure.ranking import NO_ITEM, Targets, user_metrics
+from playbill.training.distributed import sum_over_processes
 
 _SIZE = 256
 _WIDEST = 100
@@ -96,11 +96,7 @@ class Validation:
 
     def mean(self, sums: np.ndarray) -> dict[str, float]:
         """Return the means over all processes. Collective."""
-        total = torch.from_numpy(sums)
-        if dist.get_world_size() > 1:
-            total = total.to(torch.device("cuda")) if dist.get_backend() == "nccl" else total
-            dist.all_reduce(total)
-        values: Sequence[float] = total.cpu().tolist()
+        values = sum_over_processes(torch.from_numpy(sums)).tolist()
         return {name: values[i] / values[-1] for i, name in enumerate(self.names)}
 
 

@@ -1,0 +1,110 @@
+"""One process and two, stopped and not: the same training. Real processes, real kills, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from playbill.training.runs import read_record
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Return what a run printed, after it ended well."""
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    return out
+
+
+def losses(run: Path) -> list[float]:
+    """Return the loss of every step, in order."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    return [float(row["loss"]) for row in rows]
+
+
+def weights(run: Path, name: str = "final") -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants, parents first."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = children.read_text().split() if children.is_file() else []
+    return [pid, *(p for child in found for p in family(int(child)))]
+
+
+def kill_after_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+    """Kill with SIGKILL as soon as there is something to go on from."""
+    last = run / "checkpoints" / "last.ckpt"
+    until = time.monotonic() + 120
+    while not last.is_file():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
+        time.sleep(0.005)
+    for pid in family(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    record = read_record(run)
+    assert record is not None and not record.completed, "the run was over before it could be killed"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ("model.tables=fused", "model.table_learning_rate=0.05"),
+        ("model.tables=fused", "model.loss=in_batch", "model.negatives_per_group=128"),
+    ],
+    ids=["fused", "in_batch"],
+)
+def test_two_processes_train_like_one(tiny_home: Path, train: Start, choices: tuple[str, ...]) -> None:
+    one = train(tiny_home, *choices, "run=one")
+    two = train(tiny_home, *choices, "run=two", processes=2)
+    finish(one), finish(two)
+    first, second = losses(tiny_home / "runs" / "one"), losses(tiny_home / "runs" / "two")
+    assert len(first) > 20 and first[-1] < first[0] - 0.1
+    np.testing.assert_allclose(first, second, atol=1e-4)  # 2e-6 today; sums are taken in another order
+    other = weights(tiny_home / "runs" / "two")
+    for name, tensor in weights(tiny_home / "runs" / "one").items():
+        # there is one kind of event here, so these change nothing: their gradient is rounding, which Adam blows up
+        if "pool.event" not in name:
+            torch.testing.assert_close(tensor, other[name], atol=1e-3, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_killed_run_ends_as_if_nothing_had_been(tiny_home: Path, train: Start) -> None:
+    choices = ("model.tables=fused", "checkpoint_every_steps=7", "model.dropout=0.2")
+    undisturbed = train(tiny_home, *choices, "run=undisturbed")
+    broken = train(tiny_home, *choices, "run=broken")
+    kill_after_checkpoint(broken, tiny_home / "runs" / "broken")
+    finish(undisturbed)
+    assert "going on from" in finish(train(tiny_home, *choices, "run=broken"))
+    expected, got = tiny_home / "runs" / "undisturbed", tiny_home / "runs" / "broken"
+    for name in ("final", "best"):
+        for key, tensor in weights(expected, name).items():
+            assert torch.equal(tensor, weights(got, name)[key]), key
+    assert losses(got) == losses(expected)
+    first, second = read_record(expected), read_record(got)
+    assert first is not None and second is not None
+    assert (first.best, first.best_epoch, first.report) == (second.best, second.best_epoch, second.report)
+
+
+def test_one_process_goes_on_from_two(tiny_home: Path, train: Start) -> None:
+    choices = ("model.tables=fused", "checkpoint_every_steps=7")
+    undisturbed = train(tiny_home, *choices, "run=undisturbed")
+    broken = train(tiny_home, *choices, "run=broken", processes=2)
+    kill_after_checkpoint(broken, tiny_home / "runs" / "broken")
+    finish(undisturbed)
+    assert "going on from" in finish(train(tiny_home, *choices, "run=broken"))
+    expected, got = losses(tiny_home / "runs" / "undisturbed"), losses(tiny_home / "runs" / "broken")
+    np.testing.assert_allclose(got, expected, atol=1e-4)
