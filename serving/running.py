@@ -109,9 +109,19 @@ def swap(home: Path, found: Running, version: str) -> dict[str, Any]:
     Raises:
         PlaybillError: a replica could not load it, or the time is up; the bundle before it answers on.
     """
+    before = health(found.settings)
+    _tell(home, found, version)
+    try:
+        return await_bundle(found.settings, version)
+    except PlaybillError:
+        if before is not None:
+            _tell(home, found, before["bundle"])  # else a replica that starts anew would have to load the bad one
+        raise
+
+
+def _tell(home: Path, found: Running, version: str) -> None:
     write_atomic(wanted(home), version.encode())
     os.kill(found.pid, signal.SIGUSR1)
-    return await_bundle(found.settings, version)
 
 
 def stop(home: Path) -> None:

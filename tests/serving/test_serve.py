@@ -221,6 +221,7 @@ def test_a_swap_under_load_fails_no_request_and_keeps_the_replicas(server: Serve
 
 
 def test_a_damaged_bundle_is_refused_and_the_other_answers_on(server: Server, versions: list[str]) -> None:
+    answering = ask(server, "/v1/health")[1]["bundle"]
     good = server.home / "bundles" / versions[0]
     spoilt = server.home / "bundles" / "spoilt"
     shutil.copytree(good, spoilt)
@@ -237,10 +238,15 @@ def test_a_damaged_bundle_is_refused_and_the_other_answers_on(server: Server, ve
     with pytest.raises(Exception, match="spoilt.*answers on"):
         running.swap(server.home, found, "spoilt")
     shutil.rmtree(spoilt)
-    assert {ask(server, "/v1/recommend", {})[1]["bundle"] for _ in range(10)} == {versions[1]}
+    assert {ask(server, "/v1/recommend", {})[1]["bundle"] for _ in range(10)} == {answering}
+    # and the one that answers is again the one that a replica would start with
+    assert processes.wait_until(
+        lambda: all(ask(server, "/v1/health")[1]["failed_bundle"] is None for _ in range(9)), 60
+    )
 
 
 def test_serving_again_says_that_it_runs_and_follows_what_is_published(server: Server, versions: list[str]) -> None:
+    assert playbill(*server.arguments, f"bundle={versions[1]}").returncode == 0
     followed = playbill(*server.arguments)  # `current` is the first version, and the second one answers
     assert followed.returncode == 0 and f"swapped from {versions[1]}" in followed.stderr
     began = time.monotonic()
