@@ -18,6 +18,7 @@ _ALWAYS = {
     "RAY_AUTH_MODE": "token",  # its ports listen on every interface, so who knocks must know this run's token
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU may still see it
 }
+TRIES = 3  # at starting Ray
 
 
 @contextmanager
@@ -44,6 +45,19 @@ def local_ray(
 
     try:
         with _held_back():
+            _start(mark, num_cpus, object_store_mb, metrics_port)
+        yield mark
+    finally:
+        ray.shutdown()
+        processes.end(mark)
+
+
+def _start(mark: str, num_cpus: int, object_store_mb: int, metrics_port: int | None) -> None:
+    """Start Ray; again where it ran out of its own patience, 30 s that cannot be set, as on a very busy machine."""
+    import ray
+
+    for tries_left in reversed(range(TRIES)):
+        try:
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -53,10 +67,12 @@ def local_ray(
                 logging_level=logging.ERROR,
                 _metrics_export_port=metrics_port,
             )
-        yield mark
-    finally:
-        ray.shutdown()
-        processes.end(mark)
+            return
+        except Exception as error:  # a bare Exception is what Ray raises here
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            processes.end(mark)
 
 
 @contextmanager
