@@ -228,7 +228,7 @@ def table(evaluation: Evaluation, k: int, slice_name: str = "all") -> Table:
 
 def _cell(interval: Interval, form: str = ".3f") -> str:
     low, high = _short(interval.low, form), _short(interval.high, form)
-    return rf"{_short(interval.value, form)} \[{low} {high}]"
+    return f"{_short(interval.value, form)} [{low} {high}]"
 
 
 def _short(value: float, form: str = ".3f") -> str:

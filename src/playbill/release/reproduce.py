@@ -259,7 +259,7 @@ def _results(settings: ReproduceSettings, home: Path) -> Path:
 
 def _table(result: Result, protocol: Protocol) -> Table:
     grid = Table(title=protocol.about, title_justify="left", box=SIMPLE_HEAD)
-    for name in ("model", "hit rate at 10", "ndcg at 10", "ours less this, hit rate at 10", "what it is"):
+    for name in ("model", "hit rate at 10", "ndcg at 10", "hit rate: ours less this", "what it is"):
         grid.add_column(name)
     for row in result.models:
         grid.add_row(
@@ -283,4 +283,4 @@ def _table(result: Result, protocol: Protocol) -> Table:
 
 
 def _cell(interval: Interval, form: str = ".4f") -> str:
-    return rf"{interval.value:{form}} \\[{interval.low:{form}} {interval.high:{form}}]"
+    return f"{interval.value:{form}} [{interval.low:{form}} {interval.high:{form}}]"
