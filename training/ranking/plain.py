@@ -21,6 +21,11 @@ class PlainRanker(nn.Module):
     `p_interact` is the probability under the negatives it was trained with (see `ranking.sampling`): it orders
     candidates and compares between people, but is no share of shown items that will be clicked.
 
+    Only what was interacted with can have been liked, so `logit_like` speaks of those; `p_like` is the probability of
+    both, over all candidates, which is what an objective may add to `p_interact`.
+
+    Source: X. Ma et al., Entire Space Multi-Task Model (2018), equation 1.
+
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.
         outputs: names of what it returns, in order.
@@ -52,7 +57,8 @@ class PlainRanker(nn.Module):
             self.encoder.fields(arrays, ITEM_SIDES),
             arrays["retrieval_score"],
         )
-        return interact, like, torch.sigmoid(interact), torch.sigmoid(like)
+        p_interact = torch.sigmoid(interact)
+        return interact, like, p_interact, p_interact * torch.sigmoid(like)
 
 
 def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0, score_bias: float = 0.0) -> RankerNet:
