@@ -31,6 +31,7 @@ from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.types import ShardingPlan
 from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.optimizers import in_backward_optimizer_filter
@@ -67,6 +68,14 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total.cpu()
 
 
+@contextmanager
+def _quiet_sharded_tensor() -> Iterator[None]:
+    """Silence torch's notice that ShardedTensor gives way to DTensor: TorchRec 1.8 still uses it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
+        yield
+
+
 class TorchRecStrategy(DDPStrategy):
     """Lightning's process-per-device strategy for a module that holds a DMP in its attribute `dmp`.
 
@@ -97,12 +106,11 @@ class TorchRecStrategy(DDPStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        with _quiet_sharded_tensor():
-            return gather_full(dict(self.lightning_module.state_dict()))
+        return gather_full(dict(self.lightning_module.state_dict()))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
-        with _quiet_sharded_tensor(), torch.no_grad():
+        with torch.no_grad():
             own, full = dict(self.lightning_module.state_dict()), checkpoint["state_dict"]
             if strict and own.keys() != full.keys():
                 raise TrainingError(
@@ -155,18 +163,18 @@ def set_table_learning_rate(dmp: DistributedModelParallel, rate: float) -> None:
 
 def fused_state(dmp: DistributedModelParallel) -> dict[str, Any]:
     """Return the fused optimizer's state, gathered whole on rank 0 (empty on others)."""
-    with _quiet_sharded_tensor():
-        return gather_full(dmp.fused_optimizer.state_dict()["state"])
+    return gather_full(dmp.fused_optimizer.state_dict()["state"])
 
 
 def load_fused_state(dmp: DistributedModelParallel, full: Mapping[str, Any]) -> None:
     """Copy a gathered state back into the fused optimizer's shards."""
-    with _quiet_sharded_tensor(), torch.no_grad():
+    with torch.no_grad():
         for parameter, states in dmp.fused_optimizer.state_dict()["state"].items():
             for name, tensor in states.items():
                 copy_in(tensor, full[parameter][name])
 
 
+@_quiet_sharded_tensor()
 def gather_full(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return a nested mapping of tensors with every sharded one pasted together, on rank 0; {} on other ranks.
 
@@ -189,6 +197,7 @@ def gather_full(tree: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
+@_quiet_sharded_tensor()
 def copy_in(target: Any, full: Tensor) -> None:
     """Copy a whole tensor into a tensor or into the local shards of a sharded one, in place.
 
@@ -223,9 +232,12 @@ def _plan_fused(model: nn.Module, root: torch.device, rate: float, sharders: lis
     topology = Topology(world_size=dist.get_world_size(), local_world_size=local_world_size(), compute_device=root.type)
     group = dist.group.WORLD
     assert group is not None
-    plan: ShardingPlan = EmbeddingShardingPlanner(topology=topology, constraints=constraints).collective_plan(
-        model, sharders, group
+    planner = EmbeddingShardingPlanner(
+        topology=topology,
+        constraints=constraints,
+        storage_reservation=FixedPercentageStorageReservation(percentage=0.15),
     )
+    plan: ShardingPlan = planner.collective_plan(model, sharders, group)
     check_fused(plan)
     return plan
 
@@ -294,11 +306,3 @@ def _object_group() -> dist.ProcessGroup | None:
     if not _OBJECTS:
         _OBJECTS.append(dist.new_group(backend="gloo"))
     return _OBJECTS[0]
-
-
-@contextmanager
-def _quiet_sharded_tensor() -> Iterator[None]:
-    """Silence torch's notice that ShardedTensor gives way to DTensor: TorchRec 1.8 still uses it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
-        yield

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
@@ -110,8 +109,10 @@ def train_run(
     record: RunRecord,
     resume: Path | None,
     untrained: dict[str, float] | None = None,
-) -> None:
-    """Train a run's own model with validation, checkpoints and figures, and fill its record.
+) -> Tracker | None:
+    """Train a run's own model with validation, checkpoints and figures, and fill its record; return its tracker.
+
+    On other processes than rank 0, and where there was nothing left to train, there is no tracker.
 
     Args:
         figures: names of the validation metrics.
@@ -128,11 +129,9 @@ def train_run(
         model.patience_epochs,
         untrained,
     )
-    trackers: list[Tracker] = []
 
     def open_tracker(step: int) -> Tracker:
-        trackers.append(Tracker(run_dir, ["epoch", "loss", "learning_rate", *figures], step, settings))
-        return trackers[0]
+        return Tracker(run_dir, ["epoch", "loss", "learning_rate", *figures], step, settings)
 
     steps = model.max_epochs * module.steps_per_epoch
     report = Report(title, samples_per_step, steps, open_tracker, checkpoints, settings.log_every_steps)
@@ -140,8 +139,7 @@ def train_run(
     record.metric, record.best, record.best_epoch = metric, checkpoints.best, checkpoints.best_epoch
     record.report, record.epochs = checkpoints.report, trainer.current_epoch
     record.samples_per_second = round(report.samples_per_second, 1)
-    for tracker in trackers:
-        tracker.finish(msgspec.to_builtins(record))
+    return report.tracker
 
 
 def _quiet() -> None:

@@ -54,7 +54,7 @@ class Tracker:
         """Hand over the run's report (plain json values) and close."""
         if self._wandb is not None:
             self._wandb.summary.update(dict(report))
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def _rows(path: Path, until_step: int) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from playbill.errors import ConfigError
@@ -73,21 +74,23 @@ def run(settings: TrainSettings) -> int:
         if retrieval is None:
             from playbill.training.retrieval.job import train as train_towers
 
-            train_towers(settings, dataset, run_dir, record, resume)
+            tracker = train_towers(settings, dataset, run_dir, record, resume)
         else:
             from playbill.training.ranking.job import train as train_ranker
 
-            train_ranker(settings, dataset, run_dir, record, resume, retrieval)
+            tracker = train_ranker(settings, dataset, run_dir, record, resume, retrieval)
         record.seconds = round(time.perf_counter() - begun, 2)
-        _finish(console, run_dir, record, rank())
+        record.completed = True
+        if rank() == 0:
+            write_record(run_dir, record)
+            _say(console, run_dir, record)
+        if tracker is not None:
+            tracker.finish(msgspec.to_builtins(record))
     return 0
 
 
-def _finish(console: Console, run_dir: Path, record: RunRecord, process: int) -> None:
-    record.completed = True
-    if process == 0:
-        write_record(run_dir, record)
-        console.print(
-            f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
-            f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
-        )
+def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
+    console.print(
+        f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
+        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
+    )

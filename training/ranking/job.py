@@ -25,13 +25,14 @@ from playbill.training.retrieval.data import item_arrays
 from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import Run, RunRecord
 from playbill.training.settings import TrainSettings
+from playbill.training.tracking import Tracker
 from playbill.training.validation import Validation, best_first
 
 
 def train(
     settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunRecord, resume: Path | None, retrieval: Run
-) -> None:
-    """Train the ranker and fill `record`; weights are left in `run_dir`/checkpoints.
+) -> Tracker | None:
+    """Train the ranker and fill `record`; weights are left in `run_dir`/checkpoints. Returns the tracker, if any.
 
     Raises:
         TrainingError: the retrieval run has other features than this one, or there is nothing to learn from.
@@ -58,12 +59,13 @@ def train(
     bias = start_bias(scored, scale, model.uniform_negatives)
     module = RankerModule(dataset, data, settings, validation, lists, scores, scale, bias)
     size = order.batch_rows(len(rows), model.batch_size, world_size())
-    train_run("ranker", module, settings, validation.names, size, run_dir, record, resume, alone)
+    tracker = train_run("ranker", module, settings, validation.names, size, run_dir, record, resume, alone)
     record.report = record.report | {f"retrieval_{name}": value for name, value in alone.items()}
     if rank() == 0:
         scores_path.unlink()  # only a run that has to go on needs them
         name = record.metric
         Console(stderr=True).print(f"{name}: retrieval alone {alone[name]:.4f}, with the ranker {record.best:.4f}")
+    return tracker
 
 
 def event_values(tables: Path) -> np.ndarray:

@@ -79,8 +79,8 @@ class RankerModule(ShardedModule):
 
     def build(self, tables_on: torch.device) -> nn.Module:
         model, spec = self.run_settings.model, self.dataset.spec
-        encoder = TrainingEncoder(spec, model.dim, model.field_dim, tables_on)
-        return RankerModel(encoder, build_net(spec, model, self.score_scale, self.score_bias))
+        net = build_net(spec, model, self.score_scale, self.score_bias)  # first: see TowerModule.build
+        return RankerModel(TrainingEncoder(spec, model.dim, model.field_dim, tables_on), net)
 
     def batches(self, epoch: int, first_step: int) -> Iterable[RankerBatch]:
         model, seed = self.run_settings.model, self.run_settings.seed

@@ -65,7 +65,8 @@ class TowerModule(ShardedModule):
 
     def build(self, tables_on: torch.device) -> nn.Module:
         model, spec = self.run_settings.model, self.dataset.spec
-        return TwoTowerModel(TrainingEncoder(spec, model.dim, model.field_dim, tables_on), *build_nets(spec, model))
+        nets = build_nets(spec, model)  # first: tables that are made at once draw from the same generator
+        return TwoTowerModel(TrainingEncoder(spec, model.dim, model.field_dim, tables_on), *nets)
 
     def batches(self, epoch: int, first_step: int) -> Iterable[TowerBatch]:
         settings = self.run_settings
