@@ -41,6 +41,7 @@ def test_movielens_leave_last_out(
     (file,) = (tmp_path / "results").glob("reproduce-ml-100k_*-cores_*.json")
     result = json.loads(file.read_bytes())
     assert result["people"] == 943 and result["beaten"] is False and result["beats"] == "ials"
+    assert result["training_seconds"]["7"] > 0
     assert result["commit"] and result["machine"]["cores"] and result["versions"]["torch"]
     assert [p["hit_rate_at_10"] for p in result["published"]] == [0.175, 0.154]
     rows = {row["name"]: row for row in result["models"]}

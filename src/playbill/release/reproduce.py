@@ -98,7 +98,12 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """The json of one reproduction, in the form of all benchmark results."""
+    """The json of one reproduction, in the form of all benchmark results.
+
+    Attributes:
+        training_seconds: by seed, as the training itself counted them, in this run of the job or an earlier one.
+        seconds: of this run of the job; a resumed one does only what was left.
+    """
 
     theme: str
     at: str
@@ -112,6 +117,7 @@ class Result(msgspec.Struct, kw_only=True):
     published: list[dict[str, str | float]]
     beats: str
     beaten: bool
+    training_seconds: dict[int, float]
     seconds: float
 
 
@@ -158,6 +164,7 @@ def run(settings: ReproduceSettings) -> int:
         published=[msgspec.to_builtins(p) for p in protocol.published],
         beats=protocol.must_beat,
         beaten=beaten,
+        training_seconds={seed: _training_seconds(home, seed) for seed in settings.seeds},
         seconds=round(time.monotonic() - started, 1),
     )
     path = _results(settings, home) / f"{result.theme}_{place['cores']}-cores_{datetime.now(UTC):%Y%m}.json"
@@ -242,6 +249,11 @@ def _seed(settings: ReproduceSettings, protocol: Protocol, home: Path, seed: int
         (folder / ".lists.npy").replace(kept)
     found: np.ndarray = np.load(kept, allow_pickle=False)
     return found
+
+
+def _training_seconds(home: Path, seed: int) -> float:
+    record = msgspec.json.decode((home / f"seed-{seed}" / "runs" / f"seed-{seed}" / "run.json").read_bytes())
+    return float(record["seconds"])
 
 
 def _playbill(*arguments: str) -> None:
