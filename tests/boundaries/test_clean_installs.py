@@ -85,7 +85,7 @@ def import_all(python: Path, tmp_path: Path, skipped: tuple[str, ...]) -> dict[s
     return found
 
 
-def test_base_alone(tmp_path: Path, clone: Path) -> None:
+def test_base_alone(tmp_path: Path, clone: Path, ml100k_tables: Path) -> None:
     python = fresh(
         tmp_path / "venv", clone, ["pip install --no-deps -r docker/lock-base.txt", "pip install --no-deps ."]
     )
@@ -93,6 +93,7 @@ def test_base_alone(tmp_path: Path, clone: Path) -> None:
     assert "playbill.engine.engine" in found["names"]
     # importing every module of the core must not have cost a heavy library that the base has, either
     assert not {"torch", "ray", "onnxruntime", "hydra"} & set(found["heavy"])
+    shutil.copytree(ml100k_tables, tmp_path / "var/tables/ml-100k")
     done = subprocess.run([python, "-m", "playbill.cli", "train"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "lock-train" in done.stderr, done.stderr
     done = subprocess.run([python, "-m", "playbill.cli", "doctor"], cwd=tmp_path, capture_output=True, text=True)
