@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("playbill", "torch", "torchrec", "onnxruntime", "faiss-cpu", "numpy", "scipy")
+_PACKAGES = ("playbill", "torch", "torchrec", "onnxruntime", "faiss-cpu", "ray", "numpy", "scipy", "lmdb")
 
 
 def machine() -> dict[str, Any]:
