@@ -29,35 +29,20 @@ class Checkpoints(Callback):
     `last` is never written after an epoch's last step: validation belongs to that step, and a run that goes on from
     there would leave it out. Going on from the middle of an epoch repeats the validations since, with the same results.
 
-    Args:
-        untrained: figures of the model as it starts; then even that may turn out to be the best.
-
     Attributes:
         best: best value of the metric so far; best_epoch: the epoch (1-based) it came after; report: all figures of it.
         waited: validations since.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        metric: str,
-        every_steps: int,
-        steps_per_epoch: int,
-        patience_epochs: int,
-        untrained: dict[str, float] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, metric: str, every_steps: int, steps_per_epoch: int, patience_epochs: int) -> None:
         self.folder, self.metric = folder, metric
         self.every_steps, self.steps_per_epoch, self.patience_epochs = every_steps, steps_per_epoch, patience_epochs
         self.best, self.best_epoch, self.waited = float("-inf"), 0, 0
         self.report: dict[str, float] = {}
-        self.untrained = untrained
         self._saved_at = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = trainer.global_step
-        if self.untrained is not None and trainer.global_step == 0:
-            self.best, self.report = self.untrained[self.metric], self.untrained
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch._C._distributed_c10d import HashStore
 
+from playbill.errors import TrainingError
 from playbill.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from playbill.training.distributed import TorchRecStrategy, device, local_world_size, world_size
 from playbill.training.module import ShardedModule
@@ -32,7 +34,8 @@ def processes(settings: TrainSettings) -> Iterator[None]:
     _quiet()
     cores = len(os.sched_getaffinity(0))
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(settings.threads or max(1, cores // local_world_size()))
+    share = max(1, cores // local_world_size())
+    torch.set_num_threads(settings.threads or int(os.environ.get("OMP_NUM_THREADS", share)))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     torch.use_deterministic_algorithms(True, warn_only=device() == "cuda")
     # costs time, and no result of ours reads such memory
@@ -72,6 +75,8 @@ def fit(
 
     Args:
         checkpoints: None trains without validation and leaves nothing behind.
+    Raises:
+        TrainingError: a signal stopped it.
     """
     # the report first: a step that last.ckpt knows of must stand in metrics.csv
     callbacks: list[Any] = [report] if checkpoints is None else [report, checkpoints]
@@ -95,7 +100,12 @@ def fit(
     )
     with warnings.catch_warnings():
         _quiet_lightning()
-        trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
+        except SIGTERMException as error:  # a SystemExit without a code: the process would end as if all were done
+            raise TrainingError(
+                f"stopped by SIGTERM at step {trainer.global_step}; the same command goes on from the last checkpoint"
+            ) from error
     return trainer
 
 
@@ -108,7 +118,6 @@ def train_run(
     run_dir: Path,
     record: RunRecord,
     resume: Path | None,
-    untrained: dict[str, float] | None = None,
 ) -> Tracker | None:
     """Train a run's own model with validation, checkpoints and figures, and fill its record; return its tracker.
 
@@ -117,7 +126,6 @@ def train_run(
     Args:
         figures: names of the validation metrics.
         samples_per_step: rows of all processes together.
-        untrained: figures of the model before any training, where these are known and worth keeping.
     """
     metric = f"ndcg_at_{settings.metric_k}"
     model = settings.model
@@ -127,7 +135,6 @@ def train_run(
         settings.checkpoint_every_steps,
         module.steps_per_epoch,
         model.patience_epochs,
-        untrained,
     )
 
     def open_tracker(step: int) -> Tracker:

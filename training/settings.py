@@ -214,7 +214,7 @@ class TrainSettings:
     log_every_steps: int = 20
     """Steps whose mean loss makes one row of metrics.csv."""
     threads: int = 0
-    """Threads of torch in each process; 0 = as many as there are cores, shared among this machine's processes."""
+    """Threads of torch in each process; 0 = OMP_NUM_THREADS where set, else this process's share of the cores."""
     logger: Logger = Logger.csv
     """csv or wandb."""
     wandb_project: str = "playbill"

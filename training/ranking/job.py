@@ -59,7 +59,7 @@ def train(
     bias = start_bias(scored, scale, model.uniform_negatives)
     module = RankerModule(dataset, data, settings, validation, lists, scores, scale, bias)
     size = order.batch_rows(len(rows), model.batch_size, world_size())
-    tracker = train_run("ranker", module, settings, validation.names, size, run_dir, record, resume, alone)
+    tracker = train_run("ranker", module, settings, validation.names, size, run_dir, record, resume)
     record.report = record.report | {f"retrieval_{name}": value for name, value in alone.items()}
     if rank() == 0:
         scores_path.unlink()  # only a run that has to go on needs them
