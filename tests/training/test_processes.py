@@ -108,3 +108,15 @@ def test_one_process_goes_on_from_two(tiny_home: Path, train: Start) -> None:
     assert "going on from" in finish(train(tiny_home, *choices, "run=broken"))
     expected, got = losses(tiny_home / "runs" / "undisturbed"), losses(tiny_home / "runs" / "broken")
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_two_processes_train_the_ranker_like_one(tiny_home: Path, train: Start) -> None:
+    finish(train(tiny_home, "model.max_epochs=1"))
+    # no hard negatives: the scores differ in their last digits, hence the order of near equals in the lists
+    choices = ("model=ranker", "model.hard_negatives=0", "model.tables=fused", "model.learning_rate=0.01")
+    one = train(tiny_home, *choices, "run=one")
+    two = train(tiny_home, *choices, "run=two", processes=2)
+    finish(one), finish(two)
+    first, second = losses(tiny_home / "runs" / "one"), losses(tiny_home / "runs" / "two")
+    assert len(first) >= 10 and sum(first[-3:]) < sum(first[:3])
+    np.testing.assert_allclose(first, second, atol=2e-3)
