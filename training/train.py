@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from playbill.errors import ConfigError
+from playbill.tables.folder import read_folder
 from playbill.training.runs import (
     RunRecord,
     new_record,
@@ -39,6 +40,7 @@ def run(settings: TrainSettings) -> int:
     ranker = isinstance(settings.model, Ranker)
     if settings.retrieval_run is not None and not ranker:
         raise ConfigError(f"retrieval_run={settings.retrieval_run} has no effect with model={settings.model.name}")
+    read_folder(Path(settings.home) / "tables" / settings.tables)  # first: without tables, a missing run is no news
     retrieval = read_run(runs / retrieval_name(settings), "two_tower") if ranker else None
     record = new_record(settings, retrieval.record if retrieval else None)
     before = read_record(run_dir)
