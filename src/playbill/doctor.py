@@ -136,12 +136,10 @@ def _cpu() -> Iterator[Finding]:
             "cpu", f"{os.cpu_count()} cores, {platform.machine()}", Verdict.NOTE, "no /proc/cpuinfo: flags unknown"
         )
         return
-    flags = set(re.search(r"^flags\s*:\s*(.*)$", text, re.M).group(1).split()) if "flags" in text else set()  # type: ignore[union-attr]  # the line is there
+    flags = set(_cpuinfo(text, "flags").split())
     has = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
-    name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
-    yield Finding(
-        "cpu", f"{os.cpu_count()} cores, {name.group(1) if name else platform.machine()}, {' '.join(has)}", Verdict.OK
-    )
+    name = _cpuinfo(text, "model name") or platform.machine()
+    yield Finding("cpu", f"{os.cpu_count()} cores, {name}, {' '.join(has)}", Verdict.OK)
     if "avx2" not in flags:
         yield Finding(
             "cpu flags", "no avx2", Verdict.FAIL, "fbgemm's CPU kernels and faiss need AVX2: use another machine"
@@ -153,6 +151,12 @@ def _cpu() -> Iterator[Finding]:
         else "precision=bf16-mixed would be slow here: keep 32-true"
     )
     yield Finding("bfloat16", ", ".join(sorted(fast)) or "not in hardware", Verdict.OK, advice)
+
+
+def _cpuinfo(text: str, key: str) -> str:
+    """Return the value of the first line `key : value`, empty where there is none."""
+    found = re.search(rf"^{key}\s*:\s*(.*)$", text, re.M)
+    return found.group(1) if found else ""
 
 
 def _disk(home: Path, least_gb: float) -> Finding:
