@@ -47,7 +47,7 @@ stop:
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell src training serving conf tests docker README.md CONTRIBUTING.md Makefile
+	$(BIN)/codespell src training serving conf docker README.md CONTRIBUTING.md Makefile
 	$(BIN)/lint-imports --config tests/boundaries/imports.toml
 	$(BIN)/mypy -p playbill
 
