@@ -12,12 +12,14 @@ whole table in every step. Needs the tables that `playbill prepare` leaves.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as `playbill train` sets it, for the rival too
 
 import numpy as np
 import torch
