@@ -49,6 +49,22 @@ _MODELS = {
     "model/ranker_schema": "playbill.training.settings:Ranker",
 }
 
+_WORLDS = {
+    "world/parameters_schema": "playbill.world.parameters:Parameters",
+    "size/size_schema": "playbill.world.settings:Size",
+}
+_QUESTIONS = {
+    "question/ranking_schema": "playbill.measure.lists.settings:RankingQuestion",
+    "question/off_policy_schema": "playbill.measure.off_policy.settings:OffPolicyQuestion",
+    "question/experiment_schema": "playbill.measure.experiments.settings:ExperimentQuestion",
+    "question/power_schema": "playbill.measure.power.settings:PowerQuestion",
+    "question/interleaving_schema": "playbill.measure.interleaving.settings:InterleavingQuestion",
+    "question/uplift_schema": "playbill.measure.uplift.settings:UpliftQuestion",
+    "question/disparity_schema": "playbill.measure.disparity.settings:DisparityQuestion",
+    "question/drift_schema": "playbill.measure.drift.settings:DriftQuestion",
+    "question/feedback_schema": "playbill.measure.feedback.settings:FeedbackQuestion",
+}
+
 JOBS: dict[str, Job] = {
     "doctor": Job(
         "check this machine and installation, say what to do",
@@ -118,6 +134,30 @@ JOBS: dict[str, Job] = {
         "playbill.release.reproduce:run",
         "playbill.release.settings:ReproduceSettings",
         {},
+    ),
+    "generate": Job(
+        "write a simulated service whose truth is known, as the five tables",
+        "playbill.world.generate:run",
+        "playbill.world.settings:GenerateSettings",
+        _WORLDS,
+    ),
+    "fit": Job(
+        "fit the simulated service to real logs, with a report of plots and distances",
+        "playbill.world.fitting.fit:run",
+        "playbill.world.fitting.settings:FitSettings",
+        {},
+    ),
+    "rehearse": Job(
+        "let policies serve the simulated people round after round, beside the oracle",
+        "playbill.rehearsal.rehearse:run",
+        "playbill.rehearsal.settings:RehearseSettings",
+        _WORLDS,
+    ),
+    "measure": Job(
+        "read a log and say what is true: experiments, off-policy values, uplift, disparity, drift",
+        "playbill.measure.job:run",
+        "playbill.measure.settings:MeasureSettings",
+        _QUESTIONS,
     ),
     "demo": Job("walk the whole road on MovieLens-100K", "playbill.demo:run", "playbill.demo:DemoSettings", {}),
 }
@@ -218,9 +258,9 @@ def _help() -> str:
     )
 
 
-def _job_help(name: str) -> str:
+def _job_help(name: str, choices: Sequence[str] = ()) -> str:
     job = JOBS[name]
-    settings = compose(name, [])
+    settings = compose(name, choices)
     lines = [f"playbill {name}: {job.about}", ""]
     text = (type(settings).__doc__ or "").strip()
     if text:
@@ -291,8 +331,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, rest = args[0], args[1:]
     try:
-        if name in JOBS and rest and rest[0] in ("-h", "--help"):
-            print(_job_help(name))
+        if name in JOBS and any(a in ("-h", "--help") for a in rest):
+            # with the choices made before it: each choice has fields of its own
+            print(_job_help(name, [a for a in rest if a not in ("-h", "--help") and _is_choice(a, JOBS[name])]))
             return 0
         settings = compose(name, [a for a in rest if a != "--cfg"])
         if "--cfg" in rest:
@@ -311,10 +352,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "playbill":
             raise
-        extra = "train" if "training" in JOBS[name].run else "serve"
+        run = JOBS[name].run
+        lock = "docker/lock-train.txt" if "training" in run else "docker/lock-serve.txt" if "serving" in run else ""
         print(
-            f"playbill {name}: {error.name} is not installed; install the lock that has it (docker/lock-{extra}.txt, "
-            "or docker/lock-cpu.txt for everything); `playbill doctor` shows what is there",
+            f"playbill {name}: {error.name} is not installed; install the lock that has it ({lock and lock + ', or '}"
+            "docker/lock-cpu.txt for everything); `playbill doctor` shows what is there",
             file=sys.stderr,
         )
         return 1

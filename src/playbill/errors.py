@@ -10,6 +10,7 @@
     ├── SearchError            an index misses its recall floor, or is asked for what it cannot do
     ├── BundleError            a bundle is incomplete, altered, too new, or in the wrong state
     ├── MeasureError           a log, or a list of recommendations, cannot be measured
+    ├── WorldError             a simulated service cannot be built from its parameters, or read back
     ├── GateError              a bundle failed its release gate
     ├── StateError             the store cannot hold or give back what it was asked for
     ├── ProviderError          a required device or execution provider is not there
@@ -69,6 +70,10 @@ class BundleError(PlaybillError):
 
 class MeasureError(PlaybillError, ValueError):
     """A log, or a list of recommendations, cannot be measured."""
+
+
+class WorldError(PlaybillError, ValueError):
+    """A simulated service cannot be built from its parameters, or read back."""
 
 
 class GateError(PlaybillError):

@@ -1,0 +1,1 @@
+"""The world, the engine and the measures together, round after round."""
