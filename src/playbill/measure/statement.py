@@ -90,7 +90,7 @@ def to_json(reading: Reading) -> bytes:
 
 
 def to_text(reading: Reading) -> str:
-    """Return the reading as text for a terminal: a line a statement, then what it assumes and what speaks against it."""
+    """Return the reading as text: a line a statement, then what it assumes and what speaks against it."""
     lines = [reading.title, "=" * len(reading.title)]
     if reading.verdict:
         lines += [reading.verdict, ""]
