@@ -2,6 +2,7 @@
 
     python tests/benchmarks/proof.py home=var            all steps
     python tests/benchmarks/proof.py home=var engine     one of them
+    python tests/benchmarks/proof.py data=DIR            where the real logs lie (default: PLAYBILL_SHARED_DATA, ../shared/data)
 
 Results stand in tests/benchmarks/results/ as json with commit and machine, and are committed.
 """
@@ -21,8 +22,14 @@ HERE = Path(__file__).parent
 PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 
 
-def steps(home: str) -> dict[str, list[str]]:
+# what the simulated service and the instruments that read logs must show, in the order of what rests on what
+STATEMENTS = ("fit", "world", "rehearsal", "ranking", "off_policy", "experiments", "experiment_reading")
+STATEMENTS += ("uplift", "disparity", "drift")
+
+
+def steps(home: str, data: str) -> dict[str, list[str]]:
     """Return the command of every step by name; benchmarks need the demo's bundle, so it comes first."""
+    real = [f"data={data}"] if data else []
     return {
         "demo": [*PLAYBILL, "demo", f"home={home}"],
         "reproduce-ml-100k": [*PLAYBILL, "reproduce", "name=ml-100k", f"home={home}"],
@@ -30,14 +37,16 @@ def steps(home: str) -> dict[str, list[str]]:
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
+        **{name: [sys.executable, str(HERE / f"proof_{name}.py"), f"home={home}", *real] for name in STATEMENTS},
     }
 
 
 def main(arguments: list[str]) -> int:
     """Run the named steps (all when none is named) and return 1 when one failed."""
     home = next((a.partition("=")[2] for a in arguments if a.startswith("home=")), "var")
+    data = next((a.partition("=")[2] for a in arguments if a.startswith("data=")), "")
     named = [a for a in arguments if "=" not in a]
-    todo = steps(home)
+    todo = steps(home, data)
     unknown = set(named) - set(todo)
     if unknown:
         print(f"no step {', '.join(sorted(unknown))}; steps: {', '.join(todo)}", file=sys.stderr)
