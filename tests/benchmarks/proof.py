@@ -2,7 +2,7 @@
 
     python tests/benchmarks/proof.py home=var            all steps
     python tests/benchmarks/proof.py home=var engine     one of them
-    python tests/benchmarks/proof.py data=DIR            where the real logs lie (default: PLAYBILL_SHARED_DATA, ../shared/data)
+    python tests/benchmarks/proof.py data=DIR            where the real logs lie; else PLAYBILL_SHARED_DATA
 
 Results stand in tests/benchmarks/results/ as json with commit and machine, and are committed.
 """
