@@ -1,0 +1,5 @@
+"""Does the loop narrow itself? What is shown, tracked over rounds of retraining, with an alarm for a shrinking catalogue."""
+
+from playbill.measure.feedback.rounds import alarm_round, read_rounds
+
+__all__ = ["alarm_round", "read_rounds"]

@@ -1,0 +1,157 @@
+"""How lists use the catalogue, whatever people did then: concentration, novelty, diversity. (Coverage: `ranking.py`.)
+
+    gini       of how often each item stands in a list, over the whole catalogue: 0 where all stand there equally often,
+               1 - 1/N where one item stands in every place. Lower is fairer.
+    novelty    mean self-information of a list's items, -log2(share of people who know the item), in bits
+    diversity  mean over a list's pairs of 1 - cosine of their vectors; of category sets, 1 - |A and B| / sqrt(|A| |B|)
+
+    list [7, 3], item 7 known to 1 of 2 people, item 3 to 1 of 8: novelty (1 + 3) / 2 = 2 bits
+
+A person without a list has no novelty and a list of one item no diversity: NaN, to be left out and counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from playbill.errors import MeasureError
+from playbill.measure.ranking import NO_ITEM, check_lists
+
+_CELLS_AT_ONCE = 8_000_000  # of list places times vector width, 32 MB
+
+
+def exposures(recommended: np.ndarray, k: int, num_items: int) -> np.ndarray:
+    """Return [N] int64: how often each item 1..N stands in the first k places of a list.
+
+    Args:
+        recommended: [U, K] integer item_index, best first, padded at the end with -1.
+        k: 1 <= k <= K.
+        num_items: N.
+    Raises:
+        MeasureError: see `ranking.user_metrics`.
+    """
+    top = _top(recommended, k, num_items)
+    return np.bincount(top[top != NO_ITEM], minlength=num_items + 1)[1:]
+
+
+def gini(counts: np.ndarray) -> float:
+    """Return the Gini coefficient of exposures over the catalogue; 0 of an empty one.
+
+    Args:
+        counts: [N] >= 0, exposures of every item, those never shown included.
+    Raises:
+        MeasureError: not [N], or a count that is negative or not a number.
+    Source:
+        Gini 1912; over exposures of items, Castells, Hurley and Vargas 2022, sec. 4.
+    """
+    ordered = np.sort(_counts(counts))
+    total, items = ordered.sum(), len(ordered)
+    if total <= 0:
+        return 0.0
+    rank = 2 * np.arange(1, items + 1) - items - 1
+    return float((rank * ordered).sum() / (items * total))
+
+
+def effective_items(counts: np.ndarray) -> float:
+    """Return how many equally shown items would repeat as often as these do; the catalogue's size where none repeats.
+
+    The inverse of the chance that two exposures show one item, estimated without bias from few exposures too.
+
+    Args:
+        counts: [N] whole numbers >= 0, exposures of every item.
+    Raises:
+        MeasureError: not [N], or a count that is negative or not a number.
+    Source:
+        Simpson 1949; as an effective number, Hill 1973.
+    """
+    shown = _counts(counts)
+    total = shown.sum()
+    repeats = (shown * (shown - 1)).sum()
+    return float(min(total * (total - 1) / repeats, len(shown))) if repeats > 0 else float(len(shown))
+
+
+def self_information(known_by: np.ndarray, num_people: int) -> np.ndarray:
+    """Return [N] float64 bits: how surprising each item is, -log2 of the share of people who know it.
+
+    One person more than there are is supposed to know each item, so an item that nobody knows has log2(people + 1).
+
+    Args:
+        known_by: [N] number of different people who dealt with each item before.
+        num_people: all people who could have.
+    Raises:
+        MeasureError: a count that is negative, not a number, or larger than `num_people`.
+    Source:
+        Zhou et al. 2010; Vargas and Castells 2011.
+    """
+    known = _counts(known_by)
+    if len(known) and known.max() > num_people:
+        item = int(known.argmax())
+        raise MeasureError(f"item row {item} is known by {known[item]:.0f} people, and there are {num_people}")
+    return -np.log2((known + 1) / (num_people + 1))
+
+
+def novelty(recommended: np.ndarray, k: int, information: np.ndarray) -> np.ndarray:
+    """Return [U] float64: mean self-information in bits of each list's first k items; NaN for an empty list.
+
+    Args:
+        recommended: [U, K] integer item_index in 1..N, padded with -1.
+        k: 1 <= k <= K.
+        information: [N] bits, see `self_information`.
+    Raises:
+        MeasureError: see `ranking.user_metrics`.
+    """
+    top = _top(recommended, k, len(information))
+    number = (top != NO_ITEM).sum(1)
+    # place 0 and, from the end, place -1 take the padding
+    bits = np.concatenate([[0.0], np.asarray(information, np.float64), [0.0]])
+    return np.where(number > 0, bits[top].sum(1) / np.maximum(number, 1), np.nan)
+
+
+def diversity(recommended: np.ndarray, k: int, vectors: np.ndarray) -> np.ndarray:
+    """Return [U] float64: mean distance 1 - cosine over the pairs of each list's first k items; NaN below two items.
+
+    Args:
+        recommended: [U, K] integer item_index in 1..N, padded with -1.
+        k: 1 <= k <= K.
+        vectors: [N, D] float, row i - 1 is item i; embeddings, or one column a category holding 1 where the item has it.
+            An item whose vector is zero is far (1) from every other.
+    Raises:
+        MeasureError: see `ranking.user_metrics`; vectors that are not [N, D] or not finite.
+    Source:
+        Ziegler et al. 2005; over cosine distance, Castells, Hurley and Vargas 2022, sec. 3.
+    """
+    vectors = np.asarray(vectors, np.float32)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise MeasureError(f"vectors must be [items, width] finite numbers, got shape {vectors.shape}")
+    top = _top(recommended, k, len(vectors))
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
+    unit = np.concatenate([np.zeros((1, unit.shape[1]), np.float32), unit])
+    itself = (norm[:, 0] > 0).astype(np.float32)
+    itself = np.concatenate([[0.0], itself])
+    number = (top != NO_ITEM).sum(1)
+    similar = np.empty(len(top))
+    at_once = max(1, _CELLS_AT_ONCE // max(1, k * unit.shape[1]))
+    for start in range(0, len(top), at_once):
+        rows = np.maximum(top[start : start + at_once], 0)
+        # all pairs at once: |sum of v|^2 holds every pair twice and every item with itself
+        summed = unit[rows].sum(1, dtype=np.float64)
+        similar[start : start + at_once] = (summed**2).sum(1) - itself[rows].sum(1)
+    pairs = number * (number - 1)
+    return np.where(pairs > 0, 1 - similar / np.maximum(pairs, 1), np.nan)
+
+
+def _top(recommended: np.ndarray, k: int, num_items: int) -> np.ndarray:
+    lists = check_lists(recommended, num_items)
+    if not 1 <= k <= lists.shape[1]:
+        raise MeasureError(f"cut-offs must lie in 1..{lists.shape[1]}, the length of the lists, got {k}")
+    return lists[:, :k]
+
+
+def _counts(counts: np.ndarray) -> np.ndarray:
+    values = np.asarray(counts, np.float64)
+    bad = np.flatnonzero(~(values >= 0) | ~np.isfinite(values)) if values.ndim == 1 else np.zeros(1, int)
+    if values.ndim != 1 or len(bad):
+        first = "" if values.ndim != 1 else f"; row {bad[0]}: {values[bad[0]]}"
+        raise MeasureError(f"counts must be [items] numbers >= 0, got shape {values.shape}{first}")
+    return values
