@@ -1,0 +1,127 @@
+"""Settings of the world: its size, and `playbill generate`. The numbers of the response model are in parameters.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any
+
+from playbill.errors import ConfigError
+
+
+@dataclass(slots=True, kw_only=True)
+class Size:
+    """How large a world is, and for how long it runs."""
+
+    name: str = "tiny"
+    """Of this size."""
+    people: int = 200
+    """People, anonymous ones included."""
+    items: int = 100
+    """Items, those published later included."""
+    days: int = 21
+    """Days that are simulated."""
+    start: str = "2025-01-06"
+    """First day, yyyy-mm-dd, UTC; day 0 of the world."""
+    slate_length: int = 6
+    """Positions of a slate."""
+    pool: int = 8
+    """Candidates that the logging policy chooses from at each position."""
+    activity: float = 1.0
+    """Factor on everybody's visits a day (`population.activity_mean`)."""
+    decisions_share: float = 1.0
+    """Share of people whose decisions are written; their events are always written."""
+
+    def __post_init__(self) -> None:
+        bounds = {"people": 2, "items": 2, "days": 1, "slate_length": 1, "pool": 1}
+        for name, least in bounds.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"size.{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.activity < float("inf"):
+            raise ConfigError(f"size.activity must be a number above 0, got {self.activity}")
+        if not 0 <= self.decisions_share <= 1:
+            raise ConfigError(f"size.decisions_share must lie in 0..1, got {self.decisions_share}")
+        try:
+            date.fromisoformat(self.start)
+        except ValueError as error:
+            raise ConfigError(f"size.start must be a day such as 2025-01-06, got {self.start!r}") from error
+
+
+def start_us(size: Size) -> int:
+    """Return the first moment of day 0, microseconds since 1970 UTC."""
+    return int(datetime.fromisoformat(size.start).replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def first_weekday(size: Size) -> int:
+    """Return the weekday of day 0: 0 is Monday."""
+    return date.fromisoformat(size.start).weekday()
+
+
+class PolicyKind(StrEnum):
+    """How a logging policy chooses; each knows only what a shop knows."""
+
+    uniform = "uniform"  # every candidate is as likely
+    popularity = "popularity"  # as likely as its share of the clicks so far
+    epsilon_greedy = "epsilon-greedy"  # the best by counts, except for a share of the time
+    softmax = "softmax"  # more likely the better by counts, by a temperature
+
+
+@dataclass(slots=True, kw_only=True)
+class LoggingPolicy:
+    """One logging policy and its numbers."""
+
+    kind: PolicyKind = PolicyKind.uniform
+    """uniform, popularity, epsilon_greedy or softmax."""
+    epsilon: float = 0.2
+    """epsilon_greedy: share of choices made uniformly."""
+    temperature: float = 1.0
+    """softmax: of the standardised scores; small is greedy, large is uniform."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"a logging policy's epsilon must lie in 0..1, got {self.epsilon}")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"a logging policy's temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(slots=True, kw_only=True)
+class GenerateSettings:
+    """Write a simulated service whose truth is known, as the five tables.
+
+    playbill generate world=fitted size=small
+    playbill generate world=hard size=tiny parameters=my_numbers.yaml item.kind=softmax
+    """
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    world: Any = None
+    """The response model's numbers: easy, fitted or hard."""
+    size: Any = None
+    """tiny, small or shop."""
+    parameters: str = ""
+    """A YAML file in the form of conf/world/*.yaml whose numbers replace the chosen world's; empty for none."""
+    seed: int = 0
+    """Of every draw."""
+    name: str = ""
+    """Of the table folder below home/tables; empty means <world>-<size>."""
+    item: LoggingPolicy = field(default_factory=lambda: LoggingPolicy(kind=PolicyKind.popularity))
+    """Chooses the item of each position."""
+    creative: LoggingPolicy = field(default_factory=LoggingPolicy)
+    """Chooses the artwork of each item shown."""
+    subject: LoggingPolicy = field(default_factory=LoggingPolicy)
+    """Chooses a mail's subject line."""
+    hero: LoggingPolicy = field(default_factory=LoggingPolicy)
+    """Chooses a mail's hero picture."""
+    send_hour: LoggingPolicy = field(default_factory=LoggingPolicy)
+    """Chooses the local hour at which a mail goes out."""
+    offer: LoggingPolicy = field(default_factory=LoggingPolicy)
+    """Chooses a mail's offer."""
+    chunk: int = 20_000
+    """People worked on at once; changes memory and speed, never the result."""
+    force: bool = False
+    """Write again what is up to date."""
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ConfigError(f"chunk must be at least 1, got {self.chunk}")
