@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from playbill.world.draws import Stream
 from playbill.world.items import (
     Creatives,
+    Heroes,
     Items,
-    MailParts,
+    Subjects,
     build_creatives,
+    build_heroes,
     build_items,
-    build_mail_parts,
+    build_subjects,
     category_centres,
     category_curves,
 )
@@ -48,8 +49,8 @@ class World:
     people: People
     items: Items
     creatives: Creatives
-    subjects: MailParts
-    heroes: MailParts
+    subjects: Subjects
+    heroes: Heroes
     rhythms: np.ndarray
     category_hours: np.ndarray
     click_vectors: np.ndarray = field(init=False)
@@ -84,8 +85,8 @@ def build(parameters: Parameters, size: Size, seed: int) -> World:
         people=build_people(parameters, size.people, size.activity, centres, seed),
         items=items,
         creatives=build_creatives(parameters, items, seed),
-        subjects=build_mail_parts(parameters, parameters.catalogue.subjects, Stream.SUBJECT_PULL, seed),
-        heroes=build_mail_parts(parameters, parameters.catalogue.heroes, Stream.HERO_PULL, seed),
+        subjects=build_subjects(parameters, seed),
+        heroes=build_heroes(parameters, seed),
         rhythms=build_rhythms(parameters, seed),
         category_hours=category_curves(parameters, seed),
     )

@@ -110,6 +110,7 @@ class Stream(IntEnum):
     CHOOSE_OFFER = 137
     DECISION_WRITTEN = 138
     MAIL_DAY = 139
+    CHOOSE_HOLD = 140
 
 
 def bits(seed: int, stream: Stream, *keys: int | np.integer | np.ndarray) -> np.ndarray:

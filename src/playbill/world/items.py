@@ -64,15 +64,28 @@ class Creatives:
 
 
 @dataclass(slots=True)
-class MailParts:
-    """Subject lines, or hero pictures, of mails: N rows.
+class Subjects:
+    """Subject lines of mails, S rows.
 
     Attributes:
-        aspects: [N, D] float32 unit vectors, what it stresses.
-        pull: [N] float32, own log-odds of an opening (subjects) or a click (heroes).
+        title: [S, D] float32 unit vectors, what the line stresses.
+        pull: [S] float32, own log-odds of an opening.
     """
 
-    aspects: np.ndarray
+    title: np.ndarray
+    pull: np.ndarray
+
+
+@dataclass(slots=True)
+class Heroes:
+    """Hero pictures of mails, H rows.
+
+    Attributes:
+        image: [H, D] float32 unit vectors, what the picture stresses.
+        pull: [H] float32, own log-odds of a click after opening.
+    """
+
+    image: np.ndarray
     pull: np.ndarray
 
 
@@ -144,15 +157,26 @@ def build_creatives(parameters: Parameters, items: Items, seed: int) -> Creative
     )
 
 
-def build_mail_parts(parameters: Parameters, count: int, stream: Stream, seed: int) -> MailParts:
-    """Return `count` subject lines or heroes; they go round the poles, so that as many stress each."""
-    aspects = parameters.population.aspects
+def build_subjects(parameters: Parameters, seed: int) -> Subjects:
+    """Return the subject lines."""
+    count = parameters.catalogue.subjects
+    pull = parameters.catalogue.pull_sd * normal(seed, Stream.SUBJECT_PULL, np.arange(count))
+    return Subjects(title=_round_the_poles(count, parameters.population.aspects), pull=pull.astype(np.float32))
+
+
+def build_heroes(parameters: Parameters, seed: int) -> Heroes:
+    """Return the hero pictures."""
+    count = parameters.catalogue.heroes
+    pull = parameters.catalogue.pull_sd * normal(seed, Stream.HERO_PULL, np.arange(count))
+    return Heroes(image=_round_the_poles(count, parameters.population.aspects), pull=pull.astype(np.float32))
+
+
+def _round_the_poles(count: int, aspects: int) -> np.ndarray:
+    """Return [count, aspects] float32: one pole a row, each as often as the others."""
     rows = np.arange(count)
     vectors = np.zeros((count, aspects), np.float32)
     vectors[rows, rows % aspects] = np.where(rows // aspects % 2 == 0, 1.0, -1.0)
-    return MailParts(
-        aspects=vectors, pull=(parameters.catalogue.pull_sd * normal(seed, stream, rows)).astype(np.float32)
-    )
+    return vectors
 
 
 def _stressed(own: np.ndarray, drawn: np.ndarray) -> np.ndarray:

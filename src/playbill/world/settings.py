@@ -32,6 +32,8 @@ class Size:
     """Factor on everybody's visits a day (`population.activity_mean`)."""
     decisions_share: float = 1.0
     """Share of people whose decisions are written; their events are always written."""
+    contexts: bool = True
+    """Write into each decision's `context` what could have been chosen, and when and for whom it was chosen."""
 
     def __post_init__(self) -> None:
         bounds = {"people": 2, "items": 2, "days": 1, "slate_length": 1, "pool": 1}
@@ -117,11 +119,15 @@ class GenerateSettings:
     """Chooses the local hour at which a mail goes out."""
     offer: LoggingPolicy = field(default_factory=LoggingPolicy)
     """Chooses a mail's offer."""
+    hold_share: float = 0.05
+    """Share of mails that are held back at random, as a `hold` decision, so that what mails do can be told."""
     chunk: int = 20_000
     """People worked on at once; changes memory and speed, never the result."""
     force: bool = False
     """Write again what is up to date."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.hold_share < 1:
+            raise ConfigError(f"hold_share must be at least 0 and below 1, got {self.hold_share}")
         if self.chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {self.chunk}")

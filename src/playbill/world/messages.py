@@ -1,0 +1,92 @@
+"""How people respond to mails: draws from the probabilities of respond.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from playbill.world.build import World
+from playbill.world.draws import Stream, uniform
+from playbill.world.respond import (
+    late_us,
+    message_click_probability,
+    message_purchase_probability,
+    open_probability,
+)
+
+_HOUR_US = 3_600_000_000
+
+
+@dataclass(slots=True)
+class Mails:
+    """Mails sent, [n] rows each.
+
+    Attributes:
+        person, subject, hero: rows.
+        offer: rows of messages.offers.
+        hour_of_week: local hour of the week at arrival, 0..167, 0 is Monday 00:00.
+        day: 0-based day of the world.
+        at_us: int64 microseconds since 1970 UTC, arrival.
+        key: uint64, one a mail: keys its draws.
+    """
+
+    person: np.ndarray
+    subject: np.ndarray
+    hero: np.ndarray
+    offer: np.ndarray
+    hour_of_week: np.ndarray
+    day: int | np.ndarray
+    at_us: np.ndarray
+    key: np.ndarray
+
+
+@dataclass(slots=True)
+class MailResponses:
+    """What happened to mails, [n] rows each; delays are int64 microseconds after arrival, 0 where it did not happen.
+
+    Attributes:
+        opened: bool, the person opened it.
+        machine_opened: bool, the mail program did; a log shows both as an opening.
+        clicked: bool.
+        bought: bool, the person bought something within three days, because of the mail or not.
+        open_delay_us, machine_delay_us, click_delay_us, purchase_delay_us: as they say.
+    """
+
+    opened: np.ndarray
+    machine_opened: np.ndarray
+    clicked: np.ndarray
+    bought: np.ndarray
+    open_delay_us: np.ndarray
+    machine_delay_us: np.ndarray
+    click_delay_us: np.ndarray
+    purchase_delay_us: np.ndarray
+
+
+def respond_to_mails(world: World, mails: Mails) -> MailResponses:
+    """Draw what people and their machines do with mails; each mail's draws depend on its key alone."""
+    m, seed, delays = mails, world.seed, world.parameters.delays
+    opened = uniform(seed, Stream.OPEN, m.key) < open_probability(world, m.person, m.subject, m.hour_of_week, m.day)
+    clicked = uniform(seed, Stream.MESSAGE_CLICK, m.key) < message_click_probability(world, m.person, m.hero, m.day)
+    clicked &= opened
+    bought = uniform(seed, Stream.MESSAGE_PURCHASE, m.key) < message_purchase_probability(
+        world, m.person, m.offer, opened
+    )
+    machine = world.people.machine[m.person] & world.parameters.switches.machine_opens
+    open_delay = late_us(world, Stream.OPEN_DELAY, m.key, delays.open_mean_h)
+    click_delay = open_delay + late_us(
+        world, Stream.MESSAGE_CLICK_DELAY, m.key, world.parameters.clicks.delay_mean_s / 3600
+    )
+    buy_delay = late_us(world, Stream.MESSAGE_PURCHASE_DELAY, m.key, delays.purchase_mean_h)
+    machine_delay = late_us(world, Stream.MACHINE_OPEN_DELAY, m.key, delays.machine_open_mean_s / 3600)
+    most = int(delays.most_h * _HOUR_US)
+    return MailResponses(
+        opened=opened,
+        machine_opened=machine,
+        clicked=clicked,
+        bought=bought,
+        open_delay_us=np.where(opened, open_delay, 0),
+        machine_delay_us=np.where(machine, machine_delay, 0),
+        click_delay_us=np.where(clicked, np.minimum(click_delay, most), 0),
+        purchase_delay_us=np.where(bought, buy_delay, 0),
+    )
