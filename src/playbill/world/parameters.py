@@ -350,6 +350,9 @@ class Parameters:
             raise ConfigError(
                 f"population.device_share must name the devices of clicks.device {list(self.clicks.device)}"
             )
+        odd = [name for name in self.population.consent_share if not name.isidentifier()]
+        if odd:
+            raise ConfigError(f"population.consent_share: {odd} cannot be part of a column name; use a plain word")
         if len(self.population.hours) != 24 or len(self.population.weekdays) != 7:
             raise ConfigError("population.hours must have 24 numbers and population.weekdays 7")
         if not sum(self.population.timezones.values()) > 0:
