@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -27,13 +28,16 @@ def run(settings: MeasureSettings) -> Reading:
     package = type(settings.question).__module__.rpartition(".")[0]
     name = package.rpartition(".")[2]
     tables = folder_of(settings)
-    reading: Reading = importlib.import_module(f"{package}.read").run(settings.question, tables, settings)
+    answer = importlib.import_module(f"{package}.read")
+    reading: Reading = answer.run(settings.question, tables, settings)
+    # a question with a picture of its own (a line along time, say) has it beside `run`
+    picture: Callable[[Reading], bytes] = getattr(answer, "picture", to_png)
     label = f"{tables.name}-{name}" if settings.tables else name
     out = Path(settings.out) if settings.out else Path(settings.home) / "measure" / label
     with atomic_folder(out) as folder:
         (folder / "reading.json").write_bytes(to_json(reading))
         (folder / "reading.txt").write_text(to_text(reading))
-        (folder / "reading.png").write_bytes(to_png(reading))
+        (folder / "reading.png").write_bytes(picture(reading))
     console = Console(soft_wrap=True, highlight=False)
     console.print(to_text(reading), markup=False, end="")
     console.print(f"\nwritten to {out}", markup=False)

@@ -1,4 +1,4 @@
-"""Does the loop narrow itself? What is shown, tracked over rounds of retraining, with an alarm for a shrinking catalogue."""
+"""Does the loop narrow itself? What is shown, round after round, with an alarm for a shrinking catalogue."""
 
 from playbill.measure.feedback.rounds import alarm_round, read_rounds
 

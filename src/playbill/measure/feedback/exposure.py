@@ -78,7 +78,8 @@ def standard_errors(counts: np.ndarray, exposures: int) -> np.ndarray:
          for w in without]
     )  # fmt: skip
     variance: np.ndarray = (groups - 1) / groups * ((left - left.mean(0)) ** 2).sum(0)
-    return np.sqrt(variance)
+    errors: np.ndarray = np.sqrt(variance)
+    return errors
 
 
 def expected_distinct(counts: np.ndarray, exposures: int) -> float:

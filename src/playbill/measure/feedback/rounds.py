@@ -99,16 +99,16 @@ def _statement(
 ) -> Statement:
     from scipy.stats import theilslopes
 
-    z, start = falling(series[None])
-    alarm = next((r for r in range(len(series)) if z[0, r] > least and _fall(series, start[0, r], r) >= min_fall), None)
+    [z] = falling(series[None])
+    alarm = next((r for r in range(len(series)) if z[r] > least and _fall(series[: r + 1])[1] >= min_fall), None)
     first = float(np.median(series[:3]))
     slope, _, low, high = theilslopes(series, np.arange(len(series)), alpha=level)
     scale = 100 / first if first > 0 else 0.0
-    end = len(series) - 1 if alarm is None else alarm
+    began, fall = _fall(series if alarm is None else series[: alarm + 1])
     details: dict[str, Any] = {
         "alarm_round": alarm,
-        "fall_began": None if alarm is None else int(start[0, alarm]),
-        "fall": _fall(series, int(start[0, end]), end),
+        "fall_began": None if alarm is None else began,
+        "fall": fall,
         "first": float(series[0]),
         "last": float(series[-1]),
         "strongest_z": float(z.max()),
@@ -133,14 +133,21 @@ def _statement(
     )
 
 
-def _fall(series: np.ndarray, start: int, end: int) -> float:
-    """Return the fall from start to end along the Theil-Sen line, relative to where that line begins; >= 0."""
-    from scipy.stats import theilslopes
+def _fall(series: np.ndarray) -> tuple[int, float]:
+    """Return since which round a series falls and by how much, relative to its level before, along the best such line.
 
-    if end - start + 1 < SHORTEST:
-        return 0.0
-    slope, intercept = theilslopes(series[start : end + 1], np.arange(end - start + 1))[:2]
-    return max(0.0, float(-slope * (end - start) / intercept)) if intercept > 0 else 0.0
+    The line is level up to a round and straight after it, at least over `SHORTEST` rounds; least squares.
+    """
+    rounds = np.arange(len(series))
+    best, began, fall = np.inf, 0, 0.0
+    for start in range(max(1, len(series) - SHORTEST + 1)):
+        since = np.maximum(0, rounds - start).astype(np.float64)
+        [slope, before] = np.polyfit(since, series, 1)
+        missed = float(((before + slope * since - series) ** 2).sum())
+        if missed < best:
+            best, began = missed, start
+            fall = max(0.0, float(-slope * since[-1] / before)) if before > 0 else 0.0
+    return began, fall
 
 
 def _verdict(statements: list[Statement], labels: list[str], horizon: int, level: float) -> str:

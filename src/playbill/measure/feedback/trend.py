@@ -23,13 +23,13 @@ _SIMULATED = 10_000
 _LONGEST = 200  # rounds: more would need gigabytes to simulate, and a fall is over long before
 
 
-def falling(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, after each round, the strongest evidence of a fall that ends there, and where that fall began.
+def falling(series: np.ndarray) -> np.ndarray:
+    """Return, after each round, the strongest evidence of a fall that ends there, whenever it began.
 
     Args:
         series: [L, R] float, R rounds of each of L loops; equal values count as no order.
     Returns:
-        z [L, R] float64, minus infinity for the rounds before `SHORTEST`; start [L, R] int64, round of its beginning.
+        [L, R] float64, standard deviations; minus infinity for the rounds before `SHORTEST`.
     Source:
         Mann 1945; Kendall 1975, ch. 4; the search over starts is a scan statistic (Glaz et al. 2001).
     """
@@ -37,7 +37,6 @@ def falling(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     loops, rounds = series.shape
     fallen = np.zeros((loops, rounds))  # pairs of s..r, by s
     z = np.full((loops, rounds), -np.inf)
-    start = np.zeros((loops, rounds), np.int64)
     for r in range(rounds):
         against_r = np.sign(series[:, :r] - series[:, r : r + 1])
         fallen[:, :r] += np.cumsum(against_r[:, ::-1], axis=1)[:, ::-1]
@@ -46,10 +45,8 @@ def falling(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             continue
         length = r - np.arange(starts) + 1
         spread = np.sqrt(length * (length - 1) * (2 * length + 5) / 18)
-        found = fallen[:, :starts] / spread
-        start[:, r] = found.argmax(1)
-        z[:, r] = found.max(1)
-    return z, start
+        z[:, r] = (fallen[:, :starts] / spread).max(1)
+    return z
 
 
 def threshold(alpha: float, horizon: int, carry: float) -> float:
@@ -80,5 +77,5 @@ def _stable(horizon: int, carry: float) -> np.ndarray:
     noise = draw.normal(size=(_SIMULATED, horizon))
     for r in range(1, horizon):
         noise[:, r] = carry * noise[:, r - 1] + np.sqrt(1 - carry**2) * noise[:, r]
-    largest: np.ndarray = falling(noise)[0].max(1)
+    largest: np.ndarray = falling(noise).max(1)
     return largest

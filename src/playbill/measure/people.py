@@ -1,0 +1,37 @@
+"""Who a row belongs to: the person, or the session where nobody had signed in."""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from playbill.errors import MeasureError
+
+WHO = "who"
+
+
+def who_columns(path: str) -> list[str]:
+    """Return those of user_id and session_id that a parquet file has."""
+    names = pq.read_schema(path).names
+    return [name for name in ("user_id", "session_id") if name in names]
+
+
+def with_who(rows: pl.DataFrame, table: str) -> pl.DataFrame:
+    """Return the rows with a text column `who`: `u:<user_id>`, or `s:<session_id>` where there is no user.
+
+    Raises:
+        MeasureError: rows that belong to nobody; names table, count and first rows.
+    """
+    there = [name for name in ("user_id", "session_id") if name in rows.columns]
+    if not there:
+        raise MeasureError(f"{table} has neither user_id nor session_id, so nobody's rows can be told apart")
+    names = [pl.lit(f"{name[0]}:") + pl.col(name).cast(pl.String) for name in there]
+    rows = rows.with_columns(pl.coalesce(names).alias(WHO))
+    nobody = rows[WHO].is_null()
+    if nobody.any():
+        first = ", ".join(f"row {i}" for i in nobody.arg_true()[:5].to_list())
+        raise MeasureError(
+            f"{table}.user_id: a row belongs to a person or a session; {nobody.sum():,} of {len(rows):,} rows have "
+            f"neither, first {first}"
+        )
+    return rows
