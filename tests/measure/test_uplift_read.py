@@ -1,0 +1,237 @@
+"""Uplift from tables: a real experiment, a small one by hand, scores of a file, and every kind of broken log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from playbill.errors import ConfigError, MeasureError
+from playbill.measure.settings import MeasureSettings
+from playbill.measure.statement import to_json, to_png, to_text
+from playbill.measure.uplift.features import user_features
+from playbill.measure.uplift.log import read_trial
+from playbill.measure.uplift.read import run
+from playbill.measure.uplift.settings import LearnerKind, ModelKind, Outcome, UpliftQuestion
+from playbill.tables.folder import write_folder
+from playbill.tables.schema import Column, EventKind, Kind
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from proof_uplift import hillstrom_tables
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def hillstrom(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = shared_data / "hillstrom" / "hillstrom.parquet"
+    if not source.is_file():
+        pytest.skip(f"no {source}")
+    return hillstrom_tables(source, tmp_path_factory.mktemp("hillstrom"))
+
+
+def test_the_published_effects_of_the_mails_are_reproduced(hillstrom: Path) -> None:
+    """Visits of 64,000 customers: .18276 (men's mail), .15140 (women's), .10617 (none)."""
+    trial, warnings = read_trial(UpliftQuestion(experiment="mail", control="none", event="visit"), hillstrom)
+    means = [trial.outcome[trial.arm == a].mean() for a in range(3)]
+    assert trial.arms == ["none", "mens", "womens"] and not warnings
+    assert np.bincount(trial.arm).tolist() == [21_306, 21_307, 21_387]
+    assert means == pytest.approx([0.10617, 0.18276, 0.15140], abs=5e-6)
+    assert [means[1] - means[0], means[2] - means[0]] == pytest.approx([0.0766, 0.0452], abs=5e-5)
+    spend, _ = read_trial(UpliftQuestion(control="none", event="purchase", outcome=Outcome.SUM), hillstrom)
+    assert [spend.outcome[spend.arm == a].mean() for a in range(3)] == pytest.approx([0.6528, 1.4226, 1.0772], abs=5e-5)
+
+
+def test_targeting_thirty_percent_of_real_customers(hillstrom: Path) -> None:
+    """A quick twin of proof_uplift.py: a linear learner; the figures stand there, here is what must hold of them."""
+    question = UpliftQuestion(
+        control="none",
+        event="purchase",
+        outcome=Outcome.SUM,
+        learner=LearnerKind.T,
+        model=ModelKind.LINEAR,
+        cost={"mens": 0.1, "womens": 0.1},
+        budget_share=0.3,
+        resamples=100,
+    )
+    reading = run(question, hillstrom, MeasureSettings())
+    found = {s.name: s for s in reading.statements}
+    gain = found["value, learned targeting - best single treatment at random"]
+    against_all = found["value, learned targeting - best single treatment to all"]
+    table = {row["rule"]: row for row in reading.tables["value by rule"]}
+    assert table["learned targeting"]["people treated"] == pytest.approx(0.3, abs=1e-4)
+    assert table["best single treatment to all"]["mens"] == 1
+    for s in (gain, against_all):
+        assert s.low is not None and s.high is not None and s.estimate is not None and s.low < s.estimate < s.high
+        assert s.randomised and s.n == 64_000 and "doubly robust" in s.details
+    worth = {rule: row["net value per person"] for rule, row in table.items()}
+    assert gain.estimate == pytest.approx(worth["learned targeting"] - worth["best single treatment at random"])
+    # most of what the mails bring is lost when 70 % of the customers get none: their effect is 0.77 for 0.10
+    assert against_all.high < 0
+    assert "less than best single treatment to all" in reading.verdict
+    assert to_png(reading)[:4] == b"\x89PNG" and b"Qini" in to_json(reading) and "Qini" in to_text(reading)
+
+
+def test_features_leave_out_what_is_protected(tmp_path: Path) -> None:
+    tables = small(tmp_path)
+    features, names, _ = user_features(tables, np.array([3, 21, 99]))
+    assert names == ["age", "plan=gold", "plan=plain"]
+    assert features[:2].tolist() == [[33.0, 1.0, 0.0], [51.0, 0.0, 1.0]]
+    assert np.isnan(features[2, 0]) and features[2, 1:].tolist() == [0, 0]
+    with pytest.raises(MeasureError, match="users.gender is protected"):
+        user_features(tables, np.array([1]), ["gender"])
+    with pytest.raises(MeasureError, match="users has no column 'agee'"):
+        user_features(tables, np.array([1]), ["agee"])
+
+
+def test_events_count_inside_the_window_alone(tmp_path: Path) -> None:
+    tables = small(tmp_path)
+    ask: dict[str, Any] = {"control": "none", "event": "buy", "window_h": 24}
+    happened, warnings = read_trial(UpliftQuestion(**ask), tables)
+    assert not warnings
+    # person 1 buys at once and after 23 hours; 2 after 24 hours, which is too late; 3 before the assignment
+    assert happened.outcome[:4].tolist() == [1, 0, 0, 1]
+    assert read_trial(UpliftQuestion(outcome=Outcome.COUNT, **ask), tables)[0].outcome[:4].tolist() == [2, 0, 0, 1]
+    assert read_trial(UpliftQuestion(outcome=Outcome.SUM, **ask), tables)[0].outcome[:4].tolist() == [5, 0, 0, 7]
+    late, warnings = read_trial(UpliftQuestion(**ask | {"window_h": 1000}), tables)
+    assert late.outcome[:4].tolist() == [1, 1, 0, 1]
+    assert "the window of 40 of 40 people ends after the last event" in warnings[0]
+
+
+def test_scores_of_a_file(tmp_path: Path) -> None:
+    tables = small(tmp_path)
+    scores = pl.DataFrame({"user_id": range(40, 0, -1), "mail": np.linspace(0, 1, 40)})
+    scores.write_csv(tmp_path / "scores.csv")
+    question = UpliftQuestion(
+        control="none", event="buy", window_h=24, scores=str(tmp_path / "scores.csv"), budget_share=0.5, resamples=100
+    )
+    reading = run(question, tables, MeasureSettings())
+    assert "ranked by scores of scores.csv" in reading.title
+    table = {row["rule"]: row for row in reading.tables["value by rule"]}
+    assert table["learned targeting"]["people treated"] == 0.5
+    scores.head(39).write_csv(tmp_path / "scores.csv")
+    with pytest.raises(MeasureError, match="scores.csv.mail: everybody .* 1 of 40 rows break this, first row 0: 1"):
+        run(question, tables, MeasureSettings())
+    pl.concat([scores, scores.head(2)]).write_csv(tmp_path / "scores.csv")
+    with pytest.raises(MeasureError, match="scores.csv.user_id: a person has one row of scores; 2 of 42 rows"):
+        run(question, tables, MeasureSettings())
+    scores.rename({"mail": "male"}).write_csv(tmp_path / "scores.csv")
+    with pytest.raises(MeasureError, match="has no column mail; it has: user_id, male"):
+        run(question, tables, MeasureSettings())
+
+
+def _set(row: int, **change: Any) -> Callable[[list[dict[str, Any]]], None]:
+    return lambda rows: rows[row].update(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set(3, propensity=0.0), r"decisions.propensity: .* 1 of 40 rows break this, first row 3: 0.0"),
+        (_set(4, propensity=1.5), r"decisions.propensity: .* first row 4: 1.5"),
+        (_set(5, propensity=None), r"decisions.propensity: .* first row 5: nan"),
+        (_set(6, propensity=0.4), r"arm 'mail' has shares from 0.4 to 0.5"),
+        (_set(7, user_id=None, session_id="s"), r"decisions.user_id: an assignment needs the person; 1 of 40"),
+        (_set(8, user_id=1), r"decisions.user_id: a person is assigned once \(0 people stand in two arms\); 1 of 40"),
+        (_set(9, user_id=1), r"decisions.user_id: a person is assigned once \(1 people stand in two arms\)"),
+        (lambda rows: [r.update(chosen="mail") for r in rows], "nobody is in arm 'none', the control"),
+        (lambda rows: [r.update(propensity=0.4) for r in rows], "planned shares .* sum to 0.8, not 1"),
+        (lambda rows: [r.update(kind="item") for r in rows], "no row of kind experiment_arm"),
+        (_set(2, request_id="other"), "must name one of other, spring"),
+    ],
+)
+def test_a_broken_assignment_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(MeasureError, match=message):
+        read_trial(UpliftQuestion(control="none", event="buy"), small(tmp_path, change))
+
+
+def test_a_question_that_does_not_fit_the_log(tmp_path: Path) -> None:
+    tables = small(tmp_path)
+    with pytest.raises(MeasureError, match="nobody did 'purchase'; events there are: buy"):
+        read_trial(UpliftQuestion(control="none"), tables)
+    with pytest.raises(MeasureError, match=r"question.cost names \['letter'\]"):
+        read_trial(UpliftQuestion(control="none", event="buy", cost={"letter": 1.0}), tables)
+    with pytest.raises(MeasureError, match="no experiment 'autumn'"):
+        read_trial(UpliftQuestion(control="none", event="buy", experiment="autumn"), tables)
+    with pytest.raises(
+        MeasureError, match=r"events.value: every free needs a value .* 1 of 1 rows break this, first row 4: None"
+    ):
+        read_trial(UpliftQuestion(control="none", event="free", outcome=Outcome.SUM), tables)
+    with pytest.raises(ConfigError, match=r"budget_share must lie in 0..1 and not be 0, got 0"):
+        UpliftQuestion(budget_share=0)
+    with pytest.raises(ConfigError, match=r"cost must be >= 0, got \{'mail': -1.0\}"):
+        UpliftQuestion(cost={"mail": -1.0})
+
+
+def small(folder: Path, change: Callable[[list[dict[str, Any]]], Any] = lambda rows: None) -> Path:
+    """Write an experiment of 40 people, odd ones mailed, and one decision of another kind; return the folder."""
+    users = [
+        {"user_id": u, "age": 30.0 + u, "gender": "fm"[u % 2], "plan": "gold" if u < 20 else "plain"}
+        for u in range(1, 41)
+    ]
+    decisions = [
+        {
+            "decision_id": u,
+            "request_id": "spring",
+            "kind": "experiment_arm",
+            "chosen": "mail" if u % 2 else "none",
+            "at": BEGAN,
+            "user_id": u,
+            "session_id": None,
+            "propensity": 0.5,
+        }
+        for u in range(1, 41)
+    ]
+    change(decisions)
+    decisions.append(dict(decisions[0]) | {"decision_id": 41, "request_id": "r", "kind": "item", "chosen": "9"})
+    hours = [(1, 0, 2.0), (1, 23, 3.0), (2, 24, 4.0), (3, -1, 5.0), (4, 1, 7.0)]
+    events = [
+        {"event_id": i, "user_id": u, "event": "buy", "at": BEGAN + timedelta(hours=h), "value": v}
+        for i, (u, h, v) in enumerate(hours)
+    ]
+    events[4:4] = [{"event_id": 99, "user_id": 2, "event": "free", "at": BEGAN, "value": None}]
+    # others may buy too, so that both arms have some of each
+    events += [
+        {"event_id": 100 + u, "user_id": u, "event": "buy", "at": BEGAN + timedelta(hours=2), "value": 1.0}
+        for u in range(11, 40, 3)
+    ]
+    tables = {
+        name: pa.Table.from_pylist(rows, schema=schema)
+        for name, rows, schema in (
+            ("users", users, None),
+            ("decisions", decisions, _DECISIONS),
+            ("events", events, _EVENTS),
+        )
+    }
+    kinds = {pa.float64(): Kind.NUMBER, pa.timestamp("us", tz="UTC"): Kind.TIME, pa.string(): Kind.TEXT}
+    columns = {
+        name: [
+            Column(
+                name=f.name,
+                kind=Kind.ID if f.name.endswith("_id") else kinds[f.type],
+                protected=f.name == "gender",
+            )
+            for f in table.schema
+        ]
+        for name, table in tables.items()
+    }
+    write_folder(folder / "tables", tables, source="t", columns=columns, events=[EventKind(name="buy")])
+    return folder / "tables"
+
+
+_AT = ("at", pa.timestamp("us", tz="UTC"))
+_DECISIONS = pa.schema(
+    [("decision_id", pa.int64()), ("request_id", pa.string()), ("kind", pa.string()), ("chosen", pa.string()), _AT]
+    + [("user_id", pa.int64()), ("session_id", pa.string()), ("propensity", pa.float64())]
+)
+_EVENTS = pa.schema(
+    [("event_id", pa.int64()), ("user_id", pa.int64()), ("event", pa.string()), _AT, ("value", pa.float64())]
+)
