@@ -311,7 +311,8 @@ def after_click(
 ) -> AfterClick:
     """Draw what follows clicks, or items that people found by themselves; all arguments have one shape."""
     seed, outcomes, delays = world.seed, world.parameters.outcomes, world.parameters.delays
-    mean = completion_mean(world, person, item, day).astype(np.float64)
+    # a mean that rounds to 0 or 1 would leave a Beta distribution without one of its parameters
+    mean = np.clip(completion_mean(world, person, item, day).astype(np.float64), 1e-6, 1 - 1e-6)
     precision = outcomes.completion_precision
     drawn = betaincinv(mean * precision, (1 - mean) * precision, uniform(seed, Stream.COMPLETION, key))
     completion = np.clip(drawn, 0, 1).astype(np.float32)
