@@ -119,7 +119,7 @@ def build_items(parameters: Parameters, items: int, days: int, centres: np.ndarr
     popular = catalogue.popularity_appeal * appeal + np.sqrt(1 - catalogue.popularity_appeal**2) * luck
     place = np.empty(items)
     place[np.argsort(-popular, kind="stable")] = np.arange(1, items + 1)
-    log_attraction = -catalogue.popularity_exponent * np.log(place)
+    log_attraction = -catalogue.popularity_exponent * np.log(place + catalogue.popularity_offset * items)
     attraction = np.exp(log_attraction)
     spread = log_attraction.std()
     new = uniform(seed, Stream.NEW, rows) < catalogue.new_share

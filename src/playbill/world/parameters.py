@@ -142,6 +142,8 @@ class Catalogue:
     """Share of items published after the first day, evenly over the time."""
     popularity_exponent: float = 0.9
     """Zipf exponent of the items' attraction where people find them by themselves."""
+    popularity_offset: float = 0.0
+    """Share of the items added to every rank before the exponent (Zipf-Mandelbrot): 0 is Zipf, large is exponential."""
     popularity_appeal: float = 0.3
     """Correlation between an item's appeal and its place in popularity; -1..1."""
     appeal_sd: float = 0.4
