@@ -1,0 +1,227 @@
+"""The job `playbill generate`: let a shop serve its simulated people day by day, and write what it would have logged.
+
+The loop goes through days, and within a day through groups of people. What the shop knows and how popular items are
+changes at day borders alone, by sums of whole numbers; every draw is a function of seed, person, day and purpose. So
+the files are the same, byte for byte, however many people are worked on at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from playbill import __version__
+from playbill.errors import ConfigError, TableError
+from playbill.tables.files import atomic_folder, write_atomic
+from playbill.tables.folder import describe_folder, read_folder
+from playbill.tables.schema import TableFolder
+from playbill.tables.settings import SufficiencySettings
+from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
+from playbill.world.build import World, build
+from playbill.world.decisions import choices_table, write_day
+from playbill.world.draws import Stream, uniform
+from playbill.world.identifiers import LONGEST_SLATE, Sessions
+from playbill.world.knowledge import beliefs, nothing_known
+from playbill.world.mails import learn_mails, mail_choices, mail_events, may_be_mailed, send_mails
+from playbill.world.mapping import mapping_text
+from playbill.world.organic import fed_back
+from playbill.world.overlay import overlay
+from playbill.world.parameters import Parameters
+from playbill.world.pools import DECKS, make_deck
+from playbill.world.settings import GenerateSettings, Size
+from playbill.world.slates import answer, creative_tables, learn, make_slates, searches, slate_choices, slate_events
+from playbill.world.tables import EVENTS, columns, creatives_table, items_table, users_table
+from playbill.world.truth import write_truth
+from playbill.world.visits import day_start_us, visits
+from playbill.world.writing import EventLog, Writer
+
+GENERATED = "generated.json"
+_FORMAT = 1  # grows when the same settings come to mean other rows
+
+Array = np.ndarray[Any, Any]
+
+
+def run(settings: GenerateSettings) -> Path:
+    """Write {home}/tables/{name} and return it.
+
+    Raises:
+        ConfigError: a setting is out of range, or the parameter file names something that does not exist.
+        WorldError: the parameters cannot be built, such as a slate longer than the catalogue.
+    """
+    if not isinstance(settings.world, Parameters) or not isinstance(settings.size, Size):
+        raise ConfigError("choose a world and a size, such as world=fitted size=small")
+    parameters = overlay(settings.world, settings.parameters) if settings.parameters else settings.world
+    name = settings.name or f"{parameters.name}-{settings.size.name}"
+    target = Path(settings.home) / "tables" / name
+    console = Console(stderr=True)
+    with _alone(target):
+        mark = fingerprint(parameters, settings)
+        if not settings.force and (folder := _unchanged(target, mark)) is not None:
+            console.print(f"{target} is up to date ({_rows(folder)}); force=true writes it again", soft_wrap=True)
+            return target
+        world = build(parameters, settings.size, settings.seed)
+        with _progress(settings.size.days, console) as advance:
+            folder = generate(world, target, settings, advance)
+    console.print(f"wrote {target}: {_rows(folder)}", soft_wrap=True)
+    return target
+
+
+def generate(
+    world: World,
+    folder: Path | str,
+    settings: GenerateSettings,
+    advance: Callable[[int], None] = lambda events: None,
+) -> TableFolder:
+    """Write a world's tables and its truth into `folder`, which appears whole or not at all.
+
+    Args:
+        world: as built; its own seed, size and parameters count, not those of the settings.
+        folder: of the five tables, replaced where it exists.
+        settings: policies, the share of mails held back, and the people worked on at once.
+        advance: called after each day with the number of events written so far.
+    Raises:
+        ConfigError: slates longer than ids can tell apart.
+        WorldError: fewer items than a slate has positions.
+    """
+    if world.size.slate_length > LONGEST_SLATE:
+        raise ConfigError(f"size.slate_length={world.size.slate_length}: at most {LONGEST_SLATE} positions")
+    Sessions(world.size.people, world.size.days)  # refuses what ids cannot tell apart before anything is written
+    declared = columns(world)
+    with atomic_folder(folder) as out:
+        write_truth(world, out)
+        for name, table in (
+            ("users", users_table(world)),
+            ("items", items_table(world)),
+            ("creatives", creatives_table(world)),
+        ):
+            table = table.select([c.name for c in declared[name]])
+            pq.write_table(table, out / f"{name}.parquet", compression="zstd", store_schema=False)
+        words = ("kind", "policy")
+        events = Writer(out / "events.parquet", declared["events"], words=("event", "device"), ascending=_GROWING)
+        try:
+            decisions = Writer(out / "decisions.parquet", declared["decisions"], words=words, text_ids=("chosen",))
+            try:
+                _days(world, settings, events, decisions, out, advance)
+            finally:
+                decisions.close()
+        finally:
+            events.close()
+        source = f"world {world.parameters.name}, size {world.size.name}, seed {world.seed}"
+        written = describe_folder(out, source=source, columns=declared, events=EVENTS)
+        (out / "mapping.yaml").write_text(mapping_text(declared, EVENTS))
+        report = measure_sufficiency(out, SufficiencySettings())
+        write_atomic(out / SUFFICIENCY_FILE, msgspec.json.format(msgspec.json.encode(report), indent=2))
+        mark = fingerprint(world.parameters, replace(settings, size=world.size, seed=world.seed))
+        (out / GENERATED).write_bytes(msgspec.json.encode({"fingerprint": mark}))
+    return written
+
+
+_GROWING = ("event_id", "at")
+
+
+def _days(
+    world: World,
+    settings: GenerateSettings,
+    events: Writer,
+    decisions: Writer,
+    out: Path,
+    advance: Callable[[int], None],
+) -> None:
+    """Go through the days; everything that is carried from one to the next stands here."""
+    people, size = world.people, world.size
+    total = len(people.anonymous)
+    written = uniform(world.seed, Stream.DECISION_WRITTEN, np.arange(total)) < size.decisions_share
+    mailable = may_be_mailed(world)
+    log = EventLog(events, people, written, list(world.parameters.clicks.device))
+    known = nothing_known(world)
+    attraction = world.items.attraction
+    decks = np.lib.format.open_memmap(
+        out / DECKS, mode="w+", dtype=np.int32, shape=(size.days, len(world.items.price))
+    )
+    for day in range(size.days):
+        believed = beliefs(world, known)
+        deck = make_deck(world, day, known.item.successes)
+        decks[day] = -1
+        decks[day, : len(deck[0])] = deck[0]
+        creative = creative_tables(world, believed, settings)
+        clicks = np.zeros(len(attraction), np.int64)
+        chosen: list[pa.Table] = []
+        for low in range(0, total, settings.chunk):
+            high = min(low + settings.chunk, total)
+            mailing = send_mails(world, day, low, high, mailable, believed, settings)
+            choices = mail_choices(world, mailing, settings, written)
+            for part in mail_events(world, mailing, attraction):
+                log.add(part)
+            learn_mails(world, known, mailing)
+            came = visits(world, day, low, high)
+            if len(came):
+                slates = make_slates(world, came, deck, believed, creative, settings)
+                responses = answer(world, came, slates)
+                found = searches(world, came, attraction)
+                for part in [*slate_events(world, came, slates, responses), found]:
+                    log.add(part)
+                clicks += np.bincount(slates.item[responses.clicked], minlength=len(clicks))
+                clicks += np.bincount(found.item, minlength=len(clicks))
+                learn(world, known, came, slates, responses)
+                choices += slate_choices(world, came, slates, settings, written)
+            chosen += [choices_table(c, people.anonymous, decisions.schema) for c in choices if len(c.person)]
+        write_day(decisions, chosen)
+        log.release(day_start_us(size, day + 1))
+        attraction = fed_back(world, attraction, clicks)
+        known.close_day()
+        advance(events.rows)
+    log.release(None)  # what comes up to three days after the last day
+    decks.flush()
+
+
+def fingerprint(parameters: Parameters, settings: GenerateSettings) -> str:
+    """Return the sha256 of all that decides the rows: parameters, size, seed, policies, and the code's version."""
+    kept = {name: value for name, value in asdict(settings).items() if name not in _OUTSIDE}
+    parts = [__version__, _FORMAT, asdict(parameters), kept]
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+
+_OUTSIDE = ("home", "name", "world", "parameters", "chunk", "force")
+
+
+def _unchanged(target: Path, mark: str) -> TableFolder | None:
+    """Return the folder if it was written from the same settings and is whole."""
+    try:
+        before = msgspec.json.decode((target / GENERATED).read_bytes(), type=dict[str, str])
+        return read_folder(target, verify=True) if before.get("fingerprint") == mark else None
+    except (OSError, msgspec.DecodeError, TableError):
+        return None
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Hold the folder's lock: a second generation waits, and then finds everything up to date."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when the process dies
+        yield
+
+
+@contextmanager
+def _progress(days: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """Yield the function that is called after each day; it draws a bar with the events so far."""
+    parts = (TextColumn("day"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*parts, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=days)
+        yield lambda events: bar.update(task, advance=1, description=f"{events:,} events")
+
+
+def _rows(folder: TableFolder) -> str:
+    return ", ".join(f"{name} {rows:,}" for name, rows in folder.rows.items())
