@@ -31,38 +31,13 @@ POLES = (
     *(("early", "young", "fresh"), ("late", "ripe", "seasoned")),
 )
 CATEGORIES = (
-    *(
-        "drama",
-        "comedy",
-        "thriller",
-        "documentary",
-        "romance",
-        "family",
-        "crime",
-        "science fiction",
-        "fantasy",
-        "music",
-    ),
-    *("history", "sport", "travel", "food", "animation", "western", "war", "nature", "theatre", "short film"),
-)
+    "drama, comedy, thriller, documentary, romance, family, crime, science fiction, fantasy, music, "
+    "history, sport, travel, food, animation, western, war, nature, theatre, short film"
+).split(", ")
 _NOUNS = (
-    *(
-        "harbour",
-        "garden",
-        "letter",
-        "winter",
-        "city",
-        "river",
-        "house",
-        "song",
-        "train",
-        "mountain",
-        "island",
-        "mirror",
-    ),
-    *("orchard", "border", "engine", "summer", "circus", "bridge", "window", "forest", "station", "market", "lantern"),
-    *("archive", "valley", "tide", "tower", "road", "kitchen", "stage", "meadow", "clock"),
-)
+    "harbour garden letter winter city river house song train mountain island mirror orchard border engine summer "
+    "circus bridge window forest station market lantern archive valley tide tower road kitchen stage meadow clock"
+).split()
 
 
 def category_name(category: int) -> str:
