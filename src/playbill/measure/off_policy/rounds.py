@@ -1,0 +1,263 @@
+"""Rounds from the tables: decisions of one kind with their propensities, and what people did after each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from playbill.errors import MeasureError
+from playbill.measure.off_policy.features import features_of
+from playbill.measure.off_policy.log import check_propensities
+from playbill.measure.off_policy.settings import OffPolicyQuestion, RewardOf, Unit
+from playbill.measure.statement import refuse_rows
+from playbill.tables.folder import read_table
+
+_NEEDED = ("decision_id", "request_id", "kind", "chosen", "at")
+_USED = ("user_id", "session_id", "position", "propensity", "policy", "eligible_count", "context")
+_HOUR_US = 3_600_000_000
+
+
+@dataclass(slots=True)
+class Eligible:
+    """Which actions each round could choose, as CSR, in the order in which they were written.
+
+    Attributes:
+        first: [N + 1] int64.
+        action: [T] int64.
+        logging: [T] float64, the logging policy's probabilities; None where they were not written.
+    """
+
+    first: np.ndarray
+    action: np.ndarray
+    logging: np.ndarray | None
+
+
+@dataclass(slots=True)
+class Rounds:
+    """N decisions and their rewards, before there is a target policy.
+
+    Attributes:
+        decision_id: [N], as written.
+        action: [N] int64, index into `actions`.
+        actions: names of actions, as text.
+        reward, propensity: [N] float64.
+        position, request, unit: [N] int64.
+        units_are: people, requests or decisions.
+        features: [N, F] float64 or None.
+        eligible: lists of eligible actions, or None.
+        eligible_count: [N] float64, or None.
+        reward_low, reward_high: range of a reward; inf where unknown.
+        notes: what was left out, and other things to know about the log.
+    """
+
+    decision_id: pl.Series
+    action: np.ndarray
+    actions: list[str]
+    reward: np.ndarray
+    propensity: np.ndarray
+    position: np.ndarray
+    request: np.ndarray
+    unit: np.ndarray
+    units_are: str
+    features: np.ndarray | None
+    eligible: Eligible | None
+    eligible_count: np.ndarray | None
+    reward_low: float
+    reward_high: float
+    notes: list[str] = field(default_factory=list)
+
+
+class _Context(msgspec.Struct):
+    eligible: list[int | float | str] | None = None
+    propensities: list[float] | None = None
+
+
+def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
+    """Return the decisions that the question is about, with their rewards.
+
+    Raises:
+        TableError: no such table.
+        MeasureError: no such decisions or events, a decision id that stands twice, a missing or impossible propensity,
+            a reward that is not a number; names table, column, count and first rows.
+    """
+    decisions = _decisions(tables, question)
+    notes: list[str] = []
+    decisions, reward = _with_rewards(tables, decisions, question, notes)
+    action, names, eligible = _actions(decisions, question.every_action_eligible)
+    if eligible is None:
+        notes.append("not every decision lists its eligible actions, which some targets and models need")
+    unit, units_are = _units(decisions, question.unit)
+    position = decisions["position"].fill_null(0).cast(pl.Int64).to_numpy() if "position" in decisions.columns else None
+    known = question.reward is RewardOf.ANY or question.reward_high > 0
+    return Rounds(
+        decision_id=decisions["decision_id"],
+        action=action,
+        actions=names,
+        reward=reward,
+        propensity=decisions["propensity"].to_numpy(),
+        position=np.zeros(len(decisions), np.int64) if position is None else position,
+        request=_codes(decisions["request_id"]),
+        unit=unit,
+        units_are=units_are,
+        features=features_of(tables, decisions, question.features),
+        eligible=eligible,
+        eligible_count=decisions["eligible_count"].to_numpy() if "eligible_count" in decisions.columns else None,
+        reward_low=question.reward_low,
+        reward_high=(question.reward_high or 1.0) if known else np.inf,
+        notes=notes,
+    )
+
+
+def _decisions(tables: Path, question: OffPolicyQuestion) -> pl.DataFrame:
+    file = tables / "decisions.parquet"
+    there = set(pq.read_schema(file).names) if file.is_file() else set(_NEEDED)  # read_table says what is missing
+    columns = [*_NEEDED, *(name for name in _USED if name in there)]
+    frame = pl.DataFrame(read_table(tables, "decisions", columns))
+    mine = (frame["kind"] == question.kind).fill_null(False)
+    if not mine.any():
+        kinds = ", ".join(sorted(frame["kind"].drop_nulls().unique().to_list()))
+        raise MeasureError(f"decisions.kind: no decision of kind {question.kind}; there are: {kinds or 'none'}")
+    if question.policy:
+        if "policy" not in there:
+            raise MeasureError("decisions has no column policy; leave question.policy empty to take all decisions")
+        policies = ", ".join(sorted(frame.filter(mine)["policy"].drop_nulls().unique().to_list()))
+        mine &= (frame["policy"] == question.policy).fill_null(False)
+        if not mine.any():
+            raise MeasureError(f"decisions.policy: no decision by {question.policy!r}; there are: {policies or 'none'}")
+    if "propensity" not in there:
+        raise MeasureError(
+            "decisions has no column propensity; log the probability with which each action was drawn, without it no "
+            "other policy's value can be read from this log"
+        )
+    rows = mine.to_numpy()
+    propensity = frame["propensity"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    check_propensities("decisions", propensity, rows)
+    ids = frame["decision_id"]
+    refuse_rows("decisions", "decision_id", rows & ids.is_duplicated().to_numpy(), ids, "a decision id stands once")
+    return frame.filter(mine)
+
+
+def _with_rewards(
+    tables: Path, decisions: pl.DataFrame, question: OffPolicyQuestion, notes: list[str]
+) -> tuple[pl.DataFrame, np.ndarray]:
+    summed = question.reward is RewardOf.SUM
+    events = pl.DataFrame(
+        read_table(tables, "events", ["event", "at", "decision_id", *(["value"] if summed else [])])
+    ).with_columns(pl.col("at").cast(pl.Int64).alias("event_us"))
+    named = (events["event"] == question.reward_event).fill_null(False)
+    if not named.any():
+        names = ", ".join(sorted(events["event"].drop_nulls().unique().to_list()))
+        raise MeasureError(f"events.event: no event {question.reward_event!r}; there are: {names or 'none'}")
+    if summed:
+        value = events["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        bad = named.to_numpy() & events["decision_id"].is_not_null().to_numpy() & ~np.isfinite(value)
+        refuse_rows("events", "value", bad, value, f"the value of a {question.reward_event} is its reward")
+    decisions = decisions.with_columns(pl.col("at").cast(pl.Int64).alias("decided_us"))
+    window_us = round(question.within_h * _HOUR_US)
+    if window_us:
+        decisions = _complete(decisions, events, window_us, question, notes)
+    answers = events.filter(named & events["decision_id"].is_not_null())
+    if answers["decision_id"].dtype != decisions["decision_id"].dtype:
+        raise MeasureError(
+            f"events.decision_id is {answers['decision_id'].dtype} and decisions.decision_id is "
+            f"{decisions['decision_id'].dtype}; write both alike"
+        )
+    after = answers.join(decisions.select("decision_id", "decided_us"), on="decision_id")
+    late = pl.col("event_us") - pl.col("decided_us")
+    early = int(after.select((late < 0).sum()).item())
+    if early:
+        notes.append(f"{early:,} {question.reward_event} events come before their decision and were not counted")
+    after = after.filter((late >= 0) & (late <= window_us)) if window_us else after.filter(late >= 0)
+    each = {RewardOf.ANY: pl.lit(1.0), RewardOf.COUNT: pl.len().cast(pl.Float64), RewardOf.SUM: pl.col("value").sum()}
+    totals = after.group_by("decision_id").agg(each[question.reward].alias("reward"))
+    joined = decisions.select("decision_id").join(totals, on="decision_id", how="left", maintain_order="left")
+    return decisions, joined["reward"].fill_null(0.0).cast(pl.Float64).to_numpy()
+
+
+def _complete(
+    decisions: pl.DataFrame, events: pl.DataFrame, window_us: int, question: OffPolicyQuestion, notes: list[str]
+) -> pl.DataFrame:
+    """Return the decisions whose window is over when the log ends: later ones have had less time to be answered."""
+    last = max(_most(events["event_us"]), _most(decisions["decided_us"]))
+    whole = decisions.filter(pl.col("decided_us") + window_us <= last)
+    if not len(whole):
+        raise MeasureError(
+            f"decisions.at: no decision lies {question.within_h:g} hours before the end of the log; shorten "
+            "question.within_h, or set it to 0 to count events whenever they came"
+        )
+    if len(whole) < len(decisions):
+        notes.append(
+            f"{len(decisions) - len(whole):,} of {len(decisions):,} decisions of the last {question.within_h:g} hours "
+            "are left out: their events may still come"
+        )
+    return whole
+
+
+def _most(values: pl.Series) -> int:
+    found = values.max()
+    return int(found) if isinstance(found, int) else 0
+
+
+def _codes(values: pl.Series) -> np.ndarray:
+    """Return int64 numbers, equal where values are equal."""
+    return values.rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def _units(decisions: pl.DataFrame, unit: Unit) -> tuple[np.ndarray, str]:
+    if unit is Unit.DECISION:
+        return np.arange(len(decisions)), "decisions"
+    if unit is Unit.PERSON:
+        there = [name for name in ("user_id", "session_id", "request_id") if name in decisions.columns]
+        # a letter before each, so that user 7 and session 7 stay apart
+        who = [pl.lit(f"{name[0]}:") + pl.col(name).cast(pl.String) for name in there]
+        return _codes(decisions.select(pl.coalesce(who)).to_series()), "people" if len(there) > 1 else "requests"
+    return _codes(decisions["request_id"]), "requests"
+
+
+def _actions(decisions: pl.DataFrame, every: bool) -> tuple[np.ndarray, list[str], Eligible | None]:
+    n = len(decisions)
+    chosen = decisions["chosen"].cast(pl.String)
+    lists = None if every or "context" not in decisions.columns else _contexts(decisions["context"])
+    if lists is None:
+        coded = pa.array(chosen.to_list()).dictionary_encode()
+        action, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+        if not every:
+            return action, names, None
+        return action, names, Eligible(np.arange(n + 1) * len(names), np.tile(np.arange(len(names)), n), None)
+    eligible, logging = lists
+    lengths = np.array([len(one) for one in eligible])
+    flat = [str(name) for one in eligible for name in one]
+    coded = pa.array([*chosen.to_list(), *flat]).dictionary_encode()
+    codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+    return codes[:n], names, Eligible(np.concatenate([[0], np.cumsum(lengths)]), codes[n:], logging)
+
+
+def _contexts(context: pl.Series) -> tuple[list[list[int | float | str]], np.ndarray | None] | None:
+    """Return each round's eligible actions, and their propensities where all have them; None where a list is missing."""
+    decode = msgspec.json.Decoder(_Context).decode
+    eligible, propensities = [], []
+    for row, text in enumerate(context.to_list()):
+        if not text:
+            return None
+        try:
+            found = decode(text)
+        except msgspec.DecodeError as error:
+            raise MeasureError(f"decisions.context: row {row} is not a json object as expected: {error}") from error
+        if not found.eligible:
+            return None
+        if found.propensities is not None and len(found.propensities) != len(found.eligible):
+            raise MeasureError(
+                f"decisions.context: row {row} has {len(found.propensities)} propensities for {len(found.eligible)} "
+                "eligible actions; write one each"
+            )
+        eligible.append(found.eligible)
+        propensities.append(found.propensities)
+    if any(one is None for one in propensities):
+        return eligible, None
+    return eligible, np.array([p for one in propensities if one is not None for p in one], np.float64)
