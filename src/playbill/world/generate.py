@@ -83,6 +83,7 @@ def generate(
     folder: Path | str,
     settings: GenerateSettings,
     advance: Callable[[int], None] = lambda events: None,
+    days: int | None = None,
 ) -> TableFolder:
     """Write a world's tables and its truth into `folder`, which appears whole or not at all.
 
@@ -91,6 +92,8 @@ def generate(
         folder: of the five tables, replaced where it exists.
         settings: policies, the share of mails held back, and the people worked on at once.
         advance: called after each day with the number of events written so far.
+        days: the log ends before this day, and knows nothing that comes later; None: all days of the world, and what
+            still comes up to three days after the last.
     Raises:
         ConfigError: slates longer than ids can tell apart.
         WorldError: fewer items than a slate has positions.
@@ -113,7 +116,7 @@ def generate(
         try:
             decisions = Writer(out / "decisions.parquet", declared["decisions"], words=words, text_ids=("chosen",))
             try:
-                _days(world, settings, events, decisions, out, advance)
+                _days(world, settings, events, decisions, out, advance, days)
             finally:
                 decisions.close()
         finally:
@@ -138,6 +141,7 @@ def _days(
     decisions: Writer,
     out: Path,
     advance: Callable[[int], None],
+    until: int | None,
 ) -> None:
     """Go through the days; everything that is carried from one to the next stands here."""
     people, size = world.people, world.size
@@ -150,7 +154,7 @@ def _days(
     decks = np.lib.format.open_memmap(
         out / DECKS, mode="w+", dtype=np.int32, shape=(size.days, len(world.items.price))
     )
-    for day in range(size.days):
+    for day in range(size.days if until is None else until):
         believed = beliefs(world, known)
         deck = make_deck(world, day, known.item.successes)
         decks[day] = -1
@@ -182,7 +186,8 @@ def _days(
         attraction = fed_back(world, attraction, clicks)
         known.close_day()
         advance(events.rows)
-    log.release(None)  # what comes up to three days after the last day
+    if until is None:
+        log.release(None)  # what comes up to three days after the last day
     decks.flush()
 
 

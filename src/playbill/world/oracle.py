@@ -58,15 +58,18 @@ def oracle_slate(
         device: [n] or one number, row of clicks.device.
         day: 0-based day of the world.
         k: positions, at most the number of available items.
-        available: [I] bool; None takes what is published on that day.
+        available: [I] bool, or [n, I] where each person may be shown other items; None takes what is published on
+            that day.
     Returns:
-        item [n, k] int64 rows, creative [n, k] int64 rows, position 0 first.
+        item [n, k] int64 rows, creative [n, k] int64 rows, position 0 first; -1 at the end of the slate of a person who
+        may be shown fewer than k items.
     Raises:
-        ValueError: fewer than k items are available.
+        ValueError: fewer than k items are available to anybody.
     """
     if available is None:
         available = np.arange(len(world.items.category)) < items_there(world, day)
-    rows = np.flatnonzero(available)
+    own = available if available.ndim == 2 else None
+    rows = np.flatnonzero(available if own is None else available.any(0))
     if not 1 <= k <= len(rows):
         raise ValueError(f"k must lie in 1..{len(rows)}, the number of available items, got {k}")
     hours, devices = np.broadcast_to(hour, person.shape), np.broadcast_to(device, person.shape)
@@ -77,10 +80,14 @@ def oracle_slate(
     for low in range(0, len(person), step):
         part = slice(low, low + step)
         value = _values(world, person[part], hours[part], devices[part], day)[:, rows]
+        if own is not None:
+            value = np.where(own[part][:, rows], value, np.float32(-1))  # a utility is never negative
         top = np.argpartition(-value, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(value, top, axis=1), axis=1, kind="stable")
-        item[part, places] = rows[np.take_along_axis(top, order, axis=1)]
-    return item, best_creative(world, person[:, None], item, day)
+        chosen = np.take_along_axis(top, order, axis=1)
+        item[part, places] = np.where(np.take_along_axis(value, chosen, axis=1) < 0, -1, rows[chosen])
+    creative = best_creative(world, person[:, None], np.maximum(item, 0), day)
+    return item, np.where(item < 0, -1, creative)
 
 
 def _values(world: World, person: np.ndarray, hour: np.ndarray, device: np.ndarray, day: int) -> np.ndarray:
