@@ -19,10 +19,11 @@ from scipy import stats
 
 from playbill.errors import MeasureError
 from playbill.measure.experiments.influence import Figure
+from playbill.measure.experiments.jackknife import Groups, Spread, groups_of, slope_of, spread_of
 from playbill.measure.sequential import always_valid, half_width_in_errors
 
 FEW_CLUSTERS = 30
-"""Below this many clusters in an arm the sandwich is known to come out too small (Cameron and Miller 2015)."""
+"""Below this many clusters in an arm an error by cluster is rough (Cameron and Miller 2015)."""
 _SKEWED = 1 / math.sqrt(355)
 
 
@@ -92,25 +93,29 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
     n, m = len(arm.figure.influence), len(control.figure.influence)
     if min(n, m) < 2:
         raise MeasureError(f"an interval needs two people or more in both arms, got {n} and {m}")
-    ids, clusters = _groups(arm, control, n, m)
+    ids = None
+    if arm.cluster is not None and control.cluster is not None:
+        ids = groups_of(arm.cluster, control.cluster)
     # each person's share of the two figures' errors
     arm_moves, control_moves = arm.figure.influence / n, control.figure.influence / m
-    plain = _spread(arm_moves, control_moves, ids)
+    plain = spread_of(arm_moves, control_moves, ids)
     value, against = arm.figure.value, control.figure.value
     if plain.variance <= 0:
         raise MeasureError("nobody differs from anybody within the arms, so chance cannot be told from effect")
     reduction, both = None, np.zeros(n + m)
     if arm.earlier is not None and control.earlier is not None:
         arm_before, control_before = (x - x.mean() for x in (arm.earlier, control.earlier))
-        beta = _slope(arm_moves, control_moves, arm_before / n, control_before / m, ids)
-        if beta is not None:
+        slope = slope_of(arm_moves, control_moves, arm_before / n, control_before / m, ids)
+        if slope is not None:
+            beta, arm_alone, control_alone = slope
             mean = (arm.earlier.sum() + control.earlier.sum()) / (n + m)
             value -= beta * (float(arm.earlier.mean()) - mean)
             against -= beta * (float(control.earlier.mean()) - mean)
-            arm_moves, control_moves = arm_moves - beta * arm_before / n, control_moves - beta * control_before / m
+            arm_moves = (arm_moves - beta * arm_before / n) * arm_alone
+            control_moves = (control_moves - beta * control_before / m) * control_alone
             # the common mean moves both figures alike: it leaves the difference, and shifts the ratio a little
             both = beta * np.concatenate([arm_before, control_before]) / (n + m)
-    spread = _spread(arm_moves, control_moves, ids)
+    spread = spread_of(arm_moves, control_moves, ids)
     if bool(both.any()):
         reduction = 1 - spread.variance / plain.variance
     difference, error = value - against, math.sqrt(spread.variance)
@@ -125,7 +130,7 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
     if against != 0 and abs(against) > 3 * math.sqrt(spread.control_variance):
         relative = difference / against
         ratio_moves = -both * relative / against
-        ratio = _spread(
+        ratio = spread_of(
             arm_moves / against + ratio_moves[:n], control_moves * value / against**2 - ratio_moves[n:], ids
         )
         half = reach * math.sqrt(ratio.variance)
@@ -144,93 +149,25 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
         relative_high=relative_high,
         n_arm=n,
         n_control=m,
-        clusters=clusters,
+        clusters=None if ids is None else ids.count,
         variance_reduction=reduction,
         plain_difference=arm.figure.value - control.figure.value,
         plain_standard_error=math.sqrt(plain.variance),
-        warnings=_warnings(spread, clusters),
+        warnings=_warnings(spread, ids),
     )
 
 
-class _Spread(msgspec.Struct, frozen=True):
-    """Variance of arm - control, of the control alone, Welch's degrees of freedom, skewness, smallest group count."""
-
-    variance: float
-    control_variance: float
-    degrees: float
-    skewness: float
-    fewest: int
-    shared: int
-
-
-class _Ids(msgspec.Struct, frozen=True):
-    """Cluster of each person as 0..G-1, and which clusters have people in an arm."""
-
-    arm: np.ndarray
-    control: np.ndarray
-    count: int
-
-
-def _groups(arm: Sample, control: Sample, n: int, m: int) -> tuple[_Ids | None, int | None]:
-    if arm.cluster is None or control.cluster is None:
-        return None, None
-    names, ids = np.unique(np.concatenate([arm.cluster, control.cluster]), return_inverse=True)
-    groups = _Ids(ids[:n], ids[n:], len(names))
-    if min(len(np.unique(groups.arm)), len(np.unique(groups.control))) < 2:
-        raise MeasureError("errors by cluster need two clusters or more in both arms")
-    return groups, len(names)
-
-
-def _spread(arm: np.ndarray, control: np.ndarray, ids: _Ids | None) -> _Spread:
-    """Return the variance of sum(arm) - sum(control) over independent people, or clusters of them.
-
-    With g groups in an arm the sum of squares is scaled by g / (g - 1): for people, the usual variance of a mean.
-    """
-    if ids is None:
-        g, h, shared, cross, third = len(arm), len(control), 0, 0.0, float((arm**3).sum() - (control**3).sum())
-    else:
-        in_arm = np.bincount(ids.arm, minlength=ids.count) > 0
-        in_control = np.bincount(ids.control, minlength=ids.count) > 0
-        arm = np.bincount(ids.arm, weights=arm, minlength=ids.count)
-        control = np.bincount(ids.control, weights=control, minlength=ids.count)
-        g, h, shared = int(in_arm.sum()), int(in_control.sum()), int((in_arm & in_control).sum())
-        third = float(((arm - control) ** 3).sum())
-        # people of one household in both arms move together: their common part cancels in the difference
-        cross = float((arm * control).sum()) * math.sqrt(g / (g - 1) * h / (h - 1)) if shared else 0.0
-    a, c = float((arm**2).sum()) * g / (g - 1), float((control**2).sum()) * h / (h - 1)
-    variance = max(a + c - 2 * cross, 0.0)
-    degrees = (a + c) ** 2 / (a**2 / (g - 1) + c**2 / (h - 1)) if a + c else 1.0
-    return _Spread(variance, c, degrees, third / variance**1.5 if variance else 0.0, min(g, h), shared)
-
-
-def _slope(
-    arm: np.ndarray, control: np.ndarray, arm_before: np.ndarray, control_before: np.ndarray, ids: _Ids | None
-) -> float | None:
-    """Return the slope on the earlier values that makes the variance of the difference smallest; None where flat."""
-    if ids is None:
-        now, before = np.concatenate([arm, -control]), np.concatenate([arm_before, -control_before])
-    else:
-        now, before = (
-            np.bincount(ids.arm, weights=x, minlength=ids.count)
-            - np.bincount(ids.control, weights=y, minlength=ids.count)
-            for x, y in ((arm, control), (arm_before, control_before))
-        )
-    flat = float(before @ before)
-    return float(now @ before) / flat if flat > 0 else None
-
-
-def _warnings(spread: _Spread, clusters: int | None) -> list[str]:
+def _warnings(spread: Spread, ids: Groups | None) -> list[str]:
     warnings = []
-    if abs(spread.skewness) > _SKEWED:
-        # one arm with skewness s has s / sqrt(n) here; Kohavi et al. 2014, rule 7: n >= 355 s^2
+    # a mean of n values of skewness s has s / sqrt(n); Kohavi et al. 2014, rule 7: n >= 355 s^2. Few people show some
+    # skewness by chance, with a standard error of sqrt(6) / n
+    if abs(spread.skewness) > max(_SKEWED, 2 * math.sqrt(6) / spread.units):
         warnings.append(
-            f"too few people for so skewed a metric: the error's skewness is {abs(spread.skewness):.2f}, "
+            f"too few people (or clusters) for so skewed a metric: the error's skewness is {abs(spread.skewness):.2f}, "
             f"a normal curve serves below {_SKEWED:.3f}; a cap would help"
         )
-    if clusters is not None and spread.fewest < FEW_CLUSTERS:
-        warnings.append(
-            f"{spread.fewest} clusters in an arm: errors by cluster come out too small below {FEW_CLUSTERS}"
-        )
+    if ids is not None and spread.fewest < FEW_CLUSTERS:
+        warnings.append(f"{spread.fewest} clusters in an arm: an error from fewer than {FEW_CLUSTERS} is rough")
     if spread.shared:
         warnings.append(f"{spread.shared:,} clusters have people in both arms: they were not assigned as a whole")
     return warnings

@@ -1,0 +1,200 @@
+"""Readings of experiments against truth: coverage of every kind of interval, CUPED, false discoveries, real logs.
+
+    python tests/benchmarks/proof_experiment_reading.py [home=var] [data=DIR] [draws=4000]
+
+Simulated experiments have a true effect known in closed form; each is drawn anew `draws` times and read as
+`playbill measure question=experiment` reads it. Real ones go the whole road, from five tables to the reading.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from record import machine, record
+from rich.progress import track
+
+from playbill.measure.experiments.discovery import q_values
+from playbill.measure.experiments.effects import Effect, Sample, compare
+from playbill.measure.experiments.influence import Figure, of_mean, of_ratio, of_restricted_time
+from playbill.measure.experiments.settings import Correction
+
+HORIZON_DAYS = 14.0
+Draw = Callable[[np.random.Generator], tuple[Sample, Sample]]
+
+
+def cases() -> dict[str, tuple[Draw, float, float]]:
+    """Return simulated experiments by name: how to draw (arm, control), true difference, true relative effect."""
+    spent = 0.1 * math.exp(3.5)  # a tenth buys, lognormal(3, 1)
+    # p ~ Beta(2, 38), impressions 1 + Poisson(100 p): those who click much see much
+    p, p2 = 2 / 40, 2 * 3 / (40 * 41)
+    clicks, shown = p + 100 * p2, 1 + 100 * p
+    slow, fast = (restricted_mean(rate) for rate in (0.05, 0.06))
+    return {
+        "proportion 5 %, 2,000 an arm": (lambda r: _proportion(r, 2000, 2000), 0.01, 0.2),
+        "proportion 5 %, 400 against 3,600": (lambda r: _proportion(r, 400, 3600), 0.01, 0.2),
+        "skewed mean, 5,000 an arm": (lambda r: _money(r, 5000, 5000), 0.1 * spent, 0.1),
+        "skewed mean, 1,000 against 9,000": (lambda r: _money(r, 1000, 9000), 0.1 * spent, 0.1),
+        "ratio, 2,000 an arm": (lambda r: _ratio(r, 2000), 0.1 * clicks / shown, 0.1),
+        "ratio with CUPED, 2,000 an arm": (lambda r: _ratio(r, 2000, earlier=True), 0.1 * clicks / shown, 0.1),
+        "mean with CUPED, 500 an arm": (lambda r: _visits(r, 500), 0.5, 0.1),
+        "60 clusters of 1-20 an arm": (lambda r: _clusters(r, 60), 0.3, 0.1),
+        "60 clusters an arm, with CUPED": (lambda r: _clusters(r, 60, earlier=True), 0.3, 0.1),
+        "households of both arms, 400": (_mixed_households, 0.3, 0.1),
+        "restricted time, half censored, 500 an arm": (lambda r: _times(r, 500), fast - slow, fast / slow - 1),
+    }
+
+
+def restricted_mean(rate: float) -> float:
+    """Return E[min(T, 14)] of T exponential with this rate a day."""
+    return (1 - math.exp(-rate * HORIZON_DAYS)) / rate
+
+
+def coverage(draw: Draw, difference: float, relative: float, draws: int, seed: int = 0) -> dict[str, float]:
+    """Return how often the 95 % intervals hold the truth, and whether the standard error is right.
+
+    Returns:
+        coverage of the difference and of the relative effect, mean standard error / standard deviation of the
+        estimates, bias in standard errors, mean CUPED reduction, and the share of draws that warned of skewness.
+    """
+    effects = [compare(*draw(np.random.default_rng((seed, i)))) for i in range(draws)]
+    estimates = np.array([e.difference for e in effects])
+    errors = np.array([e.standard_error for e in effects])
+    return {
+        "coverage": float(np.mean([e.low <= difference <= e.high for e in effects])),
+        "relative_coverage": float(np.mean([_holds(e, relative) for e in effects])),
+        "standard_error_ratio": float(errors.mean() / estimates.std()),
+        "bias_in_standard_errors": float((estimates.mean() - difference) / errors.mean()),
+        "variance_reduction": float(np.mean([e.variance_reduction or 0.0 for e in effects])),
+        "skewness_warned": float(np.mean([any("skewed" in w for w in e.warnings) for e in effects])),
+    }
+
+
+def _holds(effect: Effect, relative: float) -> bool:
+    low, high = effect.relative_low, effect.relative_high
+    return low is not None and high is not None and low <= relative <= high
+
+
+def cuped_reduction(correlation: float, people: int, seed: int = 0) -> float:
+    """Return the share of variance that CUPED takes away where now and before correlate as given (normal values)."""
+    draw = np.random.default_rng(seed)
+
+    def arm(effect: float) -> Sample:
+        before = draw.normal(size=people)
+        now = correlation * before + math.sqrt(1 - correlation**2) * draw.normal(size=people) + effect
+        return Sample(figure=of_mean(now), earlier=before)
+
+    reduction = compare(arm(0.1), arm(0.0)).variance_reduction
+    assert reduction is not None
+    return reduction
+
+
+def false_discoveries(
+    draws: int, *, metrics: int = 12, arms: int = 3, people: int = 300, null_share: float = 0.75, seed: int = 0
+) -> dict[str, float]:
+    """Return the mean share of false ones among what is called found, over mixed nulls, for each correction.
+
+    Metrics of one person correlate (0.5), and all arms share one control, so the tests are positively dependent.
+    """
+    rates: dict[str, list[float]] = {"bh": [], "by": [], "uncorrected": []}
+    power: dict[str, list[float]] = {"bh": [], "by": [], "uncorrected": []}
+    for i in range(draws):
+        draw = np.random.default_rng((seed, i))
+        null = draw.random((arms, metrics)) < null_share
+        drawn = draw.normal(size=(arms + 1, people, metrics)) * math.sqrt(0.5)
+        drawn += draw.normal(size=(arms + 1, people, 1)) * math.sqrt(0.5)
+        drawn[1:] += np.where(null, 0.0, 0.3)[:, None, :]
+        figures = [[of_mean(drawn[a, :, m]) for m in range(metrics)] for a in range(arms + 1)]
+        p = np.array(
+            [
+                compare(Sample(figure=figures[a + 1][m]), Sample(figure=figures[0][m])).p_value
+                for a in range(arms)
+                for m in range(metrics)
+            ]
+        )
+        for name in rates:
+            q = p if name == "uncorrected" else q_values(p, Correction(name))
+            found = q <= 0.05
+            rates[name].append(float((found & null.ravel()).sum() / max(found.sum(), 1)))
+            power[name].append(float((found & ~null.ravel()).sum() / max((~null).sum(), 1)))
+    return {f"{name}_false_share": float(np.mean(x)) for name, x in rates.items()} | {
+        f"{name}_power": float(np.mean(x)) for name, x in power.items()
+    }
+
+
+def _proportion(draw: np.random.Generator, n: int, m: int) -> tuple[Sample, Sample]:
+    return _sample(of_mean(draw.random(n) < 0.06)), _sample(of_mean(draw.random(m) < 0.05))
+
+
+def _money(draw: np.random.Generator, n: int, m: int) -> tuple[Sample, Sample]:
+    def arm(people: int, factor: float) -> Sample:
+        return _sample(of_mean((draw.random(people) < 0.1) * draw.lognormal(3, 1, people) * factor))
+
+    return arm(n, 1.1), arm(m, 1.0)
+
+
+def _ratio(draw: np.random.Generator, n: int, earlier: bool = False) -> tuple[Sample, Sample]:
+    rate = draw.beta(2, 38, size=(2, n))
+    factor = np.array([[1.1], [1.0]])
+    shown = 1 + draw.poisson(100 * rate)
+    clicked = draw.binomial(shown, rate * factor)
+    if not earlier:
+        return tuple(_sample(of_ratio(clicked[a], shown[a])) for a in (0, 1))  # type: ignore[return-value]
+    # weeks before, the same people: linearised over both arms, as `values_of` does it
+    shown_before = 1 + draw.poisson(100 * rate)
+    before = of_ratio(draw.binomial(shown_before, rate).ravel(), shown_before.ravel()).influence.reshape(2, n)
+    arm, control = (Sample(figure=of_ratio(clicked[a], shown[a]), earlier=before[a]) for a in (0, 1))
+    return arm, control
+
+
+def _visits(draw: np.random.Generator, n: int) -> tuple[Sample, Sample]:
+    def arm(factor: float) -> Sample:
+        habit = draw.gamma(2, 0.5, n)
+        return Sample(
+            figure=of_mean(draw.poisson(5 * habit * factor)), earlier=draw.poisson(5 * habit).astype(np.float64)
+        )
+
+    return arm(1.1), arm(1.0)
+
+
+def _clusters(draw: np.random.Generator, clusters: int, earlier: bool = False) -> tuple[Sample, Sample]:
+    def arm(effect: float, first: int) -> Sample:
+        size = draw.integers(1, 21, clusters)
+        cluster = np.repeat(np.arange(first, first + clusters), size)
+        habit = np.repeat(draw.normal(size=clusters), size)
+        now = 3 + effect + habit + draw.normal(size=len(cluster))
+        before = habit + draw.normal(size=len(cluster)) if earlier else None
+        return Sample(figure=of_mean(now), earlier=before, cluster=cluster)
+
+    return arm(0.3, 0), arm(0.0, clusters)
+
+
+def _mixed_households(draw: np.random.Generator) -> tuple[Sample, Sample]:
+    """People assigned one by one in households of 1-6: what is common to a household cancels in the difference."""
+    household = np.repeat(np.arange(400), draw.integers(1, 7, 400))
+    now = 3 + draw.normal(size=400)[household] + draw.normal(size=len(household))
+    arm = draw.random(len(household)) < 0.5
+    now[arm] += 0.3
+    treated, control = (Sample(figure=of_mean(now[x]), cluster=household[x]) for x in (arm, ~arm))
+    return treated, control
+
+
+def _times(draw: np.random.Generator, n: int) -> tuple[Sample, Sample]:
+    def arm(rate: float) -> Sample:
+        needed = draw.exponential(1 / rate, n)
+        watched = draw.uniform(0, 2 * HORIZON_DAYS, n)  # assigned one by one over four weeks
+        return _sample(of_restricted_time(np.minimum(needed, watched), needed <= watched, HORIZON_DAYS))
+
+    return arm(0.06), arm(0.05)
+
+
+def _sample(figure: Figure) -> Sample:
+    return Sample(figure=figure)
