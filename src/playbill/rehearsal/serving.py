@@ -138,7 +138,9 @@ def write_log(first: Path, log: Path, number: int, today_us: int, target: Path) 
     whole = pc.or_(pc.is_null(creatives["item_id"]), pc.is_in(creatives["item_id"], value_set=items["item_id"]))
     events = read_table(first, "events")
     later = [pq.ParquetFile(log / f"events-{r}.parquet").read() for r in range(1, number)]
-    events = pa.concat_tables([events, *(t.select(events.column_names).cast(events.schema) for t in later)])
+    later = [t.cast(pa.schema([events.schema.field(name) for name in t.column_names])) for t in later]
+    # a rehearsal's events name no decision: its slates are in the rounds' figures, not in a decisions table
+    events = pa.concat_tables([events, *later], promote_options="default").select(events.column_names)
     with atomic_folder(target) as out:
         for name, table in (
             ("users", read_table(first, "users")),

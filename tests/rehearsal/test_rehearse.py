@@ -1,0 +1,141 @@
+"""A rehearsal: the oracle is best, regret is what it leaves, nothing clicked comes again, and stops are no loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from playbill.cli import compose
+from playbill.errors import ConfigError
+from playbill.rehearsal.rehearse import run
+from playbill.rehearsal.report import Rehearsal
+from playbill.rehearsal.rounds import Round
+
+
+def rehearse(home: Path, *overrides: str) -> Rehearsal:
+    return run(compose("rehearse", ["world=fitted", "size=tiny", "round_days=4", "k=6", f"home={home}", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rehearsal]:
+    home = tmp_path_factory.mktemp("rehearsal")
+    return home / "rehearsals" / "fitted-tiny", rehearse(home, "policy=uniform+item_knn", "rounds=2")
+
+
+def by_policy(rehearsal: Rehearsal, number: int) -> dict[str, Round]:
+    return {r.policy: r for r in rehearsal.rounds if r.round == number}
+
+
+def test_who_always_serves(played: tuple[Path, Rehearsal]) -> None:
+    _, rehearsal = played
+    for number in (1, 2):
+        assert list(by_policy(rehearsal, number)) == ["uniform", "item_knn", "bestsellers", "segments", "oracle"]
+
+
+def test_the_oracle_is_best_and_regrets_nothing(played: tuple[Path, Rehearsal]) -> None:
+    _, rehearsal = played
+    for r in rehearsal.rounds:
+        if r.policy == "oracle":
+            assert r.regret.value == pytest.approx(0, abs=1e-6)
+            others = [o for o in rehearsal.rounds if o.round == r.round and o.policy != "oracle"]
+            assert all(r.utility.low > o.utility.high for o in others)
+        else:
+            assert r.regret.low > 0
+
+
+def test_everybody_serves_the_same_visits(played: tuple[Path, Rehearsal]) -> None:
+    _, rehearsal = played
+    for number in (1, 2):
+        assert len({(r.visits, r.people) for r in by_policy(rehearsal, number).values()}) == 1
+
+
+def test_a_draw_reaches_more_of_the_catalogue_than_bestsellers(played: tuple[Path, Rehearsal]) -> None:
+    _, rehearsal = played
+    first = by_policy(rehearsal, 1)
+    assert first["uniform"].coverage > 0.9 > 2 * first["bestsellers"].coverage
+    assert first["uniform"].gini < first["bestsellers"].gini
+    assert first["uniform"].utility.value < first["bestsellers"].utility.value
+
+
+def test_figures_follow_from_the_written_log(played: tuple[Path, Rehearsal]) -> None:
+    folder, rehearsal = played
+    for r in rehearsal.rounds:
+        events = pq.ParquetFile(folder / r.policy / f"events-{r.round}.parquet").read()
+        names = np.asarray(events["event"].to_pylist())
+        assert (names == "click").sum() == pytest.approx(r.clicks * r.visits)
+        assert (names == "play").sum() == (names == "click").sum() >= (names == "rate").sum()
+        played_to = np.asarray(events["value"].to_pylist(), float)[names == "play"]
+        assert ((played_to >= 0) & (played_to <= 1)).all()
+
+
+def test_nobody_clicks_twice_on_what_they_clicked_before(played: tuple[Path, Rehearsal]) -> None:
+    folder, _ = played
+    for policy in ("uniform", "item_knn", "bestsellers", "segments", "oracle"):
+        clicks = set()
+        for number in (1, 2):
+            events = pq.ParquetFile(folder / policy / f"events-{number}.parquet").read()
+            rows = events.filter(np.asarray(events["event"].to_pylist()) == "click").to_pylist()
+            named = [r for r in rows if r["user_id"] is not None]
+            days = {(r["user_id"], r["item_id"], r["at"].date()) for r in named}
+            pairs = {(u, i) for u, i, _ in days}
+            # twice on one day is possible: two visits of a day are served before either answer comes back
+            assert len(pairs) == len(days), f"{policy}: shown again on a later day"
+            assert not pairs & clicks, f"{policy}: shown again in a later round"
+            clicks |= pairs
+
+
+def test_stopped_and_gone_on_is_the_same_as_in_one_go(played: tuple[Path, Rehearsal], tmp_path: Path) -> None:
+    rehearse(tmp_path, "policy=item_knn", "rounds=1")
+    report = tmp_path / "rehearsals" / "fitted-tiny" / "item_knn" / "round-1.json"
+    before = report.stat().st_mtime_ns
+    again = rehearse(tmp_path, "policy=item_knn", "rounds=2")
+    assert report.stat().st_mtime_ns == before  # played once
+    _, whole = played
+    mine = {(r.policy, r.round): r for r in again.rounds}
+    assert all(mine[r.policy, r.round] == r for r in whole.rounds if r.policy != "uniform")
+
+
+def test_other_settings_begin_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = rehearse(tmp_path, "policy=bestsellers", "rounds=1", "k=3")
+    two = rehearse(tmp_path, "policy=bestsellers", "rounds=1", "k=4")
+    assert "bestsellers begins again" in capsys.readouterr().err
+    assert two.rounds[0].utility.value > one.rounds[0].utility.value
+
+
+def test_what_is_written(played: tuple[Path, Rehearsal]) -> None:
+    folder, rehearsal = played
+    assert len(json.loads((folder / "rounds.json").read_text())["rounds"]) == len(rehearsal.rounds)
+    assert (folder / "rounds.png").read_bytes().startswith(b"\x89PNG")
+    text = (folder / "rounds.txt").read_text()
+    assert "round 2" in text and "oracle" in text
+
+
+def test_the_engine_serves_and_hears_back(tmp_path: Path) -> None:
+    """A bundle of neighbours and popularity, exported by a process of its own; the store learns what people did."""
+    rehearsal = rehearse(tmp_path, "policy=engine", "models=[]", "rounds=1", "seed=3")
+    mine = by_policy(rehearsal, 1)
+    assert mine["engine"].bundle and mine["engine"].visits > 0
+    assert mine["engine"].utility.value > 0.9 * mine["bestsellers"].utility.value
+    from playbill.state.store import Store
+
+    folder = tmp_path / "rehearsals" / "fitted-tiny" / "engine"
+    events = pq.ParquetFile(folder / "events-1.parquet").read()
+    user = next(u for u in events["user_id"].to_pylist() if u is not None)
+    with Store.open(folder / "state", readonly=True) as store:
+        profile = store.profile(user)
+        assert profile is not None
+        clicked = {
+            i for u, i in zip(events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True) if u == user
+        }
+        assert clicked <= set(profile.seen)
+
+
+def test_unknown_policy_and_too_large_a_world(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="policy guess: not known; there are engine, uniform"):
+        compose("rehearse", ["policy=guess"])
+    with pytest.raises(ConfigError, match="rounds must be at least 1"):
+        compose("rehearse", ["rounds=0"])
