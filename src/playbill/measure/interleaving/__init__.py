@@ -1,0 +1,1 @@
+"""Which of two rankers do people prefer, shown both in one list: `playbill measure question=interleaving`."""

@@ -1,0 +1,1 @@
+"""How many people a test needs before it starts: `playbill measure question=power`."""
