@@ -114,37 +114,62 @@ def betting_bound(total: np.ndarray, size: np.ndarray, *, largest: float, most: 
         MeasureError: a total below 0 or above size x largest, or a size outside [0, most].
     Source:
         Waudby-Smith and Ramdas 2023, Estimating means of bounded random variables by betting, section 4.3 (predictable
-        plug-in, fixed n); the lower side needs no upper bound (Waudby-Smith et al. 2024, off-policy inference).
+        plug-in for a fixed number); that the lower side needs no upper bound: Waudby-Smith et al. 2024.
     """
     total, size = np.asarray(total, np.float64), np.asarray(size, np.float64)
     if (total < 0).any() or (total > size * largest * (1 + 1e-9)).any():
         raise MeasureError(f"a unit's total must lie in 0..size x {largest}, got {total.min()}..{total.max()}")
     if (size < 0).any() or (size > most).any():
         raise MeasureError(f"a unit's size must lie in 0..{most}, got {size.min()}..{size.max()}")
-    # stakes are computed on contributions that lie in 0..1, or that usually do
-    unit = most * (largest if np.isfinite(largest) else 1.0)
-    count = np.arange(1, len(total) + 1)
-    mean = np.cumsum(total) / np.maximum(np.cumsum(size), 1)
-    before = np.concatenate([[0.0], mean[:-1]])
-    squares = np.cumsum(((total - before * size) / unit) ** 2)
-    variance = (_VARIANCE_BEFORE + np.concatenate([[0.0], squares[:-1]])) / count
     goal = np.log(2 / (1 - level))
-    stake = np.sqrt(2 * goal / (variance * len(total))) / unit
-    centre = float(total.sum() / max(size.sum(), 1))
+    scale = most * (largest if np.isfinite(largest) else 1.0)
+    if not np.isfinite(largest):
+        above = float((total / np.maximum(size, 1)).max(initial=0.0))  # no limit below can be higher than all units
+        return Bound(_limit(_bets_on_more(total, size, most, scale, goal), 0.0, above, goal), np.inf)
+    low = _limit(_bets_on_more(total, size, most, scale, goal), 0.0, largest, goal)
+    return Bound(low, _limit(_bets_on_less(total, size, largest, most, goal), largest, 0.0, goal))
 
-    def grown_below(m: float) -> float:
-        return float(np.log1p(np.minimum(stake, _BET_MOST / (m * most)) * (total - m * size)).sum())
 
-    def grown_above(m: float) -> float:
-        most_lost = (largest - m) * most
-        return float(np.log1p(-np.minimum(stake, _BET_MOST / most_lost) * (total - m * size)).sum())
+def value_bound(log: Log, *, largest_weight: float | None = None, level: float = 0.95) -> Bound:
+    """Return finite-sample limits of the target policy's value per round, around IPS.
 
-    # both capitals are monotone in m: one falls, the other rises
-    low = _crossing(lambda m: grown_below(m) < goal, 0.0, centre) if centre > 0 else 0.0
-    if not np.isfinite(largest) or centre >= largest:
-        return Bound(low, largest)
-    high = largest - _crossing(lambda m: grown_above(largest - m) < goal, 0.0, largest - centre)
-    return Bound(low, high)
+    Rewards are moved to 0..1. Below, weighted rewards only need to be >= 0. Above there are two gamblers who share one
+    capital: one bets on small weighted rewards and needs a largest weight; the other bets on what was missed,
+    w (1 - r), whose mean is 1 - value when weights average 1, and needs none.
+
+    Args:
+        largest_weight: that any round can have; None takes it from the log's distributions, where they are known.
+        level: coverage, at least.
+    Raises:
+        MeasureError: the rewards have no known range, or a weight in the log exceeds `largest_weight`.
+    """
+    if not log.bounded():
+        raise MeasureError("a finite-sample bound needs the range of rewards; set question.reward_high")
+    unit = log.unit
+    assert unit is not None
+    weight, width = log.weight(), log.reward_high - log.reward_low
+    largest = log.largest_weight() if largest_weight is None else largest_weight
+    if largest is not None and weight.max() > largest * (1 + 1e-9):
+        raise MeasureError(f"the log holds a weight of {weight.max():.6g}, above the largest possible {largest:.6g}")
+    reward = (log.reward - log.reward_low) / width
+    size = np.bincount(unit).astype(np.float64)
+    most, goal = float(size.max()), float(np.log(2 / (1 - level)))
+    gained, missed = np.bincount(unit, weight * reward), np.bincount(unit, weight * (1 - reward))
+    on_missed = _bets_on_more(missed, size, most, most, goal)
+    if largest is not None and largest > 1:
+        on_less = _bets_on_less(gained, size, largest, most, goal)
+
+        def above(m: float) -> float:
+            return float(np.logaddexp(on_less(m), on_missed(1 - m)) - np.log(2))
+    else:
+
+        def above(m: float) -> float:
+            return on_missed(1 - m)
+
+    scale = most * (largest or 1.0)
+    low = _limit(_bets_on_more(gained, size, most, scale, goal), 0.0, 1.0, goal)
+    high = _limit(above, 1.0, 0.0, goal)
+    return Bound(log.reward_low + width * low, log.reward_low + width * high)
 
 
 def empirical_bernstein(values: np.ndarray, *, low: float, high: float, level: float = 0.95) -> Bound:
@@ -166,40 +191,6 @@ def empirical_bernstein(values: np.ndarray, *, low: float, high: float, level: f
     return Bound(max(low, float(values.mean() - half)), min(high, float(values.mean() + half)))
 
 
-def value_bound(log: Log, *, largest_weight: float | None = None, level: float = 0.95) -> Bound:
-    """Return finite-sample limits of the target policy's value per round, around IPS.
-
-    Rewards are moved to 0..1. Below, weighted rewards only need to be >= 0. Above, they need a largest weight; without
-    one the limit comes from betting on what was missed, w (1 - r), whose mean is 1 - value when weights average 1.
-
-    Args:
-        largest_weight: that any round can have; None takes it from the log's distributions where they are known.
-        level: coverage, at least.
-    Raises:
-        MeasureError: the rewards have no known range, or a weight in the log exceeds `largest_weight`.
-    """
-    if not log.bounded():
-        raise MeasureError("a finite-sample bound needs the range of rewards; set question.reward_high")
-    unit = log.unit
-    assert unit is not None
-    weight, width = log.weight(), log.reward_high - log.reward_low
-    largest = log.largest_weight() if largest_weight is None else largest_weight
-    if largest is not None and weight.max() > largest * (1 + 1e-9):
-        raise MeasureError(f"the log holds a weight of {weight.max():.6g}, above the largest possible {largest:.6g}")
-    reward = (log.reward - log.reward_low) / width
-    size = np.bincount(unit).astype(np.float64)
-    most = float(size.max())
-    gained = np.bincount(unit, weight * reward)
-    if largest is not None:
-        found = betting_bound(gained, size, largest=max(largest, 1e-9), most=most, level=level)
-    else:
-        missed = np.bincount(unit, weight * (1 - reward))
-        below = betting_bound(gained, size, largest=np.inf, most=most, level=level)
-        found = Bound(below.low, 1 - betting_bound(missed, size, largest=np.inf, most=most, level=level).low)
-    # a mean of rewards in 0..1 lies there too
-    return Bound(log.reward_low + width * max(0.0, found.low), log.reward_low + width * min(1.0, found.high))
-
-
 def _value_and_error(
     firsts: np.ndarray, seconds: np.ndarray, sign: np.ndarray, terms: int, units: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -216,11 +207,47 @@ def _value_and_error(
     return ratio @ sign, np.sqrt(np.maximum(variance, 0.0) / units)
 
 
-def _crossing(inside: Callable[[float], bool], outer: float, inner: float) -> float:
-    """Return where `inside` begins between `outer` and `inner`, by bisection; too far out rather than too far in."""
+def _bets_on_more(
+    total: np.ndarray, size: np.ndarray, most: float, scale: float, goal: float
+) -> Callable[[float], float]:
+    """Return the log capital, by m, of a gambler who bets that more than m comes of each round; it falls with m."""
+    stake = _stakes(total, size, scale, goal)
+
+    def capital(m: float) -> float:
+        # a unit can lose m * most of its stake
+        return float(np.log1p(np.minimum(stake, _BET_MOST / max(m * most, 1e-300)) * (total - m * size)).sum())
+
+    return capital
+
+
+def _bets_on_less(
+    total: np.ndarray, size: np.ndarray, largest: float, most: float, goal: float
+) -> Callable[[float], float]:
+    """Return the log capital, by m, of a gambler who bets that less than m comes of each round; it rises with m."""
+    stake = _stakes(total, size, largest * most, goal)
+
+    def capital(m: float) -> float:
+        room = max((largest - m) * most, 1e-300)
+        return float(np.log1p(-np.minimum(stake, _BET_MOST / room) * (total - m * size)).sum())
+
+    return capital
+
+
+def _stakes(total: np.ndarray, size: np.ndarray, scale: float, goal: float) -> np.ndarray:
+    """Return [C] float64: the stake on each unit, best for the variance of the units before it."""
+    mean = np.cumsum(total) / np.maximum(np.cumsum(size), 1)
+    before = np.concatenate([[0.0], mean[:-1]])
+    squares = np.cumsum(((total - before * size) / scale) ** 2)
+    variance = (_VARIANCE_BEFORE + np.concatenate([[0.0], squares[:-1]])) / np.arange(1, len(total) + 1)
+    stakes: np.ndarray = np.sqrt(2 * goal / (variance * len(total))) / scale
+    return stakes
+
+
+def _limit(capital: Callable[[float], float], outer: float, inner: float, goal: float) -> float:
+    """Return where the capital falls below the goal on the way from `outer` to `inner`; too far out, never in."""
     for _ in range(60):
         middle = (outer + inner) / 2
-        if inside(middle):
+        if capital(middle) < goal:
             inner = middle
         else:
             outer = middle

@@ -239,7 +239,7 @@ def _actions(decisions: pl.DataFrame, every: bool) -> tuple[np.ndarray, list[str
 
 
 def _contexts(context: pl.Series) -> tuple[list[list[int | float | str]], np.ndarray | None] | None:
-    """Return each round's eligible actions, and their propensities where all have them; None where a list is missing."""
+    """Return each round's eligible actions, and their propensities if all have them; None where a list is missing."""
     decode = msgspec.json.Decoder(_Context).decode
     eligible, propensities = [], []
     for row, text in enumerate(context.to_list()):

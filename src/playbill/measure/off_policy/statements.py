@@ -1,4 +1,4 @@
-"""The statements of an off-policy reading: a figure an estimator, the finite-sample bound, and values of whole slates."""
+"""Statements of an off-policy reading: a figure an estimator, the finite-sample bound, and values of whole slates."""
 
 from __future__ import annotations
 
