@@ -86,7 +86,7 @@ class Reading(msgspec.Struct, kw_only=True):
 
 def to_json(reading: Reading) -> bytes:
     """Return the reading as indented json; numbers that are not finite become null."""
-    return msgspec.json.format(msgspec.json.encode(_plain(msgspec.to_builtins(reading))), indent=2)
+    return msgspec.json.format(msgspec.json.encode(_plain(msgspec.to_builtins(reading, enc_hook=_of_numpy))), indent=2)
 
 
 def to_text(reading: Reading) -> str:
@@ -174,13 +174,17 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
+def _of_numpy(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a reading holds numbers, texts and lists, got {type(value).__name__}: {value!r}")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
