@@ -73,6 +73,7 @@ class Stream(IntEnum):
     SUBJECT_PULL = 56
     HERO_PULL = 57
     WORDS = 58
+    AGE_AT_START = 59
     # responses to impressions
     CLICK = 70
     CLICK_DELAY = 71

@@ -15,10 +15,21 @@ import pyarrow as pa
 
 from playbill.tables.schema import CONSENT_PREFIX, CONTRACT, Column, EventKind, Kind, Provenance
 from playbill.world.build import World
-from playbill.world.draws import Stream, exponential, integers
+from playbill.world.draws import Stream, exponential
 from playbill.world.people import AGE_BANDS, GROUPS, segment_name
 from playbill.world.settings import start_us
 from playbill.world.visits import DAY_US
+from playbill.world.words import (
+    category_name,
+    creative_texts,
+    creative_uris,
+    hero_uris,
+    item_texts,
+    item_titles,
+    pole_name,
+    poles_of,
+    subject_texts,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -56,32 +67,6 @@ EVENTS = [
     EventKind(name="message_click", meaning="clicked in a mail", utility=0.0),
 ]
 
-# a pole of an aspect (aspect k, positive or negative) by the words that name it
-_POLES = (
-    *("amber", "bitter", "bright", "calm", "close", "dark", "deep", "distant", "early", "fierce", "gentle", "golden"),
-    *("hidden", "idle", "late", "loud", "merry", "narrow", "old", "open", "plain", "quiet", "rough", "silver"),
-    *("slow", "strange", "swift", "tender", "thin", "vast", "warm", "wild"),
-)
-_CATEGORIES = (
-    *("drama", "comedy", "thriller", "documentary", "romance", "family", "crime", "science fiction", "fantasy"),
-    *("music", "history", "sport", "travel", "food", "animation", "western", "war", "nature", "theatre", "short film"),
-)
-_NOUNS = (
-    *("harbour", "garden", "letter", "winter", "city", "river", "house", "song", "train", "mountain", "island", "mirror"),
-    *("orchard", "border", "engine", "summer", "circus", "bridge", "window", "forest", "station", "market", "lantern"),
-    *("archive", "valley", "tide", "tower", "road", "kitchen", "stage", "meadow", "clock"),
-)
-
-
-def category_name(category: int) -> str:
-    """Return a category's readable name."""
-    return _CATEGORIES[category] if category < len(_CATEGORIES) else f"category {category + 1}"
-
-
-def pole_name(pole: int) -> str:
-    """Return the word for a pole of an aspect: 2 * aspect, plus 1 for its negative side."""
-    return _POLES[pole] if pole < len(_POLES) else f"pole {pole + 1}"
-
 
 def columns(world: World) -> dict[str, list[Column]]:
     """Return the columns of all five tables, in the order in which they are written."""
@@ -89,16 +74,10 @@ def columns(world: World) -> dict[str, list[Column]]:
         Column(name=CONSENT_PREFIX + purpose, kind=Kind.FLAG, provenance=_DECLARED) for purpose in world.people.consent
     ]
     declared = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED) for n in ("segment", "favourite_category")]
-    protected = [
-        Column(name=n, kind=Kind.TEXT, provenance=_DECLARED, protected=True) for n in ("group", "age_band")
-    ]
-    stressed = [
-        Column(name=n, kind=Kind.TEXT, provenance=_DECLARED) for n in ("title_stresses", "image_stresses")
-    ]
-    left_out = {"items": (), "creatives": ("uri", "approved_by", "approved_until"), "decisions": ("bundle", "arm")}
-    kept = {
-        name: [c for c in CONTRACT[name] if c.name not in left_out.get(name, ())] for name in CONTRACT
-    }
+    protected = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED, protected=True) for n in ("group", "age_band")]
+    stressed = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED) for n in ("title_stresses", "image_stresses")]
+    left_out = {"items": (), "creatives": ("approved_by", "approved_until"), "decisions": ("bundle", "arm")}
+    kept = {name: [c for c in CONTRACT[name] if c.name not in left_out.get(name, ())] for name in CONTRACT}
     return {
         "users": [*kept["users"], *consents, *declared, *protected],
         "items": kept["items"],
@@ -130,27 +109,20 @@ def users_table(world: World) -> pa.Table:
 
 def items_table(world: World) -> pa.Table:
     """Return the items with titles and texts; those of the first day were published over the two years before it."""
-    items, seed = world.items, world.seed
+    items = world.items
     rows = np.arange(len(items.price))
-    poles = _strongest(items.aspects, 3)
-    nouns = integers(len(_NOUNS), seed, Stream.WORDS, rows)
     names = _categories(world)
-    titles, texts, lists = [], [], []
-    for row in rows.tolist():
-        first, second, third = (pole_name(int(p)) for p in poles[row])
-        of = [names[items.category[row]]]
-        if items.second_category[row] >= 0:
-            of.append(names[items.second_category[row]])
-        titles.append(f"{first.capitalize()} {_NOUNS[nouns[row]]} {row + 1}")
-        texts.append(f"A {first} and {second} {of[0]}, {third} in the end.")
-        lists.append(of)
-    age_days = 1 + np.minimum(365 * exponential(seed, Stream.WORDS, rows, 1), 730)
+    lists = [
+        [names[category], *([names[second]] if second >= 0 else [])]
+        for category, second in zip(items.category.tolist(), items.second_category.tolist(), strict=True)
+    ]
+    age_days = 1 + np.minimum(365 * exponential(world.seed, Stream.AGE_AT_START, rows), 730)
     day = np.where(items.published_day > 0, items.published_day, -np.floor(age_days)).astype(np.int64)
     return pa.table(
         {
             "item_id": pa.array(rows + 1),
-            "title": pa.array(titles),
-            "text": pa.array(texts),
+            "title": pa.array(item_titles(world)),
+            "text": pa.array(item_texts(world)),
             "categories": pa.array(lists, pa.list_(pa.string())),
             "price": pa.array(items.price),
             "published_at": pa.array(start_us(world.size) + day * DAY_US).cast(pa.timestamp("us", tz="UTC")),
@@ -166,22 +138,20 @@ def creatives_table(world: World) -> pa.Table:
     counts = len(artworks.item), len(subjects.pull), len(heroes.pull)
     kinds = np.repeat(np.arange(3), counts)
     poles = [pole_name(k) for k in range(2 * world.parameters.population.aspects)]
-    title = _named(poles, np.concatenate([_strongest(v, 1)[:, 0] for v in (artworks.title, subjects.title)]))
-    image = _named(poles, np.concatenate([_strongest(v, 1)[:, 0] for v in (artworks.image, heroes.image)]))
+    title = _named(poles, np.concatenate([poles_of(v, 1)[:, 0] for v in (artworks.title, subjects.title)]))
+    image = _named(poles, np.concatenate([poles_of(v, 1)[:, 0] for v in (artworks.image, heroes.image)]))
     item = np.concatenate([artworks.item.astype(np.int64), np.zeros(counts[1] + counts[2], np.int64)])
     titles = pa.concat_arrays([title, pa.nulls(counts[2], pa.string())])
-    images = pa.concat_arrays(
-        [image.slice(0, counts[0]), pa.nulls(counts[1], pa.string()), image.slice(counts[0])]
-    )
-    said = [f"Something {word.as_py()} for you" for word in title.slice(counts[0])]
+    images = pa.concat_arrays([image.slice(0, counts[0]), pa.nulls(counts[1], pa.string()), image.slice(counts[0])])
+    uris = [*creative_uris(world), *[None] * counts[1], *hero_uris(world)]
+    texts = [*creative_texts(world), *subject_texts(world), *[None] * counts[2]]
     return pa.table(
         {
             "creative_id": pa.array(np.arange(1, sum(counts) + 1)),
             "kind": _named(["artwork", "subject", "hero"], kinds),
             "item_id": pa.array(item + 1, mask=kinds > 0),
-            "text": pa.concat_arrays(
-                [pa.nulls(counts[0], pa.string()), pa.array(said, pa.string()), pa.nulls(counts[2], pa.string())]
-            ),
+            "uri": pa.array(uris, pa.string()),
+            "text": pa.array(texts, pa.string()),
             "status": _named(["approved"], np.zeros(sum(counts), np.int64)),
             "locale": _named(["en"], np.zeros(sum(counts), np.int64)),
             "channel": _named(["site", "mail"], np.minimum(kinds, 1)),
@@ -189,12 +159,6 @@ def creatives_table(world: World) -> pa.Table:
             "image_stresses": images,
         }
     )
-
-
-def _strongest(vectors: Array, count: int) -> Array:
-    """Return [n, count] int64 poles on which each vector stands most, strongest first."""
-    order = np.argsort(-np.abs(vectors), axis=1, kind="stable")[:, :count]
-    return 2 * order + (np.take_along_axis(vectors, order, 1) < 0)
 
 
 def _categories(world: World) -> list[str]:
