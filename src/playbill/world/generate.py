@@ -151,9 +151,7 @@ def _days(
     log = EventLog(events, people, written, list(world.parameters.clicks.device))
     known = nothing_known(world)
     attraction = world.items.attraction
-    decks = np.lib.format.open_memmap(
-        out / DECKS, mode="w+", dtype=np.int32, shape=(size.days, len(world.items.price))
-    )
+    decks = np.lib.format.open_memmap(out / DECKS, mode="w+", dtype=np.int32, shape=(size.days, len(world.items.price)))
     for day in range(size.days if until is None else until):
         believed = beliefs(world, known)
         deck = make_deck(world, day, known.item.successes)

@@ -162,5 +162,5 @@ def _standardised(values: Array) -> Array:
     """Return values with mean 0 and deviation 1 along the last axis; all 0 where they are equal."""
     centred = values - values.mean(-1, keepdims=True)
     spread = centred.std(-1, keepdims=True)
-    scaled: Array = centred / np.where(spread > 1e-9, spread, 1.0)
+    scaled: Array = np.where(spread > 1e-9, centred / np.maximum(spread, 1e-9), 0.0)
     return scaled

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from playbill.world.build import World
-from playbill.world.decisions import Choices, context, named, texts
+from playbill.world.decisions import Choices, context, named
 from playbill.world.draws import Stream, bits, integers, key_of, uniform
 from playbill.world.identifiers import HERO, HOLD, MAIL, OFFER, SEND_HOUR, SUBJECT, Sessions
 from playbill.world.knowledge import Beliefs, Knowledge
@@ -125,7 +125,7 @@ def send_mails(
 
 
 def mail_events(world: World, mailing: Mailing, attraction: Array) -> list[Events]:
-    """Return openings (by people and by machines alike), clicks and purchases; what is bought is found as in a search."""
+    """Return openings (by people and by machines alike), clicks, and purchases; these are found as in a search."""
     m, r = mailing.mails, mailing.responses
     artworks = len(world.creatives.item)
     subject = artworks + mailing.which["subject"]
@@ -144,7 +144,13 @@ def mail_events(world: World, mailing: Mailing, attraction: Array) -> list[Event
         events(OPEN, machine, r.machine_delay_us, SUBJECT, creative=subject[machine], device=device[machine]),
         events(MESSAGE_CLICK, clicked, r.click_delay_us, HERO, creative=hero[clicked], device=device[clicked]),
         events(
-            PURCHASE, bought, r.purchase_delay_us, OFFER, item=item, value=world.items.price[item], device=device[bought]
+            PURCHASE,
+            bought,
+            r.purchase_delay_us,
+            OFFER,
+            item=item,
+            value=world.items.price[item],
+            device=device[bought],
         ),
     ]
 
@@ -181,7 +187,15 @@ def mail_choices(world: World, mailing: Mailing, settings: GenerateSettings, wri
     at_us = day_start_us(world.size, mailing.day)
 
     def choices(
-        kind: str, policy: str, slot: int, rows: Array, chosen: Any, chance: Array, count: int, eligible: str, all_of: bool
+        kind: str,
+        policy: str,
+        slot: int,
+        rows: Array,
+        chosen: Any,
+        chance: Array,
+        count: int,
+        eligible: str,
+        all_of: bool,
     ) -> Choices:
         person = (mailing.person if all_of else mailing.mails.person)[rows]
         about = {"segment": named(_segments(world), segment_of(world, person))}
@@ -251,7 +265,8 @@ def _device(world: World, mailing: Mailing) -> Array:
     """Return [s] the device on which a mail is read; a machine borrows its person's, so that nothing gives it away."""
     edges = np.cumsum(world.people.device_share[mailing.mails.person], axis=1, dtype=np.float64)
     draw = uniform(world.seed, Stream.VISIT_DEVICE, mailing.mails.key)[:, None] * edges[:, -1:]
-    return np.minimum((edges <= draw).sum(1), edges.shape[1] - 1)
+    device: Array = np.minimum((edges <= draw).sum(1), edges.shape[1] - 1)
+    return device
 
 
 def _segments(world: World) -> list[str]:

@@ -28,6 +28,8 @@ def mapping_text(columns: Mapping[str, Sequence[Column]], events: Sequence[Event
     lines.append("event_names:")
     for event in events:
         parts = [f'meaning: "{event.meaning}"', f'unit: "{event.unit}"', f"utility: {event.utility:g}"]
-        parts += [f"{name}: {bound:g}" for name, bound in (("low", event.low), ("high", event.high)) if bound is not None]
+        parts += [
+            f"{name}: {bound:g}" for name, bound in (("low", event.low), ("high", event.high)) if bound is not None
+        ]
         lines.append(f"  {event.name}: {{{', '.join(parts)}}}")
     return "\n".join(lines) + "\n"

@@ -59,7 +59,7 @@ def probabilities(
     elif policy.kind is PolicyKind.epsilon_greedy:
         _refuse_infinite(policy.kind, values, allowed)
         best = np.argmax(np.where(allowed, values, -np.inf), axis=-1)
-        weights = allowed * (policy.epsilon / allowed.sum(-1, keepdims=True))
+        weights = np.where(allowed, policy.epsilon / allowed.sum(-1, keepdims=True), 0.0)
         at_best = np.expand_dims(best, -1)
         np.put_along_axis(weights, at_best, np.take_along_axis(weights, at_best, -1) + (1.0 - policy.epsilon), -1)
         return weights

@@ -91,8 +91,15 @@ class LoggingPolicy:
 class GenerateSettings:
     """Write a simulated service whose truth is known, as the five tables.
 
-    playbill generate world=fitted size=small
-    playbill generate world=hard size=tiny parameters=my_numbers.yaml item.kind=softmax
+    playbill generate world=fitted size=small seed=1        three months of 2,000 people, in seconds
+    playbill generate size=shop                             18 months of 400,000 people, in minutes
+    playbill generate item.kind=softmax item.temperature=1 creative.kind=epsilon_greedy creative.epsilon=0.1
+    playbill generate world=hard parameters=mine.yaml name=mine   numbers of your own over the chosen world's
+
+    Written to {home}/tables/{name}: the tables, tables.json, mapping.yaml (for `playbill prepare source=parquet`), and
+    truth/, which no shop could know. The logging policies know counts up to yesterday and what people declare; each of
+    their choices is a row of `decisions` with its exact probability. The folder appears in one step, complete or not at
+    all. Run again with nothing changed, the job says so and stops.
     """
 
     home: str = "var"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,9 +162,7 @@ def slate_events(world: World, visits: Visits, slates: Slates, responses: Respon
 def searches(world: World, visits: Visits, attraction: Array) -> Events:
     """Return the plays of items that visitors find by themselves; they answer no decision."""
     key = key_of(visits.key, _SEARCH)
-    row = np.flatnonzero(
-        uniform(world.seed, Stream.ORGANIC, key) < world.parameters.outcomes.organic_visits_share
-    )
+    row = np.flatnonzero(uniform(world.seed, Stream.ORGANIC, key) < world.parameters.outcomes.organic_visits_share)
     item = find(world, visits.person[row], visits.day, key[row], attraction)
     after = after_click(world, visits.person[row], item, visits.day, key[row])
     return make_events(
@@ -224,7 +222,9 @@ def slate_choices(
             context({"item_id": texts(item + 1), **moment}, of_item),
         )
 
-    def choices(kind: str, policy: PolicyKind, slot: int, chosen: Array, chance: Array, of: Array | int, k: int) -> Choices:
+    def choices(
+        kind: str, policy: PolicyKind, slot: int, chosen: Array, chance: Array, of: Array | int, k: int
+    ) -> Choices:
         return Choices(
             kind=kind,
             policy=str(policy),

@@ -13,6 +13,7 @@ import numpy as np
 
 from playbill.world.draws import Stream, bits, uniform
 from playbill.world.identifiers import VISITS_A_DAY, Sessions
+from playbill.world.people import ZONES
 from playbill.world.settings import Size, first_weekday, start_us
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ Array = np.ndarray[Any, Any]
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-
-_OFFSET_STEP_MIN, _OFFSET_LOW_MIN, _OFFSETS = 15, -12 * 60, 26 * 4 + 1  # UTC-12:00 to UTC+14:00
 
 
 @dataclass(slots=True)
@@ -81,7 +80,8 @@ def visits(world: World, day: int, low: int = 0, high: int | None = None) -> Vis
     high = len(people.visits_per_day) if high is None else high
     every = np.arange(low, high)
     shares, edges = _day_shares(world, day)
-    row = people.rhythm[low:high].astype(np.int64) * _OFFSETS + _offset_row(people.utc_offset_min[low:high])
+    zones = len(world.parameters.population.timezones)
+    row = people.rhythm[low:high].astype(np.int64) * zones + people.timezone[low:high]
     mean = people.visits_per_day[low:high].astype(np.float64) * shares[row]
     drawn = uniform(world.seed, Stream.VISIT_COUNT, day, every)
     count = _poisson(mean, drawn)
@@ -109,10 +109,6 @@ def visits(world: World, day: int, low: int = 0, high: int | None = None) -> Vis
     )
 
 
-def _offset_row(utc_offset_min: Array) -> Array:
-    return (utc_offset_min.astype(np.int64) - _OFFSET_LOW_MIN) // _OFFSET_STEP_MIN
-
-
 def _day_shares(world: World, day: int) -> tuple[Array, Array]:
     """Return for each (rhythm, zone) the weight of the UTC day (mean 1 over a week), and its hours' cumulative shares.
 
@@ -120,12 +116,12 @@ def _day_shares(world: World, day: int) -> tuple[Array, Array]:
         shares [R * zones] float64, edges [R * zones, 24] float64 that end in 1.
     """
     rhythms = np.asarray(world.rhythms, np.float64)
-    offset_h = (np.arange(_OFFSETS) * _OFFSET_STEP_MIN + _OFFSET_LOW_MIN) // 60
+    offset_h = np.array([ZONES[name] for name in world.parameters.population.timezones]) // 60
     weekday = (day + first_weekday(world.size)) % 7
     hours = (weekday * 24 + np.arange(24)[None, :] + offset_h[:, None]) % 168
     mass = rhythms[:, hours].reshape(-1, 24)
     total = mass.sum(1)
-    weekly = np.repeat(rhythms.sum(1), _OFFSETS)
+    weekly = np.repeat(rhythms.sum(1), len(offset_h))
     return 7 * total / weekly, np.cumsum(mass, 1) / total[:, None]
 
 
