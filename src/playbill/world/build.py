@@ -22,6 +22,9 @@ from playbill.world.parameters import Parameters
 from playbill.world.people import People, build_people, build_rhythms
 from playbill.world.settings import Size
 
+# what functions of the world take for people, items, positions, hours or days: one number, or an array of them
+Rows = np.ndarray | np.integer | int
+
 
 @dataclass(slots=True)
 class World:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv, expit, logit
 
-from playbill.world.build import World
+from playbill.world.build import Rows, World
 from playbill.world.draws import Stream, uniform
 from playbill.world.unfairness import click_factor
 
@@ -92,7 +92,7 @@ class Responses:
     purchase_delay_us: np.ndarray
 
 
-def taste_of(world: World, person: np.ndarray, day: int | np.ndarray) -> np.ndarray:
+def taste_of(world: World, person: Rows, day: Rows) -> np.ndarray:
     """Return [..., D] float32 unit vectors: the people's tastes on that day."""
     people, population = world.people, world.parameters.population
     taste: np.ndarray = people.taste[person]
@@ -104,7 +104,7 @@ def taste_of(world: World, person: np.ndarray, day: int | np.ndarray) -> np.ndar
     return taste
 
 
-def examination(world: World, position: np.ndarray) -> np.ndarray:
+def examination(world: World, position: Rows) -> np.ndarray:
     """Return the probability that a position is looked at."""
     curve = np.array(world.parameters.clicks.examination, np.float32)
     if not world.parameters.switches.position:
@@ -115,13 +115,13 @@ def examination(world: World, position: np.ndarray) -> np.ndarray:
 
 def click_probability(
     world: World,
-    person: np.ndarray,
-    item: np.ndarray,
-    creative: np.ndarray,
-    position: np.ndarray,
-    hour: np.ndarray,
-    device: np.ndarray,
-    day: int | np.ndarray,
+    person: Rows,
+    item: Rows,
+    creative: Rows,
+    position: Rows,
+    hour: Rows,
+    device: Rows,
+    day: Rows,
 ) -> np.ndarray:
     """Return the probability of a click on an impression, examination included.
 
@@ -141,7 +141,7 @@ def click_probability(
     return result
 
 
-def completion_mean(world: World, person: np.ndarray, item: np.ndarray, day: int | np.ndarray) -> np.ndarray:
+def completion_mean(world: World, person: Rows, item: Rows, day: Rows) -> np.ndarray:
     """Return the mean completion after a click, 0..1."""
     outcomes = world.parameters.outcomes
     log_odds = np.float32(outcomes.completion_base) + world.items.quality[item]
@@ -151,13 +151,13 @@ def completion_mean(world: World, person: np.ndarray, item: np.ndarray, day: int
 
 def utility(
     world: World,
-    person: np.ndarray,
-    item: np.ndarray,
-    creative: np.ndarray,
-    position: np.ndarray,
-    hour: np.ndarray,
-    device: np.ndarray,
-    day: int | np.ndarray,
+    person: Rows,
+    item: Rows,
+    creative: Rows,
+    position: Rows,
+    hour: Rows,
+    device: Rows,
+    day: Rows,
 ) -> np.ndarray:
     """Return the expected true utility of an impression: probability of a click times mean completion."""
     click = click_probability(world, person, item, creative, position, hour, device, day)
@@ -175,7 +175,7 @@ def rating_probability(world: World, completion: np.ndarray) -> np.ndarray:
     return result
 
 
-def stars_of(world: World, person: np.ndarray, item: np.ndarray, completion: np.ndarray) -> np.ndarray:
+def stars_of(world: World, person: Rows, item: Rows, completion: np.ndarray) -> np.ndarray:
     """Return the stars, 1..5, that a person who rates gives after a play of this completion."""
     stars = np.float32(5) * np.asarray(completion, np.float32)
     if world.parameters.switches.rating_bias:
@@ -186,9 +186,7 @@ def stars_of(world: World, person: np.ndarray, item: np.ndarray, completion: np.
     return result
 
 
-def purchase_probability(
-    world: World, person: np.ndarray, item: np.ndarray, offer: np.ndarray | None, day: int | np.ndarray
-) -> np.ndarray:
+def purchase_probability(world: World, person: Rows, item: Rows, offer: Rows | None, day: Rows) -> np.ndarray:
     """Return the probability of a purchase after a click; `offer` is a row of messages.offers, None for no offer."""
     purchases, catalogue = world.parameters.purchases, world.parameters.catalogue
     log_odds = np.float32(purchases.base) + kind_log_odds(
@@ -201,13 +199,13 @@ def purchase_probability(
     return result
 
 
-def depth_of(world: World, offer: np.ndarray) -> np.ndarray:
+def depth_of(world: World, offer: Rows) -> np.ndarray:
     """Return float32, 0..1: the depth of offers, given as rows of messages.offers."""
     result: np.ndarray = np.array(list(world.parameters.messages.offers.values()), np.float32)[offer]
     return result
 
 
-def kind_log_odds(world: World, person: np.ndarray, depth: np.ndarray | None) -> np.ndarray:
+def kind_log_odds(world: World, person: Rows, depth: np.ndarray | None) -> np.ndarray:
     """Return what kind and own inclination add to a purchase, with an offer of this depth (None: without)."""
     purchases, kind = world.parameters.purchases, world.people.kind[person]
     base = np.array([purchases.kind_base[name] for name in purchases.kinds], np.float32)
@@ -218,9 +216,7 @@ def kind_log_odds(world: World, person: np.ndarray, depth: np.ndarray | None) ->
     return log_odds
 
 
-def open_probability(
-    world: World, person: np.ndarray, subject: np.ndarray, hour_of_week: np.ndarray, day: int | np.ndarray
-) -> np.ndarray:
+def open_probability(world: World, person: Rows, subject: Rows, hour_of_week: Rows, day: Rows) -> np.ndarray:
     """Return the probability that the person opens a mail.
 
     Args:
@@ -240,7 +236,7 @@ def open_probability(
     return result
 
 
-def message_click_probability(world: World, person: np.ndarray, hero: np.ndarray, day: int | np.ndarray) -> np.ndarray:
+def message_click_probability(world: World, person: Rows, hero: Rows, day: Rows) -> np.ndarray:
     """Return the probability of a click in a mail that the person has opened."""
     messages = world.parameters.messages
     log_odds = np.float32(messages.click_base) + world.heroes.pull[hero]
@@ -252,7 +248,7 @@ def message_click_probability(world: World, person: np.ndarray, hero: np.ndarray
 
 
 def message_purchase_probability(
-    world: World, person: np.ndarray, offer: np.ndarray, opened: np.ndarray | bool = True
+    world: World, person: Rows, offer: Rows, opened: np.ndarray | bool = True
 ) -> np.ndarray:
     """Return the probability of a purchase within three days of a mail.
 
@@ -343,7 +339,7 @@ def late_us(world: World, stream: Stream, key: np.ndarray, mean_h: float, most_u
     return result
 
 
-def _affinity(world: World, person: np.ndarray, item: np.ndarray, day: int | np.ndarray) -> np.ndarray:
+def _affinity(world: World, person: Rows, item: Rows, day: Rows) -> np.ndarray:
     """Return taste(p, i), or 0 where taste is switched off."""
     if not world.parameters.switches.taste:
         return np.zeros(np.broadcast_shapes(np.shape(person), np.shape(item), np.shape(day)), np.float32)

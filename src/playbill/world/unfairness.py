@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from playbill.world.build import World
+from playbill.world.build import Rows, World
 from playbill.world.draws import Stream, uniform
 from playbill.world.people import GROUPS
 
 
-def click_factor(world: World, person: np.ndarray) -> np.ndarray:
+def click_factor(world: World, person: Rows) -> np.ndarray:
     """Return float32, what the probability of a click is multiplied by."""
     return _factor(world, person, world.parameters.unfairness.clicks)
 
 
-def shown_probability(world: World, person: np.ndarray) -> np.ndarray:
+def shown_probability(world: World, person: Rows) -> np.ndarray:
     """Return float32, the probability that a chosen item is in fact shown."""
     return _factor(world, person, world.parameters.unfairness.exposure)
 
 
-def shown(world: World, person: np.ndarray, key: np.ndarray) -> np.ndarray:
+def shown(world: World, person: Rows, key: np.ndarray) -> np.ndarray:
     """Draw which chosen items are in fact shown; what is not shown is no impression and draws no response.
 
     Args:
@@ -47,7 +47,7 @@ def offer_probabilities(world: World, person: np.ndarray, probabilities: np.ndar
     return result
 
 
-def _factor(world: World, person: np.ndarray, on: bool) -> np.ndarray:
+def _factor(world: World, person: Rows, on: bool) -> np.ndarray:
     relative = world.parameters.unfairness.relative
     if not on or relative == 0:
         return np.ones(np.shape(person), np.float32)
