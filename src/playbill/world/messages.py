@@ -16,6 +16,7 @@ from playbill.world.respond import (
 )
 
 _HOUR_US = 3_600_000_000
+_WEEK_H = 168
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ def respond_to_mails(world: World, mails: Mails) -> MailResponses:
         world, m.person, m.offer, opened
     )
     machine = world.people.machine[m.person] & world.parameters.switches.machine_opens
-    open_delay = late_us(world, Stream.OPEN_DELAY, m.key, delays.open_mean_h)
+    open_delay = in_own_hours_us(world, m, opened, late_us(world, Stream.OPEN_DELAY, m.key, delays.open_mean_h))
     click_delay = open_delay + late_us(
         world, Stream.MESSAGE_CLICK_DELAY, m.key, world.parameters.clicks.delay_mean_s / 3600
     )
@@ -90,3 +91,38 @@ def respond_to_mails(world: World, mails: Mails) -> MailResponses:
         click_delay_us=np.where(clicked, np.minimum(click_delay, most), 0),
         purchase_delay_us=np.where(bought, buy_delay, 0),
     )
+
+
+def in_own_hours_us(world: World, mails: Mails, opened: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """Return when mails are opened if waiting passes as fast as the person is there at that hour of the week.
+
+    An hour in which the person is there twice as often as on average counts double, and a night hardly: opens then
+    follow the person's own hours and not the sender's. No wait is longer than delays.most_h.
+
+    Args:
+        opened: [n] bool; the other rows are left as they are.
+        late: [n] int64 microseconds, the wait of somebody who is there alike at all hours.
+    Returns:
+        [n] int64 microseconds after arrival.
+    """
+    switches, most_h = world.parameters.switches, world.parameters.delays.most_h
+    rows = np.flatnonzero(opened & (late > 0))
+    if not switches.rhythm or not len(rows):
+        return late
+    weeks = np.tile(world.rhythms.astype(np.float64), 2 + int(most_h) // _WEEK_H)
+    passed = np.concatenate([np.zeros((len(weeks), 1)), np.cumsum(weeks, axis=1)], axis=1)
+    person = mails.person[rows]
+    rhythm, hour = world.people.rhythm[person], mails.hour_of_week[rows]
+    local_us = mails.at_us[rows] + world.people.utc_offset_min[person].astype(np.int64) * (_HOUR_US // 60)
+    begun = local_us % _HOUR_US / _HOUR_US
+    until = passed[rhythm, hour] + begun * weeks[rhythm, hour] + late[rows] / _HOUR_US
+    # the hour in which the wait is over, by bisection: a row looks at no other
+    low, high = hour.astype(np.int64), np.full(len(rows), passed.shape[1] - 2)
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        below = passed[rhythm, middle] <= until
+        low, high = np.where(below, middle, low), np.where(below, high, middle - 1)
+    wait_h = low + (until - passed[rhythm, low]) / weeks[rhythm, low] - hour - begun
+    result: np.ndarray = late.copy()
+    result[rows] = (np.clip(wait_h, 0.0, most_h) * _HOUR_US).astype(np.int64)
+    return result

@@ -20,7 +20,8 @@ creative of i, s subject line, h hero picture, o offer):
                     A person is one of four kinds: sure (buys without an offer), persuadable (an offer helps), lost
                     (nothing helps), put off (an offer harms).
     open          = sigmoid(open_base + openness_p + rhythm_taste * log rhythm_p(local hour of week at arrival)
-                        + subject_taste * <taste_p, title_s> + pull_s); machines open on their own besides
+                        + subject_taste * <taste_p, title_s> + pull_s); machines open on their own besides.
+                    The wait until then passes as rhythm_p goes: fast in the person's hours, hardly at all at night
     message click = sigmoid(messages.click_base + hero_taste * <taste_p, image_h> + pull_h), after opening
     mail purchase = sigmoid(messages.purchase_base + kind(p, o)), within three days of a mail, depth_o counting only
                     where the person opened it
