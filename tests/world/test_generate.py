@@ -74,6 +74,13 @@ def test_another_seed_gives_another_world(world: World, folder: Path, tmp_path: 
     assert not table(tmp_path / "other", "events").head(50).equals(table(folder, "events").head(50))
 
 
+def test_a_log_that_ends_early_is_the_beginning_of_the_whole(world: World, folder: Path, tmp_path: Path) -> None:
+    generate(world, tmp_path / "early", POLICIES, days=5)
+    end = pl.lit(day_start_us(SIZE, 5)).cast(pl.Datetime("us", "UTC"))
+    for name in ("events", "decisions"):
+        assert table(tmp_path / "early", name).equals(table(folder, name).filter(pl.col("at") < end))
+
+
 def test_rows_are_ordered_numbered_and_refer_to_what_exists(world: World, folder: Path) -> None:
     events, decisions = table(folder, "events"), table(folder, "decisions")
     assert events["at"].is_sorted() and decisions["at"].is_sorted()
@@ -171,6 +178,9 @@ def test_the_pool_of_a_decision_can_be_dealt_again(folder: Path) -> None:
     pools = pools_of(open_truth(folder), folder, rows["request_id"].to_numpy())
     for pool, position, text in zip(pools, rows["position"], rows["context"], strict=True):
         assert pool[int(position)].tolist() == json.loads(text)["eligible"]
+    mail = table(folder, "decisions").filter(pl.col("kind") == "hold")["request_id"].to_numpy()
+    with pytest.raises(WorldError, match="are of mails"):
+        pools_of(open_truth(folder), folder, mail)
     with pytest.raises(WorldError, match="no decks"):
         pools_of(open_truth(folder), folder / "truth", np.array([1]))
 

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from playbill.tables.schema import TableFolder
 from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 from playbill.world.build import World, build
-from playbill.world.decisions import choices_table, write_day
+from playbill.world.decisions import Choices, choices_table, write_day
 from playbill.world.draws import Stream, uniform
 from playbill.world.identifiers import LONGEST_SLATE, Sessions
-from playbill.world.knowledge import beliefs, nothing_known
+from playbill.world.knowledge import Beliefs, Knowledge, beliefs, nothing_known
 from playbill.world.mails import learn_mails, mail_choices, mail_events, may_be_mailed, send_mails
 from playbill.world.mapping import mapping_text
 from playbill.world.organic import fed_back
@@ -45,7 +45,7 @@ from playbill.world.slates import answer, creative_tables, learn, make_slates, s
 from playbill.world.tables import EVENTS, columns, creatives_table, items_table, users_table
 from playbill.world.truth import write_truth
 from playbill.world.visits import day_start_us, visits
-from playbill.world.writing import EventLog, Writer
+from playbill.world.writing import EventLog, Events, Writer
 
 GENERATED = "generated.json"
 _FORMAT = 1  # grows when the same settings come to mean other rows
@@ -126,8 +126,9 @@ def generate(
         (out / "mapping.yaml").write_text(mapping_text(declared, EVENTS))
         report = measure_sufficiency(out, SufficiencySettings())
         write_atomic(out / SUFFICIENCY_FILE, msgspec.json.format(msgspec.json.encode(report), indent=2))
-        mark = fingerprint(world.parameters, replace(settings, size=world.size, seed=world.seed))
-        (out / GENERATED).write_bytes(msgspec.json.encode({"fingerprint": mark}))
+        if days is None:  # a log that ends early is not what the settings ask for
+            mark = fingerprint(world.parameters, replace(settings, size=world.size, seed=world.seed))
+            (out / GENERATED).write_bytes(msgspec.json.encode({"fingerprint": mark}))
     return written
 
 
@@ -152,33 +153,28 @@ def _days(
     known = nothing_known(world)
     attraction = world.items.attraction
     decks = np.lib.format.open_memmap(out / DECKS, mode="w+", dtype=np.int32, shape=(size.days, len(world.items.price)))
+    decks[:] = -1
     for day in range(size.days if until is None else until):
         believed = beliefs(world, known)
         deck = make_deck(world, day, known.item.successes)
-        decks[day] = -1
         decks[day, : len(deck[0])] = deck[0]
-        creative = creative_tables(world, believed, settings)
+        today = _Today(
+            day=day,
+            believed=believed,
+            deck=deck,
+            creative=creative_tables(world, believed, settings),
+            attraction=attraction,
+            mailable=mailable,
+            written=written,
+        )
         clicks = np.zeros(len(attraction), np.int64)
         chosen: list[pa.Table] = []
         for low in range(0, total, settings.chunk):
-            high = min(low + settings.chunk, total)
-            mailing = send_mails(world, day, low, high, mailable, believed, settings)
-            choices = mail_choices(world, mailing, settings, written)
-            for part in mail_events(world, mailing, attraction):
+            group = _serve(world, settings, today, known, low, min(low + settings.chunk, total))
+            for part in group.events:
                 log.add(part)
-            learn_mails(world, known, mailing)
-            came = visits(world, day, low, high)
-            if len(came):
-                slates = make_slates(world, came, deck, believed, creative, settings)
-                responses = answer(world, came, slates)
-                found = searches(world, came, attraction)
-                for part in [*slate_events(world, came, slates, responses), found]:
-                    log.add(part)
-                clicks += np.bincount(slates.item[responses.clicked], minlength=len(clicks))
-                clicks += np.bincount(found.item, minlength=len(clicks))
-                learn(world, known, came, slates, responses)
-                choices += slate_choices(world, came, slates, settings, written)
-            chosen += [choices_table(c, people.anonymous, decisions.schema) for c in choices if len(c.person)]
+            clicks += group.clicks
+            chosen += [choices_table(c, people.anonymous, decisions.schema) for c in group.choices if len(c.person)]
         write_day(decisions, chosen)
         log.release(day_start_us(size, day + 1))
         attraction = fed_back(world, attraction, clicks)
@@ -187,6 +183,51 @@ def _days(
     if until is None:
         log.release(None)  # what comes up to three days after the last day
     decks.flush()
+
+
+@dataclass(slots=True)
+class _Today:
+    """What is the same for everybody on one day: see the functions that take these."""
+
+    day: int
+    believed: Beliefs
+    deck: tuple[Array, int]
+    creative: tuple[Array, Array]
+    attraction: Array
+    mailable: Array
+    written: Array
+
+
+@dataclass(slots=True)
+class _Group:
+    """One day of some people: their events, what was chosen for them, and their clicks by item [I]."""
+
+    events: list[Events]
+    choices: list[Choices]
+    clicks: Array
+
+
+def _serve(world: World, settings: GenerateSettings, today: _Today, known: Knowledge, low: int, high: int) -> _Group:
+    """Let people low..high-1 have their day; `known` counts it."""
+    mailing = send_mails(world, today.day, low, high, today.mailable, today.believed, settings)
+    learn_mails(world, known, mailing)
+    group = _Group(
+        events=mail_events(world, mailing, today.attraction),
+        choices=mail_choices(world, mailing, settings, today.written),
+        clicks=np.zeros(len(today.attraction), np.int64),
+    )
+    came = visits(world, today.day, low, high)
+    if not len(came):
+        return group
+    slates = make_slates(world, came, today.deck, today.believed, today.creative, settings)
+    responses = answer(world, came, slates)
+    learn(world, known, came, slates, responses)
+    found = searches(world, came, today.attraction)
+    group.events += [*slate_events(world, came, slates, responses), found]
+    group.choices += slate_choices(world, came, slates, settings, today.written)
+    for item in (slates.item[responses.clicked], found.item):
+        group.clicks += np.bincount(item, minlength=len(group.clicks))
+    return group
 
 
 def fingerprint(parameters: Parameters, settings: GenerateSettings) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from playbill.errors import WorldError
 from playbill.world.build import World, items_there
 from playbill.world.draws import Stream, bits, uniform
-from playbill.world.identifiers import Sessions
+from playbill.world.identifiers import MAIL, Sessions
 
 Array = np.ndarray[Any, Any]
 
@@ -117,6 +117,8 @@ def pools_of(world: World, folder: Path | str, request_ids: Array) -> list[Array
     day, person, number = Sessions(len(world.people.visits_per_day), world.size.days).back(request_ids)
     if np.any((day < 0) | (day >= len(decks))):
         raise WorldError(f"{int(np.sum((day < 0) | (day >= len(decks))))} request ids are of no day of this world")
+    if np.any(number == MAIL):
+        raise WorldError(f"{int(np.sum(number == MAIL))} request ids are of mails, which choose from no pools")
     found: list[Array] = [np.zeros(0)] * len(request_ids)
     for d in np.unique(day):
         rows = np.flatnonzero(day == d)

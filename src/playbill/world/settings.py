@@ -128,7 +128,7 @@ class GenerateSettings:
     """Chooses a mail's offer."""
     hold_share: float = 0.05
     """Share of mails that are held back at random, as a `hold` decision, so that what mails do can be told."""
-    chunk: int = 20_000
+    chunk: int = 100_000
     """People worked on at once; changes memory and speed, never the result."""
     force: bool = False
     """Write again what is up to date."""
