@@ -7,7 +7,7 @@ skew and miss about evenly on both sides, which is why they are the only ones he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -52,10 +52,17 @@ class Bound:
 def bootstrap_interval(
     contributions: Contributions, unit: np.ndarray, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> ValueInterval:
-    """Return the estimate with its interval; whole units are drawn with replacement.
+    """Return one estimate with its interval; see `bootstrap_intervals`."""
+    return bootstrap_intervals([contributions], unit, resamples=resamples, seed=seed, level=level)[0]
+
+
+def bootstrap_intervals(
+    several: Sequence[Contributions], unit: np.ndarray, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> list[ValueInterval]:
+    """Return estimates with their intervals; whole units are drawn with replacement, the same ones for all estimates.
 
     Args:
-        contributions: of N rounds.
+        several: contributions of the same N rounds.
         unit: [N] int64, 0, 1, ...: the unit of each round.
         resamples, seed: of the bootstrap.
         level: nominal coverage, 0 < level < 1.
@@ -66,27 +73,39 @@ def bootstrap_interval(
     """
     if not 0 < level < 1:
         raise MeasureError(f"level must lie between 0 and 1, got {level}")
-    value = contributions.estimate()
-    # each term less its own ratio: nothing cancels, and resamples deviate from 0
-    ratio = contributions.numerator.sum(0) / contributions.denominator.sum(0)
-    columns = np.hstack([contributions.numerator - ratio * contributions.denominator, contributions.denominator])
-    totals = np.stack([np.bincount(unit, column) for column in columns.T], axis=1)
-    units, width = totals.shape
+    moments = [_moments(one, unit) for one in several]
+    units = len(moments[0])
     if units < 2:
         raise MeasureError(f"an interval needs at least two independent units, the log has {units}")
-    terms = width // 2
-    left, right = np.triu_indices(width)
-    means = resampled_means(np.hstack([totals, totals[:, left] * totals[:, right]]), resamples, seed)
-    firsts, seconds = means[:, :width], means[:, width:]
-    away, errors = _value_and_error(firsts, seconds, contributions.sign, terms, units)
-    here = np.hstack([totals.mean(0), (totals[:, left] * totals[:, right]).mean(0)])[None]
-    error = float(_value_and_error(here[:, :width], here[:, width:], contributions.sign, terms, units)[1][0])
+    means = resampled_means(np.hstack(moments), resamples, seed)
+    found, start = [], 0
+    for one, own in zip(several, moments, strict=True):
+        found.append(_interval(one, own, means[:, start : start + own.shape[1]], level))
+        start += own.shape[1]
+    return found
+
+
+def _moments(one: Contributions, unit: np.ndarray) -> np.ndarray:
+    """Return [C, 2 J + J (2 J + 1)] float64: each unit's totals, and the products of all pairs of them."""
+    # each term less its own ratio: nothing cancels, and resamples deviate from 0
+    below = one.denominator.sum(0)
+    ratio = np.divide(one.numerator.sum(0), below, out=np.zeros(len(below)), where=below > 0)
+    columns = np.hstack([one.numerator - ratio * one.denominator, one.denominator])
+    totals = np.stack([np.bincount(unit, column) for column in columns.T], axis=1)
+    left, right = np.triu_indices(totals.shape[1])
+    return np.hstack([totals, totals[:, left] * totals[:, right]])
+
+
+def _interval(one: Contributions, moments: np.ndarray, means: np.ndarray, level: float) -> ValueInterval:
+    value, units = one.estimate(), len(moments)
+    away, errors = _value_and_error(means, one.sign, units)
+    error = float(_value_and_error(moments.mean(0)[None], one.sign, units)[1][0])
     if error <= 1e-12 * abs(value):  # every unit says the same: nothing can be resampled
         return ValueInterval(value=value, low=-np.inf, high=np.inf, standard_error=0.0, units=units)
-    same = np.abs(away) <= 1e-9 * error
     # a resample without spread is infinitely many of its standard errors away
     none = errors <= 1e-9 * error
-    scaled = np.where(same, 0.0, np.where(none, np.sign(away) * np.inf, away / np.where(none, 1.0, errors)))
+    scaled = np.where(none, np.sign(away) * np.inf, away / np.where(none, 1.0, errors))
+    scaled = np.where(np.abs(away) <= 1e-9 * error, 0.0, scaled)
     low, high = np.quantile(scaled, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return ValueInterval(
         value=value,
@@ -191,11 +210,10 @@ def empirical_bernstein(values: np.ndarray, *, low: float, high: float, level: f
     return Bound(max(low, float(values.mean() - half)), min(high, float(values.mean() + half)))
 
 
-def _value_and_error(
-    firsts: np.ndarray, seconds: np.ndarray, sign: np.ndarray, terms: int, units: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return estimates and delta-method standard errors of rows of first and second moments."""
-    above, below = firsts[:, :terms], firsts[:, terms:]
+def _value_and_error(moments: np.ndarray, sign: np.ndarray, units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return [R] estimates and their delta-method standard errors, from R rows of means of `_moments`."""
+    terms = len(sign)
+    above, below, seconds = moments[:, :terms], moments[:, terms : 2 * terms], moments[:, 2 * terms :]
     # a resample may hold no weight at all; its ratio is then 0, and so is its error
     safe = np.where(below > 0, below, 1.0)
     ratio = np.where(below > 0, above / safe, 0.0)

@@ -31,6 +31,7 @@ from playbill.measure.off_policy.statements import (
     Case,
     bounded_value,
     gained,
+    intervals_of,
     logged_value,
     refusal,
     reward_unit,
@@ -75,18 +76,25 @@ def evaluate(
         seed=seed,
     )
     case = Case(log, question, found, level, seed, units_are, Path(question.target).stem)
+    assert log.unit is not None and log.request is not None
     logged = on_policy(log)
     contributions, missing, details = _contributions(log, question, seed)
-    best = contributions.get("DR", contributions["SNIPS"])
-    apart = gained(case, difference(best, logged))
-    statements = [
-        logged_value(case, logged),
-        *(target_value(case, one, details.get(name, {})) for name, one in contributions.items()),
-        *(refusal(case, f"value of {case.target}, {name}", why) for name, why in missing.items()),
-        bounded_value(case),
-        apart,
-    ]
-    if question.slates and log.request is not None and len(log) > int(log.request.max()) + 1:
+    best = "DR" if "DR" in contributions else "SNIPS"
+    label = f"value of {case.target}"
+    if found.refused:
+        statements = [logged_value(case, intervals_of(case, [logged], log.unit)[0])]
+        statements += [refusal(case, f"{label}, {name}", found.refused) for name in (*contributions, *missing)]
+        apart = refusal(case, f"{case.target} - logging policy, {best}", found.refused)
+    else:
+        several = [logged, *contributions.values(), difference(contributions[best], logged)]
+        own, *values, between = intervals_of(case, several, log.unit)
+        statements = [logged_value(case, own)]
+        for name, value in zip(contributions, values, strict=True):
+            statements.append(target_value(case, name, value, details.get(name, {})))
+        statements += [refusal(case, f"{label}, {name}", why) for name, why in missing.items()]
+        apart = gained(case, best, between)
+    statements += [bounded_value(case), apart]
+    if question.slates and len(log) > int(log.request.max()) + 1:
         statements += slate_values(case, contributions.get("DR"))
     tables = {"overlap": _overlap_rows(found)}
     if log.position is not None and log.position.max() > 0:
@@ -95,7 +103,7 @@ def evaluate(
         title=f"What would {case.target} have been worth? ({question.kind} decisions, reward: {reward_unit(question)})",
         statements=statements,
         tables=tables,
-        verdict=_verdict(case, statements, best.name, apart),
+        verdict=_verdict(case, statements, best, apart),
         warnings=list(found.warnings),
     )
 
@@ -111,7 +119,10 @@ def _contributions(
     }
     missing = {}
     if log.choices is None:
-        why = "needs the target's probability of every action, and only the chosen one's is known"
+        why = (
+            "needs the target's probability of every action, and only the chosen one's is known; list the eligible "
+            "actions in decisions.context, or actions and probabilities in the target's file"
+        )
         missing = dict.fromkeys(("DM", "DR", "switch-DR"), why)
     else:
         prediction = cross_fit(log, lambda: _model(question, log, seed), folds=question.folds, seed=seed)

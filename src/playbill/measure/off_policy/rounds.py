@@ -90,8 +90,6 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
     notes: list[str] = []
     decisions, reward = _with_rewards(tables, decisions, question, notes)
     action, names, eligible = _actions(decisions, question.every_action_eligible)
-    if eligible is None:
-        notes.append("not every decision lists its eligible actions, which some targets and models need")
     unit, units_are = _units(decisions, question.unit)
     position = decisions["position"].fill_null(0).cast(pl.Int64).to_numpy() if "position" in decisions.columns else None
     known = question.reward is RewardOf.ANY or question.reward_high > 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from playbill.errors import MeasureError
 from playbill.measure.off_policy.estimators import Contributions, ips
-from playbill.measure.off_policy.intervals import bootstrap_interval, value_bound
+from playbill.measure.off_policy.intervals import ValueInterval, bootstrap_intervals, value_bound
 from playbill.measure.off_policy.log import Log
 from playbill.measure.off_policy.overlap import Overlap
 from playbill.measure.off_policy.settings import OffPolicyQuestion, RewardOf
@@ -65,30 +65,25 @@ def reward_unit(question: OffPolicyQuestion) -> str:
     return f"{question.reward_event}s" if question.reward is RewardOf.COUNT else f"sum of {question.reward_event}"
 
 
-def logged_value(case: Case, contributions: Contributions) -> Statement:
+def logged_value(case: Case, found: ValueInterval) -> Statement:
     """Return the logging policy's own value, which needs no overlap."""
-    return _spoken(case, "value of the logging policy", contributions, _METHODS["logged"], [])
+    return _spoken(case, "value of the logging policy", found, _METHODS["logged"], [])
 
 
-def target_value(case: Case, contributions: Contributions, details: dict[str, Any]) -> Statement:
-    """Return the target policy's value by one estimator, or why it is refused."""
-    name = f"value of {case.target}, {contributions.name}"
-    if case.overlap.refused:
-        return refusal(case, name, case.overlap.refused)
-    said = _spoken(case, name, contributions, _METHODS[contributions.name], [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE])
+def target_value(case: Case, estimator: str, found: ValueInterval, details: dict[str, Any]) -> Statement:
+    """Return the target policy's value by one estimator."""
+    assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE]
+    said = _spoken(case, f"value of {case.target}, {estimator}", found, _METHODS[estimator], assumptions)
     said.details |= details
-    if contributions.name == "DM":
+    if estimator == "DM":
         said.warnings.append(_MODEL_ONLY)
     return said
 
 
-def gained(case: Case, contributions: Contributions) -> Statement:
-    """Return the paired difference from the logging policy, or why it is refused."""
-    name = f"{case.target} - logging policy, {contributions.name.partition(' ')[0]}"
-    if case.overlap.refused:
-        return refusal(case, name, case.overlap.refused)
-    method = f"paired difference, {contributions.name}"
-    return _spoken(case, name, contributions, method, [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE])
+def gained(case: Case, estimator: str, found: ValueInterval) -> Statement:
+    """Return the paired difference from the logging policy."""
+    name, method = f"{case.target} - logging policy, {estimator}", f"paired difference, {estimator} - mean reward"
+    return _spoken(case, name, found, method, [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE])
 
 
 def refusal(case: Case, name: str, why: str) -> Statement:
@@ -148,23 +143,33 @@ def slate_values(case: Case, doubly: Contributions | None) -> list[Statement]:
         slates = slates_of(case.log)
     except MeasureError as error:
         return [refusal(case, label, str(error))]
-    kinds = [*((name, False) for name in ASSUMPTIONS), ("independent", True), ("cascade", True)]
-    statements = [_slate_value(case, slates, name, normalised, label) for name, normalised in kinds]
+    said: list[Statement] = []
+    several: list[Contributions] = []
+    methods: list[tuple[str, str]] = []
+    for name, normalised in [*((name, False) for name in ASSUMPTIONS), ("independent", True), ("cascade", True)]:
+        refused = case.overlap.refused or _thin_products(case, slates, name)
+        one = slate_value(slates, name, normalised=normalised)
+        if refused:
+            said.append(refusal(case, f"{label}, {one.name}", refused))
+        else:
+            several.append(one)
+            methods.append((name, f"{one.name}, {_SLATE_SOURCES[name]}"))
     if doubly is not None and not case.overlap.refused:
-        assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, f"slate, independent: {ASSUMPTIONS['independent']}"]
-        of, method = per_slate(doubly, case.log), f"position-wise {_METHODS['DR']}"
-        statements.append(_spoken(case, f"{label}, independent DR", of, method, assumptions, slates.unit, "slate"))
-    return statements
+        summed = per_slate(doubly, case.log)
+        summed.name = "independent DR"
+        several.append(summed)
+        methods.append(("independent", f"position-wise {_METHODS['DR']}"))
+    for one, found, (name, method) in zip(several, intervals_of(case, several, slates.unit), methods, strict=True):
+        assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, f"slate, {name}: {ASSUMPTIONS[name]}"]
+        said.append(_spoken(case, f"{label}, {one.name}", found, method, assumptions, "slate"))
+    return said
 
 
-def _slate_value(case: Case, slates: Slates, name: str, normalised: bool, label: str) -> Statement:
-    kind = f"{name}, self-normalised" if normalised else name
-    refused = case.overlap.refused or _thin_products(case, slates, name)
-    if refused:
-        return refusal(case, f"{label}, {kind}", refused)
-    assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, f"slate, {name}: {ASSUMPTIONS[name]}"]
-    of, method = slate_value(slates, name, normalised=normalised), f"{kind}, {_SLATE_SOURCES[name]}"
-    return _spoken(case, f"{label}, {kind}", of, method, assumptions, slates.unit, "slate")
+def intervals_of(case: Case, several: Sequence[Contributions], unit: np.ndarray) -> list[ValueInterval]:
+    """Return the intervals of contributions, of one resampling."""
+    if not several:
+        return []
+    return bootstrap_intervals(several, unit, resamples=case.question.resamples, seed=case.seed, level=case.level)
 
 
 def _thin_products(case: Case, slates: Slates, name: str) -> str:
@@ -181,17 +186,8 @@ def _thin_products(case: Case, slates: Slates, name: str) -> str:
 
 
 def _spoken(
-    case: Case,
-    name: str,
-    of: Contributions,
-    method: str,
-    assumptions: Sequence[str],
-    unit: np.ndarray | None = None,
-    per: str = "decision",
+    case: Case, name: str, found: ValueInterval, method: str, assumptions: Sequence[str], per: str = "decision"
 ) -> Statement:
-    units = case.log.unit if unit is None else unit
-    assert units is not None
-    found = bootstrap_interval(of, units, resamples=case.question.resamples, seed=case.seed, level=case.level)
     bounded = bool(np.isfinite([found.low, found.high]).all())
     return Statement(
         name=name,
