@@ -50,10 +50,12 @@ def test_the_interval_is_narrowest_at_the_plan() -> None:
         assert (others > half_width_in_errors(1.0, level)).all()
 
 
-def _paths(kind: str, tests: int, people: int, seed: int) -> np.ndarray:
-    """Return [tests, people, 2] outcomes of two arms that do not differ."""
+Looks = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _values(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return outcomes of people, with no effect of anything."""
     draw = np.random.default_rng(seed)
-    shape = (tests, people, 2)
     if kind == "normal":
         return draw.normal(3, 2, shape)
     if kind == "conversion of 2 %":
@@ -62,43 +64,73 @@ def _paths(kind: str, tests: int, people: int, seed: int) -> np.ndarray:
     return np.where(draw.random(shape) < 0.1, draw.lognormal(3, 1.2, shape), 0.0)
 
 
-def _look_at_every_pair(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n = np.arange(1, values.shape[1] + 1)[:, None]
-    mean = values.cumsum(1) / n
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.maximum((values**2).cumsum(1) - n * mean**2, 0) / (n - 1)
-    return np.broadcast_to(n[:, 0], mean.shape[:2]), mean, variance
+def _looks(values: np.ndarray) -> Looks:
+    """Return count, mean and variance after every step; values [tests, steps, people of a step]."""
+    n = np.arange(1, values.shape[1] + 1) * values.shape[2]
+    mean = values.sum(2).cumsum(1) / n
+    squares = (values**2).sum(2).cumsum(1)
+    return n, mean, np.maximum(squares - n * mean**2, 0) / np.maximum(n - 1, 1)
+
+
+def _pairs(kind: str, tests: int, people: int, seed: int) -> tuple[Looks, Looks]:
+    """Return the looks at two equal arms after every pair of people."""
+    values = _values(kind, (tests, people, 2), seed)
+    return _looks(values[..., :1]), _looks(values[..., 1:])
 
 
 @pytest.mark.parametrize("kind", ["normal", "conversion of 2 %", "revenue"])
 def test_nothing_is_found_where_nothing_is_however_often_one_looks(kind: str) -> None:
     """Twin of proof_experiments.py (10,000 tests): a look after every pair of people, from 100 an arm on."""
-    n, mean, variance = _look_at_every_pair(_paths(kind, 300, 2000, seed=1))
-    found = difference_sequence(n, mean[..., 0], variance[..., 0], n, mean[..., 1], variance[..., 1], planned_n=2000)
-    false = (found.p_value[:, -1] < 0.05).mean()
-    assert false <= 0.05
-    assert (found.p_value[:, -1] < 0.05).tolist() == ((found.low > 0) | (found.high < 0)).any(1).tolist()
+    control, treatment = _pairs(kind, 300, 2000, seed=1)
+    found = difference_sequence(*control, *treatment, planned_n=2000)
+    false = found.p_value[:, -1] < 0.05
+    assert false.mean() <= 0.05
+    assert false.tolist() == ((found.low > 0) | (found.high < 0)).any(1).tolist()
     # the same looks with the p value of a fixed horizon: what is guarded against
-    from_start = slice(99, None)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (mean[..., 1] - mean[..., 0]) / np.sqrt(variance.sum(-1) / n)
-    assert (np.abs(z[:, from_start]) > 1.96).any(1).mean() > 0.2
+    (n, mean_c, variance_c), (_, mean_t, variance_t) = control, treatment
+    significant = np.abs(mean_t - mean_c) > 1.96 * np.sqrt((variance_c + variance_t) / n)
+    assert significant[:, 99:].any(1).mean() > 0.2
+
+
+@pytest.mark.parametrize("kind", ["conversion of 2 %", "revenue"])
+def test_a_small_arm_is_not_believed_too_early(kind: str) -> None:
+    """Nine people to one: with each arm's own variance alone, one test of ten would find something."""
+    values = _values(kind, (300, 1000, 10), seed=4)
+    control, treatment = _looks(values[..., 1:]), _looks(values[..., :1])
+    found = difference_sequence(*control, *treatment, planned_n=5000, shares=(0.9, 0.1))
+    assert (found.p_value[:, -1] < 0.05).mean() <= 0.05
+    (n_c, mean_c, variance_c), (n_t, mean_t, variance_t) = control, treatment
+    own = np.sqrt(variance_c / n_c + variance_t / n_t)[:, 99:]
+    alone = always_valid((mean_t - mean_c)[:, 99:], own, (n_c + n_t)[99:] / 5000)
+    assert (alone.p_value < 0.05).any(1).mean() > 0.06
+
+
+def test_the_larger_arm_may_vary_less() -> None:
+    """The pooled variance would be too small here; each arm's own is taken, and the interval holds the truth."""
+    values = _values("normal", (300, 1000, 10), seed=5) - 3
+    found = difference_sequence(*_looks(values[..., 1:]), *_looks(5 * values[..., :1]), planned_n=5000, shares=(9, 1))
+    assert ((found.low <= 0) & (0 <= found.high)).all(1).mean() >= 0.95
 
 
 def test_an_effect_is_found_and_covered() -> None:
-    values = _paths("normal", 200, 2000, seed=2)
-    values[..., 1] += 0.4
-    n, mean, variance = _look_at_every_pair(values)
-    found = difference_sequence(n, mean[..., 0], variance[..., 0], n, mean[..., 1], variance[..., 1], planned_n=4000)
+    values = _values("normal", (200, 2000, 2), seed=2)
+    found = difference_sequence(*_looks(values[..., :1]), *_looks(values[..., 1:] + 0.4), planned_n=4000)
     assert (found.p_value[:, -1] < 0.05).mean() > 0.95
     assert ((found.low <= 0.4) & (0.4 <= found.high)).all(1).mean() >= 0.95
 
 
+def test_at_the_plan_the_interval_is_as_wide_as_planned() -> None:
+    """In both arms by their shares, 3.035 standard errors to each side."""
+    for shares in ((0.5, 0.5), (0.9, 0.1)):
+        n_c, n_t = (np.array([10_000 * share]) for share in shares)
+        one = np.ones(1)
+        found = difference_sequence(n_c, one, one, n_t, one, one, planned_n=10_000, shares=shares)
+        assert found.high == pytest.approx(half_width_in_errors(1.0) * np.sqrt(1 / n_c + 1 / n_t))
+
+
 def test_one_mean() -> None:
     """Not skewed: one mean of rare conversions at this start would be missed in 8 of 100 tests, see the module."""
-    values = _paths("normal", 200, 2000, seed=3)[..., 0]
-    n, mean, variance = _look_at_every_pair(values[..., None])
-    found = mean_sequence(n, mean[..., 0], variance[..., 0], planned_n=2000)
+    found = mean_sequence(*_looks(_values("normal", (200, 2000, 1), seed=3)), planned_n=2000)
     assert ((found.low <= 3) & (3 <= found.high)).all(1).mean() >= 0.95
 
 
@@ -136,6 +168,7 @@ def test_bad_input_is_refused() -> None:
         ({"planned_n": 0}, "planned_n must be > 0"),
         ({"level": 1.0}, "level must lie"),
         ({"start": 1}, "start must be >= 2"),
+        ({"shares": (1.0, 0.0)}, "shares must be > 0"),
         ({"count_c": -ok}, "control: 2 counts"),
         ({"mean_t": ok * np.nan}, "treatment: 2 looks"),
         ({"variance_c": np.array([1.0, -1.0])}, r"control: 1 looks .* first at \(1,\)"),

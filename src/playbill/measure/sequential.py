@@ -15,9 +15,10 @@ most. `c` is chosen so that the interval is narrowest when the planned sample is
 times as wide as a fixed-horizon one at 95 %. Data may go on beyond the plan; the plan is made before the first look.
 
 The variance is estimated, so the promise is asymptotic. Differences of two equal arms keep it from some hundred units
-an arm on even where money is skewed, since the skewness cancels; a single mean, or an arm much smaller than the other,
-does not: there the variance is believed too early, before a rare large order has been seen. Rule of thumb: the first
-look at 355 * skewness^2 units of the smaller arm (Kohavi et al. 2014), or cap the values.
+an arm on even where money is skewed, since the skewness cancels. Of unequal arms the smaller one would be believed too
+early, before it has seen a rare large order; so the standard error is the larger of the two that are in use: each arm
+by its own variance (Welch), and both by their pooled one. For equal arms these are the same. A single mean has no other
+arm to borrow from: there the first look is best taken at 355 * skewness^2 units (Kohavi et al. 2014), or values capped.
 
 Source:
     Robbins 1970, "Statistical methods related to the law of the iterated logarithm" (the mixture);
@@ -100,6 +101,7 @@ def difference_sequence(
     variance_t: np.ndarray,
     planned_n: float,
     *,
+    shares: tuple[float, float] = (0.5, 0.5),
     level: float = 0.95,
     null: float = 0.0,
     start: int = 100,
@@ -111,21 +113,32 @@ def difference_sequence(
         mean_c, mean_t: [..., T] means so far.
         variance_c, variance_t: [..., T] sample variances so far, of one unit.
         planned_n: units of both arms together, at which the interval is narrowest; chosen before the first look.
+        shares: planned weights of control and treatment; only their ratio counts. Wrong ones cost width, not validity.
         level, null: see `always_valid`.
         start: looks with fewer units in one of the arms say nothing (p value 1, no ends): no variance is known yet.
     Raises:
-        MeasureError: a plan that is not > 0, a negative variance or count, or a mean that is not a number.
+        MeasureError: a plan or a share that is not > 0, a negative variance or count, a mean that is not a number.
     """
     n_c, m_c, v_c = (np.asarray(x, np.float64) for x in (count_c, mean_c, variance_c))
     n_t, m_t, v_t = (np.asarray(x, np.float64) for x in (count_t, mean_t, variance_t))
+    if not min(shares) > 0:
+        raise MeasureError(f"planned shares must be > 0, got {shares}")
     for n, m, v, arm in ((n_c, m_c, v_c, "control"), (n_t, m_t, v_t, "treatment")):
         _refuse_broken(n, m, v, arm, start)
     ready = (n_c >= start) & (n_t >= start)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(ready, np.sqrt(v_c / n_c + v_t / n_t), 0.0)
-        # the information of both arms, as the size of a test of two equal arms
-        equal = 4.0 / (1.0 / n_c + 1.0 / n_t)
-    each = always_valid(m_t - m_c, error, _progress(equal, planned_n), level=level, null=null)
+        own = v_c / n_c + v_t / n_t
+        pooled = (n_c * v_c + n_t * v_t) / (n_c + n_t) * (1.0 / n_c + 1.0 / n_t)
+        error = np.where(ready, np.sqrt(np.maximum(own, pooled)), 0.0)
+        # of what the plan would know about a difference: both arms count, the smaller one more
+        gathered = 1.0 / (1.0 / n_c + 1.0 / n_t)
+    each = always_valid(
+        m_t - m_c,
+        error,
+        _progress(gathered, planned_n * shares[0] * shares[1] / (shares[0] + shares[1]) ** 2),
+        level=level,
+        null=null,
+    )
     return _running(each)
 
 

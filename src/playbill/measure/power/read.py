@@ -229,7 +229,9 @@ def _assumptions(question: PowerQuestion) -> list[str]:
     if question.cluster_size > 1:
         said.append("whole clusters are assigned, and errors are clustered when the test is read")
     if question.sequential:
-        said.append("planned_n of the always-valid intervals is the number of people given here")
+        said.append(
+            "planned_n of the always-valid intervals is the number of people given here, shares those of the arms"
+        )
     return said
 
 
