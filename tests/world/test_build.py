@@ -226,6 +226,8 @@ def test_subjects_and_heroes_go_round_the_poles() -> None:
 
 def test_words_tell_the_aspects(world: World) -> None:
     """A reader who only counts words finds the strongest pole again."""
+    assert words.poles_of(np.array([[0.1, -0.9, 0.4], [0.8, 0.0, -0.6]]), 2).tolist() == [[3, 4], [0, 5]]
+    assert (words.pole_name(0), words.pole_name(3), words.pole_name(5)) == ("warm", "grave", "slow")
     titles, texts = words.item_titles(world), words.item_texts(world)
     assert len(set(titles)) == len(titles) == len(texts) == 5000
     for row in range(0, 5000, 501):

@@ -318,6 +318,10 @@ def test_draws_come_with_their_probabilities(world: World, shown: Impressions) -
     assert stats.kstest(where, "uniform").pvalue > 1e-3
     assert fits(~np.isnan(answers.stars[at]), rating_probability(world, completion))
     assert fits(answers.bought[at], purchase_probability(world, person, item, None, DAY))
+    # one draw a purpose: what is left after the probabilities is unrelated
+    rating, purchase = rating_probability(world, completion), purchase_probability(world, person, item, None, DAY)
+    left = [~np.isnan(answers.stars[at]) - rating, answers.bought[at] - purchase, completion - mean]
+    assert np.abs(np.corrcoef(left) - np.eye(3)).max() < 4.5 / np.sqrt(len(mean))
     draws = np.stack([answers.clicked[:, 0], answers.clicked[:, 1]])
     assert abs(np.corrcoef(draws)[0, 1]) < 0.1, "neighbours on a slate are drawn apart"
     assert np.isnan(answers.completion[~answers.clicked]).all() and not answers.bought[~answers.clicked].any()
