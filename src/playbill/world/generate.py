@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from playbill import __version__
 from playbill.errors import ConfigError, TableError
-from playbill.tables.files import atomic_folder, write_atomic
+from playbill.tables.files import atomic_folder
 from playbill.tables.folder import describe_folder, read_folder
 from playbill.tables.schema import TableFolder
 from playbill.tables.settings import SufficiencySettings
@@ -43,7 +43,7 @@ from playbill.world.pools import DECKS, make_deck
 from playbill.world.settings import GenerateSettings, Size
 from playbill.world.slates import answer, creative_tables, learn, make_slates, searches, slate_choices, slate_events
 from playbill.world.tables import EVENTS, columns, creatives_table, items_table, users_table
-from playbill.world.truth import write_truth
+from playbill.world.truth import FOLDER, fill_truth
 from playbill.world.visits import day_start_us, visits
 from playbill.world.writing import EventLog, Events, Writer
 
@@ -103,7 +103,8 @@ def generate(
     Sessions(world.size.people, world.size.days)  # refuses what ids cannot tell apart before anything is written
     declared = columns(world)
     with atomic_folder(folder) as out:
-        write_truth(world, out)
+        (out / FOLDER).mkdir()
+        fill_truth(world, out / FOLDER)  # the whole folder takes its place in one step, the truth with it
         for name, table in (
             ("users", users_table(world)),
             ("items", items_table(world)),
@@ -125,7 +126,8 @@ def generate(
         written = describe_folder(out, source=source, columns=declared, events=EVENTS)
         (out / "mapping.yaml").write_text(mapping_text(declared, EVENTS))
         report = measure_sufficiency(out, SufficiencySettings())
-        write_atomic(out / SUFFICIENCY_FILE, msgspec.json.format(msgspec.json.encode(report), indent=2))
+        (out / SUFFICIENCY_FILE).parent.mkdir()
+        (out / SUFFICIENCY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         if days is None:  # a log that ends early is not what the settings ask for
             mark = fingerprint(world.parameters, replace(settings, size=world.size, seed=world.seed))
             (out / GENERATED).write_bytes(msgspec.json.encode({"fingerprint": mark}))

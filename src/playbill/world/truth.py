@@ -50,21 +50,26 @@ def write_truth(world: World, folder: Path | str) -> Path:
     """
     path = Path(folder) / FOLDER
     with atomic_folder(path) as new:
-        files = {}
-        for name, array in _arrays(world):
-            file = new / f"{name}.npy"
-            np.save(file, array, allow_pickle=False)
-            files[file.name] = sha256_file(file)
-        manifest = _Manifest(
-            format=FORMAT,
-            parameters=msgspec.to_builtins(world.parameters),
-            size=msgspec.to_builtins(world.size),
-            seed=world.seed,
-            files=files,
-        )
-        manifest.sha256 = _digest(manifest)
-        (new / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        fill_truth(world, new)
     return path
+
+
+def fill_truth(world: World, new: Path) -> None:
+    """Write the truth's files into an empty folder that is not in its place yet, so that nothing reads it half done."""
+    files = {}
+    for name, array in _arrays(world):
+        file = new / f"{name}.npy"
+        np.save(file, array, allow_pickle=False)
+        files[file.name] = sha256_file(file)
+    manifest = _Manifest(
+        format=FORMAT,
+        parameters=msgspec.to_builtins(world.parameters),
+        size=msgspec.to_builtins(world.size),
+        seed=world.seed,
+        files=files,
+    )
+    manifest.sha256 = _digest(manifest)
+    (new / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 
 def open_truth(folder: Path | str) -> World:
