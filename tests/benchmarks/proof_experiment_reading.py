@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,55 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from experiment_logs import write_hillstrom
 from record import machine, record
 from rich.progress import track
 
+from playbill import cli
 from playbill.measure.experiments.discovery import q_values
 from playbill.measure.experiments.effects import Effect, Sample, compare
+from playbill.measure.experiments.guardrails import Outcome, check
 from playbill.measure.experiments.influence import Figure, of_mean, of_ratio, of_restricted_time
+from playbill.measure.experiments.metrics import Better, Count, Guardrail, Kind, Metric
 from playbill.measure.experiments.settings import Correction
+from playbill.measure.sample_ratio import sample_ratio
 
 HORIZON_DAYS = 14.0
 Draw = Callable[[np.random.Generator], tuple[Sample, Sample]]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print and record."""
+    given = dict(a.split("=", 1) for a in arguments)
+    root = Path(__file__).resolve().parents[2]
+    data = Path(given.get("data", os.environ.get("PLAYBILL_SHARED_DATA", root.parent / "shared" / "data")))
+    draws = int(given.get("draws", 4000))
+    started = machine()
+    figures: dict[str, Any] = {"draws": draws, "level": 0.95}
+    figures["coverage"] = {
+        name: coverage(draw, difference, relative, draws)
+        for name, (draw, difference, relative) in track(cases().items(), "coverage", transient=True)
+    }
+    figures["cuped_variance_reduction_by_correlation"] = {
+        str(rho): {"measured": cuped_reduction(rho, 50_000), "rho_squared": rho**2} for rho in (0.3, 0.5, 0.7, 0.9)
+    }
+    figures["false_discoveries"] = {
+        f"{share:.0%} nulls, 12 metrics x 3 arms": false_discoveries(draws // 4, null_share=share)
+        for share in track((0.5, 0.75, 0.9, 1.0), "false discoveries", transient=True)
+    }
+    figures["guardrail_of_10_ms_by_added_ms"] = {
+        str(added): guardrail_outcomes(added, draws // 4)
+        for added in track((0.0, 5.0, 10.0, 15.0, 30.0), "guardrails", transient=True)
+    }
+    figures["peeking_20_times_a_a"] = peeking(draws // 2)
+    if data.is_dir():
+        figures["hillstrom"] = hillstrom(data)
+        figures["upworthy"] = upworthy(data)
+    else:
+        print(f"no real data at {data}: hillstrom and upworthy are left out")
+    _print(figures)
+    print(f"written to {record('experiment_reading', figures, started)}")
+    return 0
 
 
 def cases() -> dict[str, tuple[Draw, float, float]]:
@@ -130,6 +170,94 @@ def false_discoveries(
     }
 
 
+def guardrail_outcomes(added_ms: float, draws: int) -> dict[str, float]:
+    """Return how often a latency guardrail of 10 ms passes, fails and stays open when an arm adds this much.
+
+    600 people an arm with one to seven requests; people differ in latency, requests of a person too.
+    """
+    metric = Metric(kind=Kind.RATIO, count=Count(events=["x"]), better=Better.LOWER, guardrail=Guardrail(limit=10))
+    outcomes = {outcome: 0 for outcome in Outcome}
+    for i in range(draws):
+        draw = np.random.default_rng((7, i))
+
+        def arm(added: float, draw: np.random.Generator = draw) -> Sample:
+            requests = draw.integers(1, 8, 600)
+            # a sum of r exponential waits of mean 40 ms is a gamma
+            total = requests * (150 + added + draw.exponential(30, 600)) + draw.gamma(requests, 40)
+            return _sample(of_ratio(total, requests))
+
+        outcomes[check(metric, compare(arm(added_ms), arm(0.0))).outcome] += 1
+    return {outcome.value: count / draws for outcome, count in outcomes.items()}
+
+
+def peeking(draws: int, looks: int = 20, people: int = 200) -> dict[str, float]:
+    """Return how often an A/A test, read after every 200 people an arm with CUPED, is found to differ at some look."""
+    found = {"always_valid": 0, "fixed_horizon": 0}
+    for i in range(draws):
+        draw = np.random.default_rng((11, i))
+        before = draw.gamma(2, 0.5, (2, looks * people))
+        now = draw.poisson(5 * before)
+        ever = {"always_valid": False, "fixed_horizon": False}
+        for look in range(1, looks + 1):
+            seen = look * people
+            arm, control = (Sample(figure=of_mean(now[a, :seen]), earlier=before[a, :seen]) for a in (0, 1))
+            for name, progress in (("always_valid", look / looks), ("fixed_horizon", None)):
+                ever[name] |= compare(arm, control, progress=progress).p_value < 0.05
+        for name in found:
+            found[name] += ever[name]
+    return {f"{name}_false_positives": count / draws for name, count in found.items()}
+
+
+def hillstrom(data: Path) -> dict[str, Any]:
+    """Return the effects of two mailings on 64,000 customers, read from the five tables by the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables = write_hillstrom(data, Path(folder) / "hillstrom")
+        own = Path(folder) / "visit.yaml"
+        own.write_text("visit: {kind: proportion, count: {events: [visit]}}\n")
+        line = ["question=experiment", f"tables={tables}", "question.control=none", f"question.metrics={own}"]
+        line += ["question.until='2008-03-15'", f"home={folder}"]
+        reading = cli.load(cli.JOBS["measure"].run)(cli.compose("measure", line))
+    return {
+        f"{row['metric']} of {row['arm']}": {k: row[k] for k in ("difference", "standard_error", "low", "high", "q")}
+        for row in reading.tables["intent to treat"]
+    }
+
+
+def upworthy(data: Path) -> dict[str, Any]:
+    """Return what is found in thousands of headline tests, first package as control, false discoveries controlled."""
+    import polars as pl
+
+    rows = pl.read_parquet(data / "upworthy-exploratory" / "packages.parquet")
+    tests = rows.group_by("clickability_test_id").agg("impressions", "clicks", pl.col("test_week").first()).iter_rows()
+    p_values, sound, flagged = [], 0, 0
+    for _, shown, clicked, _ in tests:
+        if len(shown) < 2 or sample_ratio(shown, np.full(len(shown), 1 / len(shown))).flagged:
+            flagged += len(shown) >= 2
+            continue
+        sound += 1
+        arms = [_sample(of_mean(np.arange(n) < c)) for n, c in zip(shown, clicked, strict=True)]
+        # two packages that nobody clicked have no error, and no p value
+        p_values += [
+            compare(arm, arms[0]).p_value for arm, n in zip(arms[1:], clicked[1:], strict=True) if n or clicked[0]
+        ]
+    q = q_values(p_values)
+    return {
+        "tests_read": sound,
+        "tests_whose_sample_ratio_fails": flagged,
+        "packages_against_the_first": len(p_values),
+        "p_below_0.05": int((np.array(p_values) < 0.05).sum()),
+        "found_at_a_false_discovery_rate_of_0.05": int((q <= 0.05).sum()),
+    }
+
+
+def _print(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        print(name if isinstance(value, dict) else f"{name}: {value}")
+        for key, told in value.items() if isinstance(value, dict) else ():
+            line = ", ".join(f"{k} {v:.4g}" for k, v in told.items()) if isinstance(told, dict) else f"{told:.4g}"
+            print(f"  {key}: {line}")
+
+
 def _proportion(draw: np.random.Generator, n: int, m: int) -> tuple[Sample, Sample]:
     return _sample(of_mean(draw.random(n) < 0.06)), _sample(of_mean(draw.random(m) < 0.05))
 
@@ -147,7 +275,7 @@ def _ratio(draw: np.random.Generator, n: int, earlier: bool = False) -> tuple[Sa
     shown = 1 + draw.poisson(100 * rate)
     clicked = draw.binomial(shown, rate * factor)
     if not earlier:
-        return tuple(_sample(of_ratio(clicked[a], shown[a])) for a in (0, 1))  # type: ignore[return-value]
+        return _sample(of_ratio(clicked[0], shown[0])), _sample(of_ratio(clicked[1], shown[1]))
     # weeks before, the same people: linearised over both arms, as `values_of` does it
     shown_before = 1 + draw.poisson(100 * rate)
     before = of_ratio(draw.binomial(shown_before, rate).ravel(), shown_before.ravel()).influence.reshape(2, n)
@@ -198,3 +326,7 @@ def _times(draw: np.random.Generator, n: int) -> tuple[Sample, Sample]:
 
 def _sample(figure: Figure) -> Sample:
     return Sample(figure=figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -32,7 +32,9 @@ def test_a_proportion_by_hand() -> None:
     assert effect.difference == 0.5 and effect.arm == 0.75 and effect.control == 0.25
     assert effect.standard_error == pytest.approx(0.3535534, abs=1e-7)
     assert effect.degrees == pytest.approx(6)
-    assert (effect.low, effect.high) == pytest.approx((0.5 - 2.446912 * 0.3535534, 0.5 + 2.446912 * 0.3535534), abs=1e-6)
+    assert (effect.low, effect.high) == pytest.approx(
+        (0.5 - 2.446912 * 0.3535534, 0.5 + 2.446912 * 0.3535534), abs=1e-6
+    )
     # the control's mean is 0.25 / sqrt(0.0625) = 1 standard error from 0: nothing is said relative to it
     assert effect.relative is None and effect.relative_low is None
 
@@ -177,9 +179,7 @@ def test_what_a_household_shares_cancels_between_arms() -> None:
     # five households of two, one person in each arm, who differ by exactly 1 but for noise of +-0.1
     base, noise = np.array([1.0, 5, 9, 13, 17]), np.array([0.1, -0.1, 0.1, -0.1, 0.0])
     home = np.arange(5)
-    paired = compare(
-        Sample(figure=of_mean(base + 1 + noise), cluster=home), Sample(figure=of_mean(base), cluster=home)
-    )
+    paired = compare(Sample(figure=of_mean(base + 1 + noise), cluster=home), Sample(figure=of_mean(base), cluster=home))
     # paired t: the differences 1.1, 0.9, 1.1, 0.9, 1.0 have standard deviation 0.1, the mean 0.1 / sqrt(5)
     assert paired.standard_error == pytest.approx(0.1 / math.sqrt(5))
     assert paired.degrees == 4

@@ -108,7 +108,7 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
         slope = slope_of(arm_moves, control_moves, arm_before / n, control_before / m, ids)
         if slope is not None:
             beta, arm_alone, control_alone = slope
-            mean = (arm.earlier.sum() + control.earlier.sum()) / (n + m)
+            mean = float(arm.earlier.sum() + control.earlier.sum()) / (n + m)
             value -= beta * (float(arm.earlier.mean()) - mean)
             against -= beta * (float(control.earlier.mean()) - mean)
             arm_moves = (arm_moves - beta * arm_before / n) * arm_alone

@@ -96,7 +96,8 @@ def _with_window(metrics: Mapping[str, Metric], days: float) -> dict[str, Metric
     short = [name for name, metric in metrics.items() if metric.from_days >= days]
     if short:
         raise ConfigError(
-            f"question.window_days={days:g}: {', '.join(short)} start(s) later; leave it out with question.only"
+            f"question.window_days={days:g}: {', '.join(short)} starts counting after that; question.only=[...] names "
+            "the metrics to read"
         )
     return {name: msgspec.structs.replace(metric, window_days=days) for name, metric in metrics.items()}
 

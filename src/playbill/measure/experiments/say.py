@@ -192,11 +192,15 @@ def _method(found: Found, effect: Effect, trust: Trust) -> str:
         parts.append(f"CUPED, {effect.variance_reduction:.1%} less variance")
     if effect.clusters is not None:
         parts.append(f"errors by {effect.clusters:,} clusters")
-    parts.append("always valid" if trust.sequential else f"p = {effect.p_value:.2g}")
+    parts.append(("always valid, " if trust.sequential else "") + _p(effect.p_value))
     if effect.relative is not None:
         interval = f" [{effect.relative_low:+.2%}, {effect.relative_high:+.2%}]"
         parts.append(f"relative {effect.relative:+.2%}{interval}")
     return ", ".join(parts)
+
+
+def _p(p_value: float) -> str:
+    return f"p = {p_value:.2g}" if p_value > 1e-99 else "p < 1e-99"
 
 
 def _window(metric: Metric) -> str:
