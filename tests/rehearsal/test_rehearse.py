@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from playbill.cli import compose
-from playbill.errors import ConfigError
+from playbill.errors import ConfigError, WorldError
 from playbill.rehearsal.rehearse import run
 from playbill.rehearsal.report import Rehearsal
 from playbill.rehearsal.rounds import Round
+from playbill.state.store import Store
 
 
 def rehearse(home: Path, *overrides: str) -> Rehearsal:
@@ -114,15 +115,19 @@ def test_what_is_written(played: tuple[Path, Rehearsal]) -> None:
     assert "round 2" in text and "oracle" in text
 
 
-def test_the_engine_serves_and_hears_back(tmp_path: Path) -> None:
-    """A bundle of neighbours and popularity, exported by a process of its own; the store learns what people did."""
-    rehearsal = rehearse(tmp_path, "policy=engine", "models=[]", "rounds=1", "seed=3")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rehearsal]:
+    """By a bundle of neighbours and popularity, exported by a process of its own."""
+    home = tmp_path_factory.mktemp("served")
+    rehearsal = rehearse(home, "policy=engine", "models=[]", "rounds=1", "seed=3")
+    return home / "rehearsals" / "fitted-tiny" / "engine", rehearsal
+
+
+def test_the_engine_serves_and_hears_back(served: tuple[Path, Rehearsal]) -> None:
+    folder, rehearsal = served
     mine = by_policy(rehearsal, 1)
     assert mine["engine"].bundle and mine["engine"].visits > 0
     assert mine["engine"].utility.value > 0.9 * mine["bestsellers"].utility.value
-    from playbill.state.store import Store
-
-    folder = tmp_path / "rehearsals" / "fitted-tiny" / "engine"
     events = pq.ParquetFile(folder / "events-1.parquet").read()
     user = next(u for u in events["user_id"].to_pylist() if u is not None)
     with Store.open(folder / "state", readonly=True) as store:
@@ -132,6 +137,15 @@ def test_the_engine_serves_and_hears_back(tmp_path: Path) -> None:
             i for u, i in zip(events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True) if u == user
         }
         assert clicked <= set(profile.seen)
+
+
+def test_a_bundle_of_ones_own_serves_and_a_stranger_is_refused(served: tuple[Path, Rehearsal], tmp_path: Path) -> None:
+    folder, before = served
+    bundle = next(p for p in (folder / "bundles").iterdir() if p.is_dir() and not p.name.startswith("."))
+    again = rehearse(tmp_path, "policy=engine", "rounds=1", "seed=3", f"bundle={bundle}", "name=own")
+    assert by_policy(again, 1)["engine"] == by_policy(before, 1)["engine"]
+    with pytest.raises(WorldError, match="knows items that this world does not have"):
+        rehearse(tmp_path, "policy=engine", "rounds=1", "size.items=40", f"bundle={bundle}", "name=other")
 
 
 def test_unknown_policy_and_too_large_a_world(tmp_path: Path) -> None:

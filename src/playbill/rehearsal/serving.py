@@ -47,6 +47,7 @@ class Server:
         self.store = Store.open(home / "state")
         self.engine: Engine | None = None
         self.version = ""
+        self._item_ids = read_table(tables, "items", ["item_id"])["item_id"].to_pylist()
 
     def close(self) -> None:
         self.store.close()
@@ -66,7 +67,11 @@ class Server:
             path = self._make(log, made, today_us, console)
         else:
             return
-        bundle = open_bundle(path, require_sealed=False, verify=False)
+        bundle = open_bundle(path, require_sealed=False)
+        if bundle.spec.item_id_type != "int64" or not bundle.items["item_id"].is_in(self._item_ids).all():
+            raise WorldError(
+                f"bundle {path} knows items that this world does not have; leave bundle= empty to train one"
+            )
         self.engine, self.version = Engine.open(bundle, self.store, _CPU), bundle.version
 
     def remember(self, console: Console) -> None:
