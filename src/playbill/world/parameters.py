@@ -84,7 +84,7 @@ class Population:
     """Length of the taste and aspect vectors."""
     segments: int = 10
     """Groups around which tastes scatter; a declared feature says which, with errors."""
-    taste_spread: float = 0.7
+    taste_spread: float = 1.4
     """Length of the personal part of a taste beside its segment's part of 1; 0 makes a segment's people equal."""
     segment_error: float = 0.2
     """Share of people whose declared segment is not their own."""
