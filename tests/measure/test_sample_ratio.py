@@ -31,7 +31,7 @@ def test_the_shift_that_people_overlook_is_flagged() -> None:
 
 def test_only_the_ratio_of_the_shares_counts() -> None:
     assert sample_ratio([90, 210], [0.01, 0.02]).p_value == pytest.approx(sample_ratio([90, 210], [1, 2]).p_value)
-    assert sample_ratio([900, 2100], [1, 2]).p_value == chisquare([900, 2100], [1000, 2000]).pvalue
+    assert sample_ratio([900, 2100], [1, 2]).p_value == pytest.approx(chisquare([900, 2100], [1000, 2000]).pvalue)
 
 
 @pytest.mark.parametrize(("count", "share"), [((0, 7), 0.5), ((3, 1), 0.2), ((5, 5), 0.4), ((2, 200), 0.02)])
@@ -64,8 +64,8 @@ def test_a_fair_split_is_flagged_as_often_as_promised() -> None:
     """Small and large experiments alike: at 5 % no more than 5 %, give or take chance."""
     draw = np.random.default_rng(0)
     for users, shares in ((12, [0.5, 0.5]), (15, [0.6, 0.3, 0.1]), (5000, [0.8, 0.1, 0.1])):
-        p = np.array([sample_ratio(row, shares).p_value for row in draw.multinomial(users, shares, 1000)])
-        assert (p < 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+        p = np.array([sample_ratio(row, shares).p_value for row in draw.multinomial(users, shares, 500)])
+        assert (p < 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 500)
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_upworthy_shows_the_weeks_in_which_randomisation_was_broken(shared_data:
     broken = tests["test_week"].is_between(201325, 201402).to_numpy()
     flagged = np.array([sample_ratio(c, np.ones(len(c))).flagged for c in tests["impressions"].to_list()])
     assert (broken.sum(), (~broken).sum()) == (1102, 3771)
-    assert flagged[broken].sum() == 736  # 0.668, said elsewhere to be 0.662
+    assert flagged[broken].sum() == 736  # 0.668
     assert flagged[~broken].sum() == 17  # 0.0045
