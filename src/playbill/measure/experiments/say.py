@@ -189,7 +189,7 @@ def verdict(found: list[Found], rate: float, correction: str, flagged: str) -> s
 def _method(found: Found, effect: Effect, trust: Trust) -> str:
     parts = [_METHODS[found.metric.kind]]
     if effect.variance_reduction is not None:
-        parts.append(f"CUPED, {effect.variance_reduction:.1%} less variance")
+        parts.append(f"CUPED, variance {-effect.variance_reduction:+.1%}")
     if effect.clusters is not None:
         parts.append(f"errors by {effect.clusters:,} clusters")
     parts.append(("always valid, " if trust.sequential else "") + _p(effect.p_value))
