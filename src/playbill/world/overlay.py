@@ -34,6 +34,10 @@ def overlay(parameters: Parameters, path: Path | str) -> Parameters:
         raise ConfigError(f"parameters={path} must be a mapping such as `clicks: {{taste: 1.5}}`, got {given!r}")
     if given.get("defaults") == _PREAMBLE:
         del given["defaults"]
+    flat = [f.name for f in fields(parameters) if is_dataclass(getattr(parameters, f.name))]
+    flat = [name for name in flat if not isinstance(given.get(name, {}), dict)]
+    if flat:
+        raise ConfigError(f"parameters={path}: {flat[0]} must be a mapping of its fields, got {given[flat[0]]!r}")
     unknown = [name for name in _given_names(parameters, given) if name not in field_names(parameters)]
     if unknown:
         near = difflib.get_close_matches(unknown[0], field_names(parameters), n=1, cutoff=0.0)[0]
