@@ -214,6 +214,10 @@ def test_rows_of_decisions(tmp_path: Path) -> None:
         int(i): assign(plan, int(i))["button"] for i in ids if assign(plan, int(i))
     }
     assert read.shares == pytest.approx([0.75, 0.25])
+    again = decision_rows(
+        plan, "button", pa.chunked_array([ids[:400], ids[400:]]), np.datetime64("2026-03-01T12:00:00")
+    )
+    assert again == rows
     assert rows["decision_id"][0].as_py() == f"button/{rows['user_id'][0]}"
 
 

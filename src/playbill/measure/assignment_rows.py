@@ -39,7 +39,7 @@ def hash_ids(ids: np.ndarray | pa.Array | Sequence[int] | Sequence[str]) -> np.n
     Raises:
         MeasureError: ids of another kind, or ids that are missing.
     """
-    array = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else _arrow(ids)
+    array = _arrow(ids)
     if array.null_count:
         rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
         raise MeasureError(f"user_id: {len(rows):,} of {len(array):,} are missing, first in rows {rows[:5].tolist()}")
@@ -107,7 +107,7 @@ def decision_rows(plan: Plan, experiment: str, user_ids: np.ndarray | pa.Array, 
     Raises:
         MeasureError: no such experiment, or a person given twice.
     """
-    ids = user_ids if isinstance(user_ids, pa.Array) else _arrow(user_ids)
+    ids = _arrow(user_ids)
     arm = arms_of(plan, experiment, hash_ids(ids))
     inside = arm >= 0
     who = ids.filter(pa.array(inside))
@@ -160,8 +160,10 @@ def _mix64(x: np.ndarray) -> np.ndarray:
 
 
 def _arrow(ids: Any) -> pa.Array:
+    if isinstance(ids, pa.ChunkedArray):
+        return ids.combine_chunks()
     try:
-        return pa.array(ids)
+        return ids if isinstance(ids, pa.Array) else pa.array(ids)
     except (pa.ArrowException, OverflowError) as error:
         raise MeasureError(f"ids must all be int64 or all strings: {error}") from error
 

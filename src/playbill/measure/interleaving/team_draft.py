@@ -57,10 +57,11 @@ def interleave(
         # both have placed equally often at each even place; the one who lost the coin comes second
         first = coin(seed, request_id, place // 2)
         team = first if place % 2 == 0 else 1 - first
-        left = [[item for item in ranker if item not in shown][:1] for ranker in rankers]
-        if not left[OURS] or not left[THEIRS]:
+        best = [next((item for item in ranker if item not in shown), None) for ranker in rankers]
+        chosen = best[team]
+        if chosen is None or best[1 - team] is None:
             break
-        shown[left[team][0]] = team
+        shown[chosen] = team
         place += 1
     for ranker in rankers:
         for item in ranker:
