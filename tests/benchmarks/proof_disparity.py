@@ -4,9 +4,10 @@
 
 Simulated: worlds of 40,000 people, 20,000 in group "a" and 20,000 in group "b", whose clicks come at a rate of 5 %.
 Every seed deals the groups anew and draws every click anew, by the world's own response model; impressions stay as they
-are. In the unfair worlds group "b" clicks 10 % less often, in the fair ones groups mean nothing. Three amounts of data:
+are. In the unfair worlds group "b" clicks 10 % less often, in the fair ones groups mean nothing. Four amounts of data:
 
     one     one impression a person, at the top position: the arithmetic of two proportions, and not enough
+    two     one slate of two positions a person
     slate   one slate of six positions a person
     month   whoever comes in four weeks, as often as they come, a slate of six a visit; some never come
 
@@ -60,7 +61,7 @@ RELATIVE = 0.10
 PEOPLE = 40_000
 SLATE = 6
 DAYS = 28
-CASES = ("one", "slate", "month")
+CASES = {"one": 1, "two": 2, "slate": SLATE, "month": SLATE}  # positions of a slate
 LEVEL = 0.95
 
 
@@ -161,7 +162,7 @@ def _impressions(world: World, case: str, seed: int) -> Impressions:
     """Return who is shown what: items published by the first day, uniformly, each in one of its creatives."""
     draw = np.random.default_rng([seed, 11])
     people = len(world.people.group)
-    positions = 1 if case == "one" else SLATE
+    positions = CASES[case]
     if case == "month":
         days = [visits(world, day) for day in range(DAYS)]
         person = np.concatenate([v.person for v in days])
@@ -247,18 +248,31 @@ def families(group: np.ndarray, age_band: np.ndarray) -> list[Family]:
     return found
 
 
-def end_to_end(home: Path) -> dict[str, Any]:
-    """Return what the audit says of tables that a fair and an unfair world wrote."""
+def end_to_end(home: Path, worlds: int = 20) -> dict[str, Any]:
+    """Return what the audit says of tables that fair and unfair worlds wrote."""
     from playbill.world.generate import run as generate
+
+    question = DisparityQuestion(measures=[Measure.EXPOSURE, Measure.OUTCOME, Measure.OFFER, Measure.PRICE_SHOWN])
+
+    def read(name: str, relative: float, seed: int) -> Reading:
+        settings = compose("generate", ["world=fitted", "size=small", f"home={home}", f"name=audit-{name}"])
+        settings.world.unfairness.relative, settings.seed = relative, seed
+        settings.size.people, settings.size.days, settings.size.contexts = 20_000, DAYS, False
+        return run(question, generate(settings), MeasureSettings())
 
     found: dict[str, Any] = {}
     for name, relative in (("fair", 0.0), ("unfair", RELATIVE)):
-        settings = compose("generate", ["world=fitted", "size=small", f"home={home}", f"name=audit-{name}"])
-        settings.world.unfairness.relative = relative
-        settings.size.people, settings.size.days, settings.size.contexts = 20_000, DAYS, False
-        tables = generate(settings)
-        question = DisparityQuestion(measures=[Measure.EXPOSURE, Measure.OUTCOME, Measure.OFFER, Measure.PRICE_SHOWN])
-        found[name] = _reading(run(question, tables, MeasureSettings()), f"a {name} world, read from its tables")
+        found[name] = _reading(read(name, relative, 0), f"{name} world, read from its tables")
+    # whole worlds are few, but everything in them differs: people, items, slates, mails
+    seeds = range(1, worlds + 1)
+    flagged = {
+        name: [any(s.warnings for s in read("several", relative, seed).statements) for seed in seeds]
+        for name, relative in (("fair", 0.0), ("unfair", RELATIVE))
+    }
+    found["worlds read"] = worlds
+    found["fair worlds flagged"], found["unfair worlds flagged"] = (sum(flagged[k]) for k in ("fair", "unfair"))
+    print(f"\nof {worlds} fair worlds {found['fair worlds flagged']} are flagged, ", end="")
+    print(f"of {worlds} unfair ones {found['unfair worlds flagged']}")
     return found
 
 

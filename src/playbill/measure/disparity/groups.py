@@ -80,13 +80,14 @@ def _labels(question: DisparityQuestion, values: pl.Series, kind: Kind) -> pl.Se
             place = np.searchsorted(np.asarray(cuts), values.fill_null(0.0).to_numpy(), side="right")
             known = values.is_not_null()
             return pl.Series(values.name, np.array(names, object)[place], pl.String).set(~known, None)
-        values = values.map_elements(lambda v: f"{v:g}", return_dtype=pl.String)
     elif cuts:
         return f"holds {kind.value} and cannot be cut at {cuts}"
-    count = values.drop_nulls().n_unique()
-    if count > _MOST_GROUPS:
+    different = values.drop_nulls().unique()
+    if len(different) > _MOST_GROUPS:
         advice = "; give question.cuts" if kind is Kind.NUMBER else ""
-        return f"has {count:,} different values, more than {_MOST_GROUPS} groups{advice}"
+        return f"has {len(different):,} different values, more than {_MOST_GROUPS} groups{advice}"
+    if kind is Kind.NUMBER:
+        return values.replace_strict({v: f"{v:g}" for v in different}, default=None, return_dtype=pl.String)
     return values.cast(pl.String)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
-from playbill.tables.folder import has_table
+from playbill.tables.folder import has_table, read_folder
 
 
 @dataclass(slots=True)
@@ -176,7 +176,9 @@ def _price_shown(question: DisparityQuestion, tables: Path, user_id: np.ndarray)
 
 
 def _price_paid(question: DisparityQuestion, tables: Path, user_id: np.ndarray) -> tuple[Got, list[str]]:
-    got = _empty(Measure.PRICE_PAID, f"mean value of a {question.purchase}", "money", least_expected=0.0)
+    declared = {kind.name: kind.unit for kind in read_folder(tables).events}
+    unit = declared.get(question.purchase) or "money"
+    got = _empty(Measure.PRICE_PAID, f"mean value of a {question.purchase}", unit, least_expected=0.0)
     rows = rows_of(tables, "events", ["event", "user_id", "value"], "event", question.purchase)
     if isinstance(rows, str):
         return _lacking(got, rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
 from playbill.measure.uplift.settings import Outcome, UpliftQuestion
@@ -96,12 +97,19 @@ def _arm_names(question: UpliftQuestion, rows: pl.DataFrame) -> list[str]:
 def _outcomes(question: UpliftQuestion, tables: Path, rows: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
     """Return [N] float64 outcomes in the order of the assignments, and warnings."""
     needed = ["user_id", "event", "at", *(["value"] if question.outcome is Outcome.SUM else [])]
-    events = pl.DataFrame(read_table(tables, "events", needed)).with_row_index("row")
-    last = events["at"].max()
-    kinds = events["event"].unique().to_list()
-    if question.event not in kinds:
-        raise MeasureError(f"nobody did {question.event!r}; events there are: {', '.join(sorted(kinds)[:20])}")
-    events = events.filter(pl.col("event") == question.event)
+    file = tables / "events.parquet"
+    if not file.is_file():
+        raise MeasureError(f"{tables} has no table events, so nothing is known of what people did")
+    missing = [c for c in needed if c not in pq.read_schema(file).names]
+    if missing:
+        raise MeasureError(f"events has no column {', '.join(missing)}, which outcome={question.outcome.name} needs")
+    # a log may hold many more events than the outcome: only those are read
+    log = pl.scan_parquet(file, hive_partitioning=False).with_row_index("row")
+    last = log.select(pl.col("at").max()).collect().item()
+    events = log.filter(pl.col("event") == question.event).select("row", *needed).collect()
+    if not len(events):
+        kinds = sorted(log.select(pl.col("event").cast(pl.String).unique()).collect()["event"].to_list())
+        raise MeasureError(f"nobody did {question.event!r}; events there are: {', '.join(kinds[:20])}")
     if question.outcome is Outcome.SUM:
         value = events["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         _refuse("events", events, "value", ~np.isfinite(value), f"every {question.event} needs a value to be summed")
