@@ -10,7 +10,7 @@
     interleaving   equal rankers, and a better one beside an A/B test with the same people
 
 `data` holds the real data sets (default: $PLAYBILL_SHARED_DATA, else ../shared/data beside the checkout); those that
-are absent are left out and said so. Takes about ten minutes on one core. Fast twins run in tests/measure.
+are absent are left out and said so. Takes about eight minutes on an idle core. Fast twins run in tests/measure.
 """
 
 from __future__ import annotations
@@ -241,16 +241,17 @@ def asos(file: Path) -> dict[str, Any]:
     whole = looks.select("experiment_id", "variant_id", "metric_id").n_unique()
     series = [
         (
+            f"{experiment}/{variant}/{metric}",
             metric,
             test["time_since_start"].to_numpy(),
             [test[f"{w}_{arm}"].to_numpy() for arm in "ct" for w in ("count", "mean", "variance")],
         )
-        for (_, _, metric), test in looks.drop_nulls()
+        for (experiment, variant, metric), test in looks.drop_nulls()
         .sort("time_since_start")
         .group_by("experiment_id", "variant_id", "metric_id", maintain_order=True)
     ]
-    learned = {metric: _mixing_variance([arms for m, _, arms in series if m == metric]) for metric in (1, 2, 3, 4)}
-    decided = pl.DataFrame([_decide(metric, day, arms, learned[metric]) for metric, day, arms in series])
+    learned = {metric: _mixing_variance([arms for _, m, _, arms in series if m == metric]) for metric in (1, 2, 3, 4)}
+    decided = pl.DataFrame([_decide(metric, day, arms, learned[metric]) for _, metric, day, arms in series])
     rows = []
     for metric in (1, 2, 3, 4, None):
         mine = decided if metric is None else decided.filter(pl.col("metric") == metric)
@@ -281,6 +282,10 @@ def asos(file: Path) -> dict[str, Any]:
         "learned_mixing_variance": {str(m): v for m, v in learned.items()},
         "rows": rows,
         "decisions": table.to_dicts(),
+        # experiment/variant/metric: the first day on which the always-valid interval excludes 0
+        "found_on_day": {
+            key: day for (key, *_), day in zip(series, decided["found_day"], strict=True) if day is not None
+        },
     }
 
 
@@ -373,10 +378,9 @@ def _click(liking: float, place: int) -> float:
 
 
 def _print(name: str, figures: dict[str, Any]) -> None:
-    print(f"\n{name}: " + ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, list)))
+    print(f"\n{name}: " + ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, list | dict)))
     for table in (v for v in figures.values() if isinstance(v, list)):
-        for row in [dict.fromkeys(table[0]), *table]:
-            cells = [k if v is None and row is not table[0] and not any(row.values()) else v for k, v in row.items()]
+        for cells in [list(table[0]), *(list(row.values()) for row in table)]:
             print("  " + "  ".join(f"{c:.5g}" if isinstance(c, float) else str(c) for c in cells))
 
 
