@@ -158,7 +158,7 @@ def test_a_tally_counts_late_successes_on_their_day() -> None:
     tally.close_day()
     assert tally.trials.tolist() == [2, 0, 1] and tally.successes.tolist() == [1, 0, 0]
     tally.close_day()
-    assert tally.successes.tolist() == [MEMORY, 0, 1]
+    assert tally.trials.tolist() == [2 * MEMORY, 0, MEMORY] and tally.successes.tolist() == [MEMORY, 0, 1]
     tally.close_day()
     np.testing.assert_allclose(tally.successes, [MEMORY**2, 0, MEMORY + 1])  # what comes later comes on the last day
 
