@@ -85,23 +85,30 @@ def read_rows(
     events = sorted({name for count in counts for name in count.events})
     kinds = sorted({kind for count in counts for kind in count.decisions})
     valued = sorted({name for count in counts if count.take is Take.VALUE for name in count.events})
+    windows = [metric.window_days for metric in metrics]
+    last_us = None if None in windows else round(max(days for days in windows if days is not None) * DAY_US)
+    first_us = -round(pre_days * DAY_US)
     people = pl.LazyFrame({"id": assignment.ids, "at_us": assignment.at_us}).with_row_index("person")
     end = _until_us(tables, until)
+    since = pl.col("since_us")
+    wanted = (
+        (since >= first_us) & (pl.col("happened_us") <= end) & (pl.lit(True) if last_us is None else since <= last_us)
+    )
     parts = []
     if events:
         chosen = pl.col("event") != exposure if ANY in events else pl.col("event").is_in(events)
-        frame = _of_people(tables, "events", "event", chosen, assignment.unit, people, pre_days, end)
+        frame = _of_people(tables, "events", "event", chosen, assignment.unit, people, wanted)
         summed = pl.col("name").is_in(valued) if ANY not in valued else pl.lit(True)
         say = "a metric adds these up, so each must be a finite number; declare it with `take: count`, or mend the log"
         refuse(frame, summed & ~pl.col("value").is_finite().fill_null(False), "events.value", "value", say)
         parts.append(frame.with_columns(name="event " + pl.col("name")))
     if kinds:
         chosen = pl.col("kind").is_in(kinds)
-        frame = _of_people(tables, "decisions", "kind", chosen, assignment.unit, people, pre_days, end)
+        frame = _of_people(tables, "decisions", "kind", chosen, assignment.unit, people, wanted)
         parts.append(frame.with_columns(name="decision " + pl.col("name")))
     if not parts:
         raise MeasureError("no metric that is asked for can be read from this log")
-    whole = pl.concat(parts)
+    whole = pl.concat(parts, how="vertical_relaxed")  # one of the tables may have no sessions
     names = whole["name"].unique().sort().to_list()
     what = (
         whole["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int32)
@@ -128,12 +135,11 @@ def _of_people(
     chosen: pl.Expr,
     unit: str,
     people: pl.LazyFrame,
-    pre_days: float,
-    end: int,
+    wanted: pl.Expr,
 ) -> pl.DataFrame:
     known = columns_of(tables, table)
     rows = scan(tables, table, [name, "at", unit]).filter(chosen)
-    session = pl.col("session_id").cast(pl.String) if "session_id" in known else pl.lit(None, pl.String)
+    session = pl.col("session_id") if "session_id" in known else pl.lit(None)
     value = pl.col("value").cast(pl.Float64) if "value" in known else pl.lit(None, pl.Float64)
     at = pl.col("at").dt.epoch("us")
     return (
@@ -148,7 +154,7 @@ def _of_people(
         )
         .join(people, on="id", how="inner")
         .with_columns(since_us=pl.col("happened_us") - pl.col("at_us"), day=pl.col("happened_us") // DAY_US)
-        .filter((pl.col("since_us") >= -round(pre_days * DAY_US)) & (pl.col("happened_us") <= end))
+        .filter(wanted)
         .drop("id", "happened_us", "at_us")
         .sort(ROW)
         .collect()

@@ -150,8 +150,10 @@ def _totals(count: Count, rows: Rows, people: int, low: int, high: int | None) -
         summed: np.ndarray = np.bincount(person, weights=rows.value[chosen], minlength=people)
         return summed
     if count.take is not Take.COUNT:
-        each = rows.day if count.take is Take.DAYS else rows.session
-        person = np.unique(np.stack([person, each[chosen]]), axis=1)[0]
+        each = (rows.day if count.take is Take.DAYS else rows.session)[chosen]
+        each = each - each.min(initial=0)
+        wide = int(each.max(initial=0)) + 1
+        person = np.unique(person * wide + each) // wide  # one number a pair: many times as fast as unique rows
     counted: np.ndarray = np.bincount(person, minlength=people).astype(np.float64)
     return counted
 
