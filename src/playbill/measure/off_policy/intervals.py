@@ -104,9 +104,11 @@ def _interval(one: Contributions, moments: np.ndarray, means: np.ndarray, level:
         return ValueInterval(value=value, low=-np.inf, high=np.inf, standard_error=0.0, units=units)
     # a resample without spread is infinitely many of its standard errors away
     none = errors <= 1e-9 * error
-    scaled = np.where(none, np.sign(away) * np.inf, away / np.where(none, 1.0, errors))
+    scaled = np.where(none, np.where(away > 0, np.inf, -np.inf), away / np.where(none, 1.0, errors))
     scaled = np.where(np.abs(away) <= 1e-9 * error, 0.0, scaled)
-    low, high = np.quantile(scaled, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    # rounded: (1 - 0.95) / 2 is a hair above 0.025, and would take the next resample
+    tail = round((1 - level) / 2, 12)
+    low, high = np.quantile(scaled, [tail, round(1 - tail, 12)], method="inverted_cdf")
     return ValueInterval(
         value=value,
         low=float(value - high * error),
@@ -263,7 +265,7 @@ def _stakes(total: np.ndarray, size: np.ndarray, scale: float, goal: float) -> n
 
 def _limit(capital: Callable[[float], float], outer: float, inner: float, goal: float) -> float:
     """Return where the capital falls below the goal on the way from `outer` to `inner`; too far out, never in."""
-    for _ in range(60):
+    for _ in range(45):
         middle = (outer + inner) / 2
         if capital(middle) < goal:
             inner = middle

@@ -56,7 +56,7 @@ class Log:
         action: [N] int64 >= 0, which action was chosen.
         position: [N] int64, 0-based place on the slate; all 0 where there are no slates.
         request: [N] int64, rounds with the same number were one slate; None where each round stands alone.
-        unit: [N] int64, rounds with the same number may depend on each other; None where each is its own.
+        unit: [N] int64, rounds with the same number may depend on each other; None where requests do not.
         features: [N, F] float64, what was known of the person and the moment, for reward models; None without any.
         choices: all actions of each round with their probabilities; None where only the chosen one's are known.
         reward_low, reward_high: range of one round's reward; an end that is not finite is unknown.
@@ -88,8 +88,8 @@ class Log:
         self.action = np.asarray(self.action, np.int64)
         self.position = np.zeros(n, np.int64) if self.position is None else np.asarray(self.position, np.int64)
         rows = np.arange(n)
-        self.unit = rows if self.unit is None else _numbered(self.unit)
         self.request = rows if self.request is None else _numbered(self.request)
+        self.unit = self.request if self.unit is None else _numbered(self.unit)
         for name in ("propensity", "target", "action", "position", "unit", "request", "features"):
             values = getattr(self, name)
             if values is not None and len(values) != n:

@@ -32,7 +32,7 @@ def log_of(rounds: Rounds, question: OffPolicyQuestion, *, seed: int = 0) -> Log
     n = len(rounds.reward)
     eligible, chosen = rounds.eligible, None
     if eligible is not None:
-        chosen = _chosen_rows(rounds, eligible)
+        chosen = _chosen_rows(rounds, eligible, "decisions", "context")
     choices: Choices | None = None
     if question.target == "logged":
         target = rounds.propensity.copy()
@@ -72,13 +72,13 @@ def log_of(rounds: Rounds, question: OffPolicyQuestion, *, seed: int = 0) -> Log
     )
 
 
-def _chosen_rows(rounds: Rounds, eligible: Eligible) -> np.ndarray:
+def _chosen_rows(rounds: Rounds, eligible: Eligible, table: str, column: str) -> np.ndarray:
     n = len(rounds.reward)
     of = np.repeat(np.arange(n), np.diff(eligible.first))
     hits = np.flatnonzero(eligible.action == rounds.action[of])
     times = np.bincount(of[hits], minlength=n)
     names = np.array(rounds.actions, object)[rounds.action]
-    refuse_rows("decisions", "context", times != 1, names, "the chosen action must stand once in its eligible list")
+    refuse_rows(table, column, times != 1, names, "the chosen action must stand once in its decision's list of actions")
     return hits
 
 
@@ -165,5 +165,5 @@ def _distributions(name: str, joined: pl.DataFrame, rounds: Rounds) -> Choices:
         action=listed.action,
         target=flattened[0],
         logging=flattened[1] if len(flattened) > 1 else None,
-        chosen=_chosen_rows(rounds, listed),
+        chosen=_chosen_rows(rounds, listed, name, "actions"),
     )
