@@ -153,7 +153,9 @@ def _totals(count: Count, rows: Rows, people: int, low: int, high: int | None) -
         each = (rows.day if count.take is Take.DAYS else rows.session)[chosen]
         each = each - each.min(initial=0)
         wide = int(each.max(initial=0)) + 1
-        person = np.unique(person * wide + each) // wide  # one number a pair: many times as fast as unique rows
+        # one number a pair, sorted: numpy's own unique hashes, and takes twenty times as long over such numbers
+        pairs = np.sort(person * wide + each)
+        person = pairs[np.diff(pairs, prepend=-1) != 0] // wide
     counted: np.ndarray = np.bincount(person, minlength=people).astype(np.float64)
     return counted
 
