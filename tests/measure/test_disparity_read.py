@@ -152,10 +152,16 @@ def test_rows_of_people_without_an_account_are_counted(tmp_path: Path) -> None:
             {},
             r"events.value: .* first row 2: nan",
         ),
-        ("events", 2, {"value": None, "event": "purchase"}, {}, r"events.value: .* first row 2: None"),
+        ("events", 2, {"value": None, "event": "purchase"}, {}, r"events.value: .* first row 2: nothing"),
         ("items", 1, {"price": float("nan")}, {}, r"items.price: .* 1 of 4 rows break this, first row 1: nan"),
         ("items", 0, {"item_id": 77}, {}, r"decisions.chosen: an item shown must stand in items; 200 of 500 rows"),
-        ("decisions", 0, {"position": None}, {"position_weighted": True}, r"decisions.position: .* first row 0: None"),
+        (
+            "decisions",
+            0,
+            {"position": None},
+            {"position_weighted": True},
+            r"decisions.position: .* first row 0: nothing",
+        ),
     ],
 )
 def test_broken_rows_are_named(

@@ -137,15 +137,19 @@ def _set(row: int, **change: Any) -> Callable[[list[dict[str, Any]]], None]:
     [
         (_set(3, propensity=0.0), r"decisions.propensity: .* 1 of 40 rows break this, first row 3: 0.0"),
         (_set(4, propensity=1.5), r"decisions.propensity: .* first row 4: 1.5"),
-        (_set(5, propensity=None), r"decisions.propensity: .* first row 5: nan"),
-        (_set(6, propensity=0.4), r"arm 'mail' has shares from 0.4 to 0.5"),
-        (_set(7, user_id=None, session_id="s"), r"decisions.user_id: an assignment needs the person; 1 of 40"),
-        (_set(8, user_id=1), r"decisions.user_id: a person is assigned once \(0 people stand in two arms\); 1 of 40"),
-        (_set(9, user_id=1), r"decisions.user_id: a person is assigned once \(1 people stand in two arms\)"),
-        (lambda rows: [r.update(chosen="mail") for r in rows], "nobody is in arm 'none', the control"),
+        (_set(5, propensity=None), r"decisions.propensity: .* first row 5: nothing"),
+        (_set(6, propensity=0.4), r"decisions.propensity: one share for an arm; .* row 6: 0.4"),
+        (_set(7, user_id=None, session_id="s"), r"decisions.user_id: everybody assigned needs an id; .* 1 of 40"),
+        (
+            _set(8, user_id=1),
+            r"decisions.user_id: duplicate assignments: .* 2 of 40 rows break this, first row 0: 1, row 8: 1",
+        ),
+        (_set(9, user_id=1), r"decisions.user_id: one arm for each, .* first row 0: 1, row 9: 1"),
+        (lambda rows: [r.update(chosen="mail") for r in rows], "no users in the control 'none'"),
+        (lambda rows: [r.update(propensity=None) for r in rows], "without the planned shares of its arms"),
         (lambda rows: [r.update(propensity=0.4) for r in rows], "planned shares .* sum to 0.8, not 1"),
-        (lambda rows: [r.update(kind="item") for r in rows], "no row of kind experiment_arm"),
-        (_set(2, request_id="other"), "must name one of other, spring"),
+        (lambda rows: [r.update(kind="item") for r in rows], "decisions.kind: no row is an experiment_arm"),
+        (_set(2, request_id="other"), "2 experiments in the log; .* other, spring"),
     ],
 )
 def test_a_broken_assignment_is_named(tmp_path: Path, change: Any, message: str) -> None:
@@ -153,16 +157,22 @@ def test_a_broken_assignment_is_named(tmp_path: Path, change: Any, message: str)
         read_trial(UpliftQuestion(control="none", event="buy"), small(tmp_path, change))
 
 
+def test_shares_of_the_question_stand_for_propensities(tmp_path: Path) -> None:
+    tables = small(tmp_path, lambda rows: [r.update(propensity=None) for r in rows])
+    question = UpliftQuestion(control="none", event="buy", shares={"none": 0.5, "mail": 0.5})
+    assert read_trial(question, tables)[0].share.tolist() == [0.5, 0.5]
+
+
 def test_a_question_that_does_not_fit_the_log(tmp_path: Path) -> None:
     tables = small(tmp_path)
-    with pytest.raises(MeasureError, match="nobody did 'purchase'; events there are: buy"):
+    with pytest.raises(MeasureError, match="nobody did 'purchase'; there are: buy, free"):
         read_trial(UpliftQuestion(control="none"), tables)
-    with pytest.raises(MeasureError, match=r"question.cost names \['letter'\]"):
+    with pytest.raises(MeasureError, match=r"question.cost names letter"):
         read_trial(UpliftQuestion(control="none", event="buy", cost={"letter": 1.0}), tables)
     with pytest.raises(MeasureError, match="no experiment 'autumn'"):
         read_trial(UpliftQuestion(control="none", event="buy", experiment="autumn"), tables)
     with pytest.raises(
-        MeasureError, match=r"events.value: every free needs a value .* 1 of 1 rows break this, first row 4: None"
+        MeasureError, match=r"events.value: every free needs a value .* 1 of 1 rows break this, first row 4: nothing"
     ):
         read_trial(UpliftQuestion(control="none", event="free", outcome=Outcome.SUM), tables)
     with pytest.raises(ConfigError, match=r"budget_share must lie in 0..1 and not be 0, got 0"):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
-from playbill.measure.disparity.log import item_column, refuse, rows_of, weight_of
+from playbill.measure.disparity.log import item_column, rows_of, weight_of
 from playbill.measure.disparity.parity import Comparison
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
+from playbill.measure.experiments.scan import columns_of, refuse, scan
 
 ELIGIBLE = "share of eligible items"
 
@@ -42,7 +42,8 @@ def item_exposure(question: DisparityQuestion, tables: Path, level: float) -> tu
     group = np.asarray(items["group"].replace_strict(number, return_dtype=pl.Int64))
     place = {item: i for i, item in enumerate(items["item_id"].to_list())}
     shown = rows["chosen"].cast(pl.String).replace_strict(place, default=None, return_dtype=pl.Int64)
-    refuse("decisions", rows, "chosen", shown.is_null(), "an item shown must stand in items")
+    rows = rows.with_columns(shown.alias("shown"))
+    refuse(rows, pl.col("shown").is_null(), "decisions.chosen", "chosen", "an item shown must stand in items")
     weight = weight_of(rows, question.position_weighted).to_numpy()
     who_columns = [pl.col(c).cast(pl.String) for c in ("user_id", "session_id") if c in rows.columns]
     who = rows.select(pl.coalesce(who_columns).rank("dense").fill_null(0).alias("w"))["w"].to_numpy().astype(np.int64)
@@ -63,10 +64,10 @@ def _items(tables: Path, column: str) -> pl.DataFrame | str:
     items = item_column(tables, column)
     if isinstance(items, str):
         return items
-    there = pq.read_schema(tables / "items.parquet").names
+    there = columns_of(tables, "items")
     more = [c for c in ("published_at", "available") if c in there]
     if more:
-        items = items.hstack(pl.read_parquet(tables / "items.parquet", columns=more, hive_partitioning=False))
+        items = items.hstack(scan(tables, "items", more).select(more).collect())
     if "available" in more:
         items = items.with_columns(pl.col("available").fill_null(True))
     else:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
-from playbill.tables.folder import has_table, read_folder
+from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
+from playbill.tables.folder import read_folder
 
 
 @dataclass(slots=True)
@@ -59,17 +59,15 @@ def read_got(question: DisparityQuestion, tables: Path, user_id: np.ndarray, mea
 def rows_of(
     tables: Path, table: str, columns: Sequence[str], column: str, value: str, optional: Sequence[str] = ()
 ) -> pl.DataFrame | str:
-    """Return the rows of a table where `column` is `value`, with `row` in the file, or what is missing."""
-    if not has_table(tables, table):
+    """Return the rows of a table where `column` is `value`, with their numbers in the file, or what is missing."""
+    there = columns_of(tables, table)
+    if not there:
         return f"no table {table}"
-    file = tables / f"{table}.parquet"
-    there = pq.read_schema(file).names
     missing = [c for c in columns if c not in there]
     if missing:
         return f"{table} has no column {', '.join(missing)}"
     kept = [*columns, *(c for c in optional if c in there)]
-    rows = pl.scan_parquet(file, hive_partitioning=False).with_row_index("row")
-    found = rows.filter(pl.col(column) == value).select("row", *kept).collect()
+    found = scan(tables, table, kept).filter(pl.col(column) == value).select(ROW, *kept).collect()
     return found if len(found) else f"{table}.{column} is never {value!r}"
 
 
@@ -79,18 +77,10 @@ def weight_of(rows: pl.DataFrame, position_weighted: bool) -> pl.Series:
         return pl.Series("weight", np.ones(len(rows)))
     if "position" not in rows.columns:
         raise MeasureError("decisions has no column position, so exposure cannot be weighted by it")
-    position = rows["position"].cast(pl.Float64)
+    position = pl.col("position").cast(pl.Float64)
     good = (position.is_finite() & (position >= 0)).fill_null(False)
-    refuse("decisions", rows, "position", ~good, "exposure by position needs a position >= 0")
-    return pl.Series("weight", 1 / np.log2(position.to_numpy() + 2))
-
-
-def refuse(table: str, rows: pl.DataFrame, column: str, bad: pl.Series, why: str) -> None:
-    """Raise MeasureError naming the bad rows by their place in the table's file; does nothing without any."""
-    if bad.any():
-        first = rows.filter(bad).head(5)
-        shown = ", ".join(f"row {r}: {v!r}" for r, v in zip(first["row"], first[column], strict=True))
-        raise MeasureError(f"{table}.{column}: {why}; {bad.sum():,} of {len(rows):,} rows break this, first {shown}")
+    refuse(rows, ~good, "decisions.position", "position", "exposure by position needs a position >= 0")
+    return pl.Series("weight", 1 / np.log2(rows["position"].cast(pl.Float64).to_numpy() + 2))
 
 
 def _exposure(question: DisparityQuestion, tables: Path, user_id: np.ndarray) -> tuple[Got, list[str]]:
@@ -158,8 +148,8 @@ def _price_shown(question: DisparityQuestion, tables: Path, user_id: np.ndarray)
     items = item_column(tables, "price")
     if isinstance(items, str):
         return _lacking(got, items)
-    bad = items["price"].is_nan().fill_null(False) | items["price"].is_infinite().fill_null(False)
-    refuse("items", items, "price", bad, "a price is a finite number or nothing")
+    bad = ~pl.col("price").is_finite().fill_null(True)
+    refuse(items, bad, "items.price", "price", "a price is a finite number or nothing")
     priced = rows.select("user_id", pl.col("chosen").cast(pl.String).alias("item_id")).join(
         items.select("item_id", "price"), on="item_id", how="left"
     )
@@ -182,9 +172,9 @@ def _price_paid(question: DisparityQuestion, tables: Path, user_id: np.ndarray) 
     rows = rows_of(tables, "events", ["event", "user_id", "value"], "event", question.purchase)
     if isinstance(rows, str):
         return _lacking(got, rows)
-    value = rows["value"].cast(pl.Float64)
-    bad = ~value.is_finite().fill_null(False)
-    refuse("events", rows, "value", bad, f"every {question.purchase} needs the price that was paid")
+    value = pl.col("value").cast(pl.Float64)
+    why = f"every {question.purchase} needs the price that was paid"
+    refuse(rows, ~value.is_finite().fill_null(False), "events.value", "value", why)
     rows = rows.with_columns(value, pl.lit(1.0).alias("one"))
     got.total, _ = _by_person(rows, "value", user_id, "purchases")
     got.count, warnings = _by_person(rows, "one", user_id, question.purchase + "s")
@@ -202,14 +192,12 @@ def _events(question: DisparityQuestion, tables: Path, user_id: np.ndarray) -> t
 
 
 def item_column(tables: Path, name: str) -> pl.DataFrame | str:
-    """Return items' row, item_id (as text) and one column, or what is missing."""
-    if not has_table(tables, "items"):
-        return "no table items"
-    file = tables / "items.parquet"
-    if name not in pq.read_schema(file).names:
-        return f"items has no column {name}"
-    items = pl.read_parquet(file, columns=["item_id", name], hive_partitioning=False)
-    return items.with_row_index("row").with_columns(pl.col("item_id").cast(pl.String))
+    """Return item_id (as text) and one column of items, with their numbers in the file, or what is missing."""
+    there = columns_of(tables, "items")
+    if name not in there:
+        return f"items has no column {name}" if there else "no table items"
+    items = scan(tables, "items", ["item_id", name]).select(ROW, "item_id", name).collect()
+    return items.with_columns(pl.col("item_id").cast(pl.String))
 
 
 def _empty(measure: Measure, name: str, unit: str, least_expected: float = 5.0) -> Got:

@@ -43,6 +43,8 @@ class UpliftQuestion:
     """request_id of the experiment's decisions of kind experiment_arm; empty: the only experiment there is."""
     control: str = "control"
     """Name of the arm without the treatment."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Planned share by arm, summing to 1; empty: the propensities of the decisions."""
     event: str = "purchase"
     """Name of the event that is the outcome."""
     outcome: Outcome = Outcome.HAPPENED
