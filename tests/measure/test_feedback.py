@@ -24,7 +24,7 @@ from playbill.measure.statement import to_text
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import Column, Kind
 
-ITEMS, PEOPLE, K = 300, 120, 8
+ITEMS, PEOPLE, K = 200, 100, 8
 
 
 def loop(seed: int, fall: float, *, rounds: int = 20, since: int = 0, wobble: float = 0.2) -> list[np.ndarray]:
@@ -51,10 +51,10 @@ def by_group(lists: list[np.ndarray], groups: int = 20) -> list[np.ndarray]:
 
 
 def test_stable_loops_stay_silent_and_shrinking_ones_are_found() -> None:
-    """The fast twin of the proof: 60 stable loops, 30 that shrink."""
-    silent = [alarm_round(read_rounds(counts(loop(seed, 0.0)))) for seed in range(60)]
-    assert sum(r is not None for r in silent) <= 7  # 5 % of 60 is 3; more than 7 happens by chance once in 100
-    found = [alarm_round(read_rounds(counts(loop(seed, 0.03)))) for seed in range(30)]
+    """The fast twin of the proof: 50 stable loops, 20 that shrink."""
+    silent = [alarm_round(read_rounds(counts(loop(seed, 0.0)))) for seed in range(50)]
+    assert sum(r is not None for r in silent) <= 6  # 5 % of 50 is 2.5; more than 6 happens by chance once in 80
+    found = [alarm_round(read_rounds(counts(loop(seed, 0.03)))) for seed in range(20)]
     assert all(r is not None for r in found)
 
 

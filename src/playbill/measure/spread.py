@@ -201,8 +201,11 @@ def _gini_without(shown: Any, counts: np.ndarray, value: float) -> np.ndarray:
     _, level, number = np.unique(counts, return_inverse=True, return_counts=True)
     below = (np.cumsum(number) - number)[level]
     apart = (num_items - 1 - below) - below
-    together = np.unique(person * len(number) + level[shown.indices], return_counts=True)
-    equal_pairs = np.bincount(together[0] // len(number), together[1] * (together[1] - 1.0), minlength=num_people)
+    by_level = (np.ones(shown.nnz), level[shown.indices], shown.indptr.copy())  # summing moves the pointers
+    together = sparse.csr_array(by_level, shape=(num_people, len(number)))
+    together.sum_duplicates()
+    together.data *= together.data - 1
+    equal_pairs = np.asarray(together.sum(1)).ravel()
     change = np.bincount(person, shown.data * apart[shown.indices], minlength=num_people) - equal_pairs
     total, left = counts.sum(), counts.sum() - np.asarray(shown.sum(1)).ravel()
     without: np.ndarray = (value * num_items * total + change) / (num_items * np.maximum(left, 1))

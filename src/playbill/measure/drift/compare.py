@@ -61,10 +61,8 @@ def compare_windows(
     Raises:
         MeasureError: no columns, a window without rows.
     Source:
-        Holm 1979; Benjamini and Hochberg 1995; both as statsmodels computes them.
+        Holm 1979; Benjamini and Hochberg 1995.
     """
-    from statsmodels.stats.multitest import multipletests
-
     if not pairs:
         raise MeasureError("no column to compare: name some as question.columns, or give both windows the same tables")
     for pair in pairs:
@@ -75,7 +73,7 @@ def compare_windows(
     # the smallest p value must be able to pass the strictest step
     resamples = max(resamples, int(2 * len(asked) / (1 - level)))
     found = [distance(p.kind, p.before, p.after, level=level, resamples=resamples, seed=seed) for p in asked]
-    adjusted = multipletests([d.p_value for d in found], alpha=1 - level, method=control.value)[1] if found else []
+    adjusted = _adjusted(np.array([d.p_value for d in found]), control)
     known = {
         p.name: _statement(p, d, float(a), min_distance, min_change, level)
         for p, d, a in zip(asked, found, adjusted, strict=True)
@@ -90,6 +88,19 @@ def compare_windows(
         tables={"cells of the alarms": [row for s in alarms for row in moved[s.name]]} if alarms else {},
         verdict=_verdict(alarms, len(asked), control, level),
     )
+
+
+def _adjusted(p_values: np.ndarray, control: Control) -> np.ndarray:
+    """Return the p values to hold against 1 - level, [M], in the order given."""
+    if control is Control.FDR:
+        from scipy.stats import false_discovery_control
+
+        adjusted: np.ndarray = false_discovery_control(p_values, method="bh")
+        return adjusted
+    # three lines here, since statsmodels collects garbage on every call: a quarter of a second in a large process
+    order = np.argsort(p_values)
+    steps = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)), 1)
+    return steps[np.argsort(order)]
 
 
 def _statement(

@@ -163,7 +163,9 @@ def _cells(kind: Kind, before: np.ndarray, after: np.ndarray) -> tuple[list[str]
         else known
     )
     cell = np.where(np.isnan(pooled), len(edges), np.searchsorted(edges, pooled, side="left"))
-    labels = [*(f"<= {e:.4g}" for e in edges), "missing"]
+    labels = [f"<= {e:.4g}" if i == 0 else f"{edges[i - 1]:.4g} < x <= {e:.4g}" for i, e in enumerate(edges)] + [
+        "missing"
+    ]
     return labels, cell[: len(before)], cell[len(before) :]
 
 

@@ -12,7 +12,7 @@ class Control(Enum):
     """What the error rate counts over the columns of a reading."""
 
     HOLM = "holm"
-    FDR = "fdr_bh"
+    FDR = "fdr"
 
 
 @dataclass(slots=True, kw_only=True)
