@@ -110,6 +110,27 @@ def test_units_are_people_else_sessions_else_requests(tables_of: Callable[..., P
     assert people.position.tolist() == [0, 0, 0, 1]
 
 
+def test_an_event_that_names_the_item_is_the_reward_of_its_artwork_too(tables_of: Callable[..., Path]) -> None:
+    rows = [
+        decision(1, "a", 0.5, request_id=1, position=0.0),
+        decision(2, "b", 0.5, request_id=1, position=1.0),
+        decision(3, "art of a", 0.5, request_id=1, position=0.0, kind="creative"),
+        decision(4, "art of b", 0.5, request_id=1, position=1.0, kind="creative"),
+        decision(5, "7 h", 0.5, request_id=2, position=None, kind="send_hour"),
+        decision(6, "hello", 0.5, request_id=2, position=None, kind="subject"),
+    ]
+    tables = tables_of(rows, [event(1, 2, 1.0), event(2, 4, 2.0), event(3, 6, 1.0, "open"), event(4, 9, 1.0)])
+    creative = read_rounds(tables, question(within_h=0, kind="creative", reward=RewardOf.COUNT))
+    assert creative.reward.tolist() == [0, 2]  # one through the item, one named itself
+    hours = read_rounds(tables, question(within_h=0, kind="send_hour", reward_event="open"))
+    assert hours.reward.tolist() == [1]
+    with pytest.raises(MeasureError, match=r"none of the open events that name a decision \(1\).*they name .* subject"):
+        read_rounds(tables, question(within_h=0, kind="item", reward_event="open"))
+    # without positions nobody knows which of a slate's artworks was meant
+    blurred = tables_of([row | {"position": None} for row in rows], [event(1, 2, 1.0), event(2, 4, 1.0)])
+    assert read_rounds(blurred, question(within_h=0, kind="creative")).reward.tolist() == [0, 1]
+
+
 def listed(*eligible: Any, **more: Any) -> str:
     return json.dumps({"eligible": list(eligible), **more})
 

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from playbill.errors import MeasureError
 from playbill.measure.off_policy.features import features_of
 from playbill.measure.off_policy.log import check_propensities
+from playbill.measure.off_policy.rewards import with_rewards
 from playbill.measure.off_policy.settings import OffPolicyQuestion, RewardOf, Unit
 from playbill.measure.statement import refuse_rows
 from playbill.tables.folder import read_table
 
 _NEEDED = ("decision_id", "request_id", "kind", "chosen", "at")
 _USED = ("user_id", "session_id", "position", "propensity", "policy", "eligible_count", "context")
-_HOUR_US = 3_600_000_000
 
 
 @dataclass(slots=True)
@@ -86,9 +86,9 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
         MeasureError: no such decisions or events, a decision id that stands twice, a missing or impossible propensity,
             a reward that is not a number; names table, column, count and first rows.
     """
-    decisions = _decisions(tables, question)
+    every, mine = _decisions(tables, question)
     notes: list[str] = []
-    decisions, reward = _with_rewards(tables, decisions, question, notes)
+    decisions, reward = with_rewards(tables, every, mine, question, notes)
     action, names, eligible = _actions(decisions, question.every_action_eligible)
     unit, units_are = _units(decisions, question.unit)
     position = decisions["position"].fill_null(0).cast(pl.Int64).to_numpy() if "position" in decisions.columns else None
@@ -112,7 +112,8 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
     )
 
 
-def _decisions(tables: Path, question: OffPolicyQuestion) -> pl.DataFrame:
+def _decisions(tables: Path, question: OffPolicyQuestion) -> tuple[pl.DataFrame, np.ndarray]:
+    """Return all decisions, and which of them the question is about."""
     file = tables / "decisions.parquet"
     there = set(pq.read_schema(file).names) if file.is_file() else set(_NEEDED)  # read_table says what is missing
     columns = [*_NEEDED, *(name for name in _USED if name in there)]
@@ -138,68 +139,7 @@ def _decisions(tables: Path, question: OffPolicyQuestion) -> pl.DataFrame:
     check_propensities("decisions", propensity, rows)
     ids = frame["decision_id"]
     refuse_rows("decisions", "decision_id", rows & ids.is_duplicated().to_numpy(), ids, "a decision id stands once")
-    return frame.filter(mine)
-
-
-def _with_rewards(
-    tables: Path, decisions: pl.DataFrame, question: OffPolicyQuestion, notes: list[str]
-) -> tuple[pl.DataFrame, np.ndarray]:
-    summed = question.reward is RewardOf.SUM
-    events = pl.DataFrame(
-        read_table(tables, "events", ["event", "at", "decision_id", *(["value"] if summed else [])])
-    ).with_columns(pl.col("at").cast(pl.Int64).alias("event_us"))
-    named = (events["event"] == question.reward_event).fill_null(False)
-    if not named.any():
-        names = ", ".join(sorted(events["event"].drop_nulls().unique().to_list()))
-        raise MeasureError(f"events.event: no event {question.reward_event!r}; there are: {names or 'none'}")
-    if summed:
-        value = events["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        bad = named.to_numpy() & events["decision_id"].is_not_null().to_numpy() & ~np.isfinite(value)
-        refuse_rows("events", "value", bad, value, f"the value of a {question.reward_event} is its reward")
-    decisions = decisions.with_columns(pl.col("at").cast(pl.Int64).alias("decided_us"))
-    window_us = round(question.within_h * _HOUR_US)
-    if window_us:
-        decisions = _complete(decisions, events, window_us, question, notes)
-    answers = events.filter(named & events["decision_id"].is_not_null())
-    if answers["decision_id"].dtype != decisions["decision_id"].dtype:
-        raise MeasureError(
-            f"events.decision_id is {answers['decision_id'].dtype} and decisions.decision_id is "
-            f"{decisions['decision_id'].dtype}; write both alike"
-        )
-    after = answers.join(decisions.select("decision_id", "decided_us"), on="decision_id")
-    late = pl.col("event_us") - pl.col("decided_us")
-    early = int(after.select((late < 0).sum()).item())
-    if early:
-        notes.append(f"{early:,} {question.reward_event} events come before their decision and were not counted")
-    after = after.filter((late >= 0) & (late <= window_us)) if window_us else after.filter(late >= 0)
-    each = {RewardOf.ANY: pl.lit(1.0), RewardOf.COUNT: pl.len().cast(pl.Float64), RewardOf.SUM: pl.col("value").sum()}
-    totals = after.group_by("decision_id").agg(each[question.reward].alias("reward"))
-    joined = decisions.select("decision_id").join(totals, on="decision_id", how="left", maintain_order="left")
-    return decisions, joined["reward"].fill_null(0.0).cast(pl.Float64).to_numpy()
-
-
-def _complete(
-    decisions: pl.DataFrame, events: pl.DataFrame, window_us: int, question: OffPolicyQuestion, notes: list[str]
-) -> pl.DataFrame:
-    """Return the decisions whose window is over when the log ends: later ones have had less time to be answered."""
-    last = max(_most(events["event_us"]), _most(decisions["decided_us"]))
-    whole = decisions.filter(pl.col("decided_us") + window_us <= last)
-    if not len(whole):
-        raise MeasureError(
-            f"decisions.at: no decision lies {question.within_h:g} hours before the end of the log; shorten "
-            "question.within_h, or set it to 0 to count events whenever they came"
-        )
-    if len(whole) < len(decisions):
-        notes.append(
-            f"{len(decisions) - len(whole):,} of {len(decisions):,} decisions of the last {question.within_h:g} hours "
-            "are left out: their events may still come"
-        )
-    return whole
-
-
-def _most(values: pl.Series) -> int:
-    found = values.max()
-    return int(found) if isinstance(found, int) else 0
+    return frame, rows
 
 
 def _codes(values: pl.Series) -> np.ndarray:

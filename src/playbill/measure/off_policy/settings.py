@@ -57,7 +57,7 @@ class OffPolicyQuestion:
     greedy_epsilon: float = 0.1
     """Share of target=greedy that is uniform over the eligible actions."""
     reward_event: str = "click"
-    """Name of the event that is the reward; it is joined by decision_id."""
+    """Name of the event that is the reward; it names its decision, or another one at the same request and position."""
     reward: RewardOf = RewardOf.ANY
     """ANY: 1 if such an event followed; COUNT: how many; SUM: the sum of their values."""
     within_h: float = 72.0
