@@ -1,7 +1,8 @@
 """Team-draft interleaving: two rankers make one list in turn, as captains choose teams, and clicks tell whose is liked.
 
 In each round a coin decides who places first; then each places its best item that is not in the list yet. A person
-sees one list and compares the two on the same visit, so that few people tell what an A/B test needs many for.
+sees one list and compares the two on the same visit, so what differs from person to person cancels: fewer people tell
+what an A/B test needs more for. It says which is preferred, not by how much clicks or sales would grow.
 
 Source:
     Radlinski, Kurup, Joachims 2008, "How Does Clickthrough Data Reflect Retrieval Quality?" (CIKM), algorithm 2.
