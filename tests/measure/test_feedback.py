@@ -62,8 +62,8 @@ def test_a_fall_that_begins_late_is_found_and_dated() -> None:
     reading = read_rounds(counts(loop(1, 0.05, since=10)))
     raised = alarm_round(reading)
     assert raised is not None and raised > 11
-    [coverage] = [s for s in reading.statements if s.name.startswith("coverage")]
-    assert 8 <= coverage.details["fall_began"] <= 12
+    [reached] = [s for s in reading.statements if s.name.startswith("reached")]
+    assert 8 <= reached.details["fall_began"] <= 12
     assert reading.verdict.startswith(f"ALARM after round {raised}: ")
 
 
@@ -127,12 +127,26 @@ def test_a_round_of_double_size_covers_no_more() -> None:
     reading = read_rounds(rounds)
     rows = reading.tables["rounds"]
     small, large = rows[0::2], rows[1::2]
-    assert np.mean([r["reached"] for r in large]) > 1.2 * np.mean([r["reached"] for r in small])
-    for name in ("coverage", "effective_items", "evenness"):
+    assert np.mean([r["shown"] for r in large]) > 1.2 * np.mean([r["shown"] for r in small])
+    for name in ("reached_items", "effective_items", "evenness"):
         gap = np.mean([r[name] for r in large]) / np.mean([r[name] for r in small])
         assert gap == pytest.approx(1, abs=0.03), name
     assert "rounds differ in size" not in " ".join(reading.warnings)
     assert any("rounds differ in size" in w for w in read_rounds([*rounds[:-1], rounds[0] * 3]).warnings)
+
+
+def test_items_that_are_published_and_not_shown_are_no_shrinking() -> None:
+    """The same is shown, of a catalogue that grows by a tenth a round: its share falls, what people see does not."""
+    plain = counts(loop(9, 0.0))
+    growing = [np.concatenate([shown, np.zeros(20 * r, np.int64)]) for r, shown in enumerate(plain)]
+    one, two = read_rounds(plain), read_rounds(growing)
+    assert alarm_round(one) is None and alarm_round(two) is None
+    for s, t in zip(one.statements, two.statements, strict=True):
+        assert s.estimate == pytest.approx(t.estimate, abs=1e-9), s.name
+    rows = two.tables["rounds"]
+    assert (
+        rows[-1]["coverage"] == pytest.approx(rows[-1]["shown"] / (ITEMS + 380)) and rows[-1]["gini"] > rows[0]["gini"]
+    )
 
 
 def test_the_errors_of_a_round_are_what_other_people_would_vary_by() -> None:
@@ -140,9 +154,9 @@ def test_the_errors_of_a_round_are_what_other_people_would_vary_by() -> None:
     share = 1 / np.arange(1, 201)
     samples = draw.multinomial(40, share / share.sum(), size=(150, 20))  # 150 rounds of 20 groups
     m = 20 * 40
-    errors = np.median([standard_errors(s, m) for s in samples[:40]], axis=0)
+    errors = np.median([standard_errors(s, m, 200) for s in samples[:40]], axis=0)
     rows = [read_rounds(list(samples[i : i + 5].sum(1))).tables["rounds"] for i in range(0, 150, 5)]
-    found = np.array([[r["coverage"], r["effective_items"], r["evenness"]] for part in rows for r in part])
+    found = np.array([[r["reached_items"], r["effective_items"], r["evenness"]] for part in rows for r in part])
     ratio = errors / found.std(0)
     assert np.all((ratio > 0.8) & (ratio < 1.6)), ratio  # the jackknife of a number of kinds errs on the wide side
 
@@ -223,7 +237,7 @@ def test_a_log_reads_as_its_rounds_do(log: Callable[..., Path]) -> None:
     folder = log(lists)
     reading = run(FeedbackQuestion(), folder, MeasureSettings())
     plain = read_rounds(by_group(lists), names=[f"b{r:02}" for r in range(12)])
-    assert [r["reached"] for r in reading.tables["rounds"]] == [r["reached"] for r in plain.tables["rounds"]]
+    assert [r["shown"] for r in reading.tables["rounds"]] == [r["shown"] for r in plain.tables["rounds"]]
     assert [r["coverage"] for r in reading.tables["rounds"]] == pytest.approx(
         [r["coverage"] for r in plain.tables["rounds"]]
     )
@@ -234,7 +248,7 @@ def test_a_log_reads_as_its_rounds_do(log: Callable[..., Path]) -> None:
     assert rounds_png(reading).startswith(b"\x89PNG")
     weekly = run(FeedbackQuestion(by="", days=7, diversity=""), folder, MeasureSettings())
     # the last week is not full
-    assert [r["reached"] for r in weekly.tables["rounds"]] == [r["reached"] for r in plain.tables["rounds"]][:11]
+    assert [r["shown"] for r in weekly.tables["rounds"]] == [r["shown"] for r in plain.tables["rounds"]][:11]
     assert f"left out: {PEOPLE * K} decisions" in weekly.warnings[0]
     short = run(FeedbackQuestion(skip=3, k=4), folder, MeasureSettings())
     assert [r["exposures"] for r in short.tables["rounds"]] == [PEOPLE * 4] * 9

@@ -179,6 +179,8 @@ def _pair(name: str, role: str, kind: Kind | None, frames: list[pl.DataFrame], p
             f[row["row"].to_numpy()].select(WHO).with_columns(row["value"]) for f, row in zip(frames, long, strict=True)
         ]
         values = [f["value"] for f in frames]
+    if kind is Kind.RATE and not any((v != 0).any() for v in values):
+        return "it never happens"
     if kind is None:
         pooled = pl.concat([v.cast(pl.String) for v in values]).drop_nulls()
         different = pooled.n_unique()

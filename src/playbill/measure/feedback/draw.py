@@ -9,8 +9,9 @@ from playbill.measure.feedback.rounds import alarm_round
 from playbill.measure.statement import Reading
 
 _TITLES = {
-    "coverage": "coverage (share of the catalogue)",
+    "reached_items": "reached items",
     "effective_items": "effective items",
+    "coverage": "coverage (reached share of the catalogue)",
     "evenness": "evenness (1 - gini)",
     "diversity": "intra-list diversity",
 }

@@ -2,9 +2,11 @@
 
 More exposures reach more items even when nothing narrows, so every round is read at one number of exposures m:
 
-    coverage         expected share of the catalogue among m exposures drawn from the round (rarefaction)
+    reached items    expected number of different items among m exposures drawn from the round (rarefaction)
     effective items  1 / the probability that two exposures show one item; its estimate does not depend on m
-    evenness         1 - gini of the exposures of all items of the catalogue, of m exposures drawn from the round
+    evenness         1 - gini, over the largest catalogue of all rounds, of m exposures drawn from the round
+
+None of them falls because new items were published: shares of a growing catalogue would, with nothing taken away.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from scipy.special import gammaln
 from playbill.errors import MeasureError
 from playbill.measure.spread import effective_items, gini
 
-MEASURES = ("coverage", "effective_items", "evenness")
+MEASURES = ("reached_items", "effective_items", "evenness")
 
 
 def check_exposures(exposures: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -46,40 +48,46 @@ def check_exposures(exposures: Sequence[np.ndarray]) -> list[np.ndarray]:
     return checked
 
 
-def measure_round(counts: np.ndarray, exposures: int, seed: int) -> np.ndarray:
+def measure_round(counts: np.ndarray, exposures: int, catalogue: int, seed: int) -> np.ndarray:
     """Return the measures of one round, in the order of MEASURES, at a common number of exposures.
 
     Args:
-        counts: [N] int64 exposures by item, the whole catalogue, at least `exposures` of them.
+        counts: [N] int64 exposures by item, the whole catalogue of the round, at least `exposures` of them.
         exposures: m.
+        catalogue: items of the largest catalogue of all rounds; those that this round lacks were not shown.
         seed: of the draw of m exposures that evenness is read from; none is drawn where the round has m of them.
     """
     drawn = counts
     if counts.sum() > exposures:
         drawn = np.random.default_rng(seed).multivariate_hypergeometric(counts, exposures, method="marginals")
-    return np.array([expected_distinct(counts, exposures) / len(counts), effective_items(counts), 1 - gini(drawn)])
+    return _measures(counts, drawn, exposures, catalogue)
 
 
-def standard_errors(counts: np.ndarray, exposures: int) -> np.ndarray:
+def standard_errors(counts: np.ndarray, exposures: int, catalogue: int) -> np.ndarray:
     """Return the standard errors of the measures of one round, people resampled in groups.
 
     Args:
         counts: [G, N] int64, exposures by group of people and item; groups of people drawn at random.
-        exposures: m, at which coverage is read.
+        exposures: m, at which reached items are read.
+        catalogue: see `measure_round`.
     Source:
         Delete-a-group jackknife, Kott 2001.
     """
     groups = len(counts)
-    whole = counts.sum(0)
-    without = whole - counts
+    without = counts.sum(0) - counts
     fewest = min(exposures, int(without.sum(1).min()))
-    left = np.array(
-        [[expected_distinct(w, fewest) / len(w), effective_items(w), 1 - gini(w)] if w.any() else [0, 0, 0]
-         for w in without]
-    )  # fmt: skip
-    variance: np.ndarray = (groups - 1) / groups * ((left - left.mean(0)) ** 2).sum(0)
+    left = np.array([_measures(w, w, fewest, catalogue) for w in without])
+    variance = (groups - 1) / groups * ((left - left.mean(0)) ** 2).sum(0)
     errors: np.ndarray = np.sqrt(variance)
     return errors
+
+
+def _measures(counts: np.ndarray, drawn: np.ndarray, exposures: int, catalogue: int) -> np.ndarray:
+    if not counts.any():  # all that a round showed was shown to the group that is left out
+        return np.zeros(len(MEASURES))
+    # items that are not there yet are zeros more, and each shrinks 1 - gini by the same factor
+    evenness = (1 - gini(drawn)) * len(drawn) / catalogue
+    return np.array([expected_distinct(counts, exposures), effective_items(counts), evenness])
 
 
 def expected_distinct(counts: np.ndarray, exposures: int) -> float:

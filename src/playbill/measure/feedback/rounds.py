@@ -10,6 +10,7 @@ import numpy as np
 from playbill.errors import MeasureError
 from playbill.measure.feedback.exposure import MEASURES, check_exposures, measure_round, standard_errors
 from playbill.measure.feedback.trend import SHORTEST, falling, p_value, threshold
+from playbill.measure.spread import gini
 from playbill.measure.statement import Reading, Statement
 
 _METHOD = "Theil-Sen slope; alarm by Mann-Kendall over all runs of rounds"
@@ -45,7 +46,9 @@ def read_rounds(
         level: of the intervals; 1 - level is the false-alarm rate.
         seed: of the draws that bring rounds of different size to one size.
     Returns:
-        A statement a measure (its change a round), the table `rounds`, and the verdict.
+        A statement a measure (its change a round, relative to the first three), the verdict, and the table `rounds`:
+        besides the measures `shown` (items shown at all), `coverage` (reached items over the catalogue of that round)
+        and `gini` over it.
     Raises:
         MeasureError: fewer than five rounds, counts that are none, a round without exposures, lengths that differ;
             names the round, the count and the first cells.
@@ -60,8 +63,9 @@ def read_rounds(
     if len(labels) != rounds:
         raise MeasureError(f"{rounds} rounds have {len(labels)} names")
     same_size = min(int(c.sum()) for c in counts)
-    values = np.array([measure_round(c.sum(0), same_size, seed + r) for r, c in enumerate(counts)])
-    errors = np.array([standard_errors(c, same_size) for c in counts]) if len(counts[0]) > 1 else None
+    largest = max(c.shape[1] for c in counts)
+    values = np.array([measure_round(c.sum(0), same_size, largest, seed + r) for r, c in enumerate(counts)])
+    errors = np.array([standard_errors(c, same_size, largest) for c in counts]) if len(counts[0]) > 1 else None
     tracked = {name: values[:, i] for i, name in enumerate(MEASURES)}
     if diversity is not None:
         tracked["diversity"] = _checked(diversity, rounds)
@@ -161,7 +165,7 @@ def _verdict(statements: list[Statement], labels: list[str], horizon: int, level
     name = s.name.removesuffix(", change a round")
     return (
         f"ALARM after round {labels[s.details['alarm_round']]}: {name} fell by {s.details['fall']:.0%} since round "
-        f"{labels[s.details['fall_began']]}; in all {len(raised)} of {len(statements)} measures shrink."
+        f"{labels[s.details['fall_began']]}; {len(raised)} of {len(statements)} measures raise it."
     )
 
 
@@ -180,13 +184,15 @@ def _rows(
             "round": label,
             "exposures": int(counts[r].sum()),
             "catalogue": counts[r].shape[1],
-            "reached": int((counts[r].sum(0) > 0).sum()),
+            "shown": int((counts[r].sum(0) > 0).sum()),
+            "coverage": float(tracked["reached_items"][r] / counts[r].shape[1]),
+            "gini": gini(counts[r].sum(0)),
         }
         for i, (name, series) in enumerate(tracked.items()):
             row[name] = float(series[r])
             if errors is not None and i < errors.shape[1]:
                 half = float(t.ppf((1 + level) / 2, len(counts[r]) - 1) * errors[r, i])
-                most = np.inf if name == "effective_items" else 1.0
+                most = 1.0 if name == "evenness" else np.inf
                 row[f"{name}_low"], row[f"{name}_high"] = max(0.0, row[name] - half), min(most, row[name] + half)
         rows.append(row)
     return rows
@@ -197,7 +203,7 @@ def _warnings(counts: list[np.ndarray], same_size: int) -> list[str]:
     if most <= 2 * same_size:
         return []
     return [
-        f"rounds differ in size: from {same_size:,} to {most:,} exposures; coverage and evenness are read at "
+        f"rounds differ in size: from {same_size:,} to {most:,} exposures; all measures are read at "
         f"{same_size:,} exposures in every round"
     ]
 

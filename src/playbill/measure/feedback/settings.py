@@ -11,7 +11,7 @@ from playbill.errors import ConfigError
 class FeedbackQuestion:
     """Does the loop of showing, logging and retraining narrow what people are shown?
 
-    Reads the decisions of kind item, cuts them into rounds, and tracks coverage, effective items, evenness (and
+    Reads the decisions of kind item, cuts them into rounds, and tracks reached items, effective items, evenness (and
     diversity) of what was shown, with an alarm for a catalogue that shrinks.
     """
 
