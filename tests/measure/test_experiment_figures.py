@@ -132,6 +132,31 @@ def test_cuped_is_the_regression_on_arm_and_earlier_value() -> None:
     assert effect.plain_difference == pytest.approx(now[arm].mean() - now[~arm].mean())
 
 
+def test_a_relative_effect_with_cuped_is_the_exact_jackknife() -> None:
+    draw = np.random.default_rng(10)
+    before = draw.gamma(4, 1, (2, 150))
+    now = before * np.array([[3.0], [1.0]]) + draw.normal(size=(2, 150)) * 0.3  # three times as much: a large ratio
+
+    def relative(x: np.ndarray, y: np.ndarray, x_before: np.ndarray, y_before: np.ndarray) -> Effect:
+        return compare(
+            Sample(figure=of_mean(x), earlier=x_before), Sample(figure=of_mean(y), earlier=y_before), level=0.95
+        )
+
+    whole = relative(now[0], now[1], before[0], before[1])
+    variance = 0.0
+    for side in (0, 1):
+        for i in range(150):
+            rows = [[now[0], now[1]], [before[0], before[1]]]
+            for part in rows:
+                part[side] = np.delete(part[side], i)
+            without = relative(*rows[0], *rows[1]).relative
+            assert without is not None and whole.relative is not None
+            variance += 149 / 150 * (without - whole.relative) ** 2
+    assert whole.relative is not None and whole.relative_high is not None
+    error = (whole.relative_high - whole.relative) / stats.t.ppf(0.975, whole.degrees)
+    assert error == pytest.approx(math.sqrt(variance), rel=0.04)  # to first order
+
+
 def test_cuped_stays_away_where_one_person_is_the_whole_past() -> None:
     draw = np.random.default_rng(4)
     earlier = np.zeros(50)

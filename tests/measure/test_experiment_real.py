@@ -97,4 +97,4 @@ def test_two_policies_whose_true_effect_is_known(logs: ModuleType, tmp_path: Pat
     for name in ("click_through", "session_depth", "utility_shown"):
         # intervals for a larger population hold the truth of these very people more often than 95 %
         assert told[name]["coverage"] >= 0.9 and told[name]["relative_coverage"] >= 0.9
-        assert abs(told[name]["bias_in_standard_errors"]) < 0.3
+        assert abs(told[name]["bias_in_standard_errors"]) < 0.5  # 60 draws: a standard error of 0.13

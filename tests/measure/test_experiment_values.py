@@ -32,7 +32,7 @@ EVENTS: list[tuple[int, str, float, float | None, str | None, str | None]] = [
     (10, "latency_ms", 32, 120.0, "b", None),
     (10, "latency_ms", 32.1, 80.0, "b", None),
     (11, "click", 36, None, None, None),  # answers no decision that is written
-    (11, "exposure", 36, None, None, None),
+    (11, "exposure", 37, None, None, None),  # no visit of a second day
     (12, "click", 31, None, "e", "slate-2"),
     (12, "click", 31.1, None, "e", "slate-2"),
     (12, "latency_ms", 31, 300.0, "e", None),

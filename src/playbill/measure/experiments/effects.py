@@ -88,7 +88,7 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
         MeasureError: fewer than two people (or clusters) in an arm, or nobody differs from anybody.
     Source:
         Deng et al. 2013, "Improving the Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data"
-        (CUPED); Deng et al. 2018 (ratios, relative effects); Liang and Zeger 1986 (clusters).
+        (CUPED); Deng et al. 2018 (ratios, relative effects); Cameron and Miller 2015 (clusters).
     """
     n, m = len(arm.figure.influence), len(control.figure.influence)
     if min(n, m) < 2:
