@@ -41,7 +41,11 @@ def fit(folder: Path, world: Parameters, seed: int) -> Found:
             "transaction_timestamp",
         ],
     )
-    trips = lines.group_by("household_id").agg(pl.col("basket_id").n_unique().alias("trips"))["trips"].to_numpy()
+    trips = (
+        lines.group_by("household_id", maintain_order=True)
+        .agg(pl.col("basket_id").n_unique().alias("trips"))["trips"]
+        .to_numpy()
+    )
     sd, margin = poisson_lognormal(trips)
     draws = rng.choice(trips, (DRAWS, len(trips))).mean(1) / DAYS
     caution = "a panel of frequent shoppers of one grocery chain; the size's `activity` scales it"
@@ -145,7 +149,9 @@ def redemption(
 
 
 def _weekdays(found: Found, lines: pl.DataFrame) -> None:
-    baskets = lines.select("household_id", "basket_id", "transaction_timestamp").unique("basket_id")
+    baskets = lines.select("household_id", "basket_id", "transaction_timestamp").unique(
+        "basket_id", maintain_order=True
+    )
     local = baskets["transaction_timestamp"].dt.offset_by(f"{UTC_OFFSET_H}h")
     day = local.dt.weekday().to_numpy().astype(np.int64) - 1
     _, household = np.unique(baskets["household_id"].to_numpy(), return_inverse=True)
@@ -172,7 +178,7 @@ def _prices(found: Found, lines: pl.DataFrame, rng: np.random.Generator) -> None
     price = (pl.col("sales_value") + pl.col("retail_disc")) / pl.col("quantity")
     products = (
         lines.filter((pl.col("quantity") > 0) & (pl.col("sales_value") > 0))
-        .group_by("product_id")
+        .group_by("product_id", maintain_order=True)
         .agg(price.median().alias("price"), pl.len())
         .filter((pl.col("len") >= 3) & (pl.col("price") > 0))
     )
@@ -202,18 +208,29 @@ def _prices(found: Found, lines: pl.DataFrame, rng: np.random.Generator) -> None
 
 def _offers(found: Found, folder: Path, world: Parameters, rng: np.random.Generator) -> None:
     households = pl.read_parquet(folder / "campaigns.parquet")
-    redeemed = pl.read_parquet(folder / "coupon_redemptions.parquet").select("household_id", "campaign_id").unique()
+    redeemed = (
+        pl.read_parquet(folder / "coupon_redemptions.parquet")
+        .select("household_id", "campaign_id")
+        .unique(maintain_order=True)
+    )
     days = pl.read_parquet(folder / "campaign_descriptions.parquet").select(
         "campaign_id",
         "campaign_type",
         (pl.col("end_date") - pl.col("start_date")).dt.total_days().cast(pl.Float64).alias("days"),
     )
     sent = (
-        households.join(redeemed.with_columns(pl.lit(1).alias("won")), on=["household_id", "campaign_id"], how="left")
+        households.join(
+            redeemed.with_columns(pl.lit(1).alias("won")),
+            on=["household_id", "campaign_id"],
+            how="left",
+            maintain_order="left",
+        )
         .with_columns(pl.col("won").fill_null(0))
-        .join(days, on="campaign_id")
+        .join(days, on="campaign_id", maintain_order="left")
     )
-    each = sent.group_by("household_id").agg(pl.len().alias("sent"), pl.col("won").sum(), pl.col("days").sum())
+    each = sent.group_by("household_id", maintain_order=True).agg(
+        pl.len().alias("sent"), pl.col("won").sum(), pl.col("days").sum()
+    )
     count, won, exposed = each["sent"].to_numpy(), each["won"].to_numpy(), each["days"].to_numpy()
     for kind in ("A", "B", "C"):
         of_kind = sent.filter(pl.col("campaign_type") == f"Type {kind}")

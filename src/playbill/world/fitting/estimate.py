@@ -70,14 +70,11 @@ def estimate(data: Path, seed: int, console: Console | None = None) -> Fit:
     direct = {e.parameter: e.value for log in found.values() for e in log.estimates if e.parameter}
     parameters = changed(world, {**direct, "fitted_from": there})
     reached: list[Reached] = []
-    for log in ("ml-1m", "ml-100k"):
-        if log in found:
-            terms = movielens.bias_terms(*movielens.read(data / log, log)[:3])
-            parameters, of_stars = stars(parameters, terms, seed)
-            reached += of_stars
-            people = len(found[log].samples["activity"].values)
-            _add_reached(found[log], of_stars, "people", people)
-            break
+    spreads = {log: found[log].number(upworthy.ITEMS) for log in (upworthy.DATA, open_bandit.DATA) if log in found}
+    if spreads:
+        appeal = float(np.sqrt(np.mean(np.square(list(spreads.values())))))
+        parameters = changed(parameters, {"catalogue.appeal_sd": appeal})
+        _add_appeal(found[next(reversed(spreads))], appeal, spreads)
     rates = {log: found[log].number("click rate") for log in (upworthy.DATA, open_bandit.DATA) if log in found}
     if rates:
         odds = np.mean([np.log(r / (1 - r)) for r in rates.values()])
@@ -86,6 +83,14 @@ def estimate(data: Path, seed: int, console: Console | None = None) -> Fit:
         parameters = changed(parameters, {base.parameter: base.value})
         reached.append(base)
         _add_click_base(found[next(reversed(rates))], base, ends, rates)
+    for log in ("ml-1m", "ml-100k"):
+        if log in found:
+            terms = movielens.bias_terms(*movielens.read(data / log, log)[:3])
+            parameters, of_stars = stars(parameters, terms, seed)
+            reached += of_stars
+            people = len(found[log].samples["activity"].values)
+            _add_reached(found[log], of_stars, "people", people)
+            break
     if dito.DATA in found:
         opening = open_base(parameters, found[dito.DATA].number("log-odds of opening, middling person"), seed)
         parameters = changed(parameters, {opening.parameter: opening.value})
@@ -132,6 +137,24 @@ _CAUTIONS = {
     "outcomes.completion_precision": "completion_taste is assumed; what taste explains of stars is not noise",
     "catalogue.quality_sd": "of items that somebody chose to rate",
 }
+
+
+def _add_appeal(log: Found, appeal: float, spreads: dict[str, float]) -> None:
+    log.estimates.append(
+        Estimate(
+            parameter="catalogue.appeal_sd",
+            name="spread over items of log-odds of a click",
+            value=appeal,
+            low=min(spreads.values()),
+            high=max(spreads.values()),
+            data=" and ".join(spreads),
+            n=len(spreads),
+            of="services",
+            method=f"root mean square over services ({', '.join(f'{k} {v:.3f}' for k, v in spreads.items())}), each "
+            "weighing alike; the interval runs from one service to the other",
+            caution="arms that a shop's buyers chose for one campaign differ less than a site's stories of a week",
+        )
+    )
 
 
 def _add_click_base(log: Found, base: Reached, ends: list[float], rates: dict[str, float]) -> None:

@@ -18,6 +18,7 @@ from playbill.world.fitting.spread import Spread, binomial_normal
 
 DATA = "open-bandit-small"
 CAMPAIGNS = ("all", "men", "women")
+ITEMS = "spread over items"
 
 
 def fit(folder: Path) -> Found:
@@ -44,7 +45,7 @@ def fit(folder: Path) -> Found:
             method="clicks over impressions of the uniformly random policy, Wilson interval",
         )
     )
-    by_position = random.group_by("position").agg(pl.col("click").sum(), pl.len()).sort("position")
+    by_position = random.group_by("position", maintain_order=True).agg(pl.col("click").sum(), pl.len()).sort("position")
     won, seen = by_position["click"].to_numpy(), by_position["len"].to_numpy()
     for place in (1, 2):
         ratio = (won[place] / seen[place]) / (won[0] / seen[0])
@@ -64,7 +65,7 @@ def fit(folder: Path) -> Found:
                 "the curve of a list comes from trivago",
             )
         )
-    arms = random.group_by("campaign", "item_id").agg(pl.col("click").sum(), pl.len())
+    arms = random.group_by("campaign", "item_id", maintain_order=True).agg(pl.col("click").sum(), pl.len())
     noisy = _spread(arms["click"].to_numpy(), arms["len"].to_numpy(), arms["campaign"].to_numpy())
     found.estimates.append(
         _estimate("", "spread over arms, random files alone", noisy, "too few clicks to exclude 0; shown for honesty")
@@ -74,8 +75,8 @@ def fit(folder: Path) -> Found:
     spread = _spread(won_arm, won_arm + prior["beta"].to_numpy(), prior["campaign"].to_numpy())
     found.estimates.append(
         _estimate(
-            "catalogue.appeal_sd",
-            "spread over arms",
+            "",
+            ITEMS,
             spread,
             "the sampler gave good arms more impressions, and arms with an unlucky start kept their low rate; "
             "arms of one shop's campaign, chosen by its buyers, differ less than a whole catalogue",

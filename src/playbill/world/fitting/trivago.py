@@ -133,10 +133,14 @@ def read(folder: Path) -> pl.DataFrame:
     named = pl.col("action_type").str.starts_with("interaction item") | pl.col("action_type").is_in(
         ["search for item", "clickout item"]
     )
-    touched = actions.filter(named).group_by("session_id", "reference").agg(pl.col("step").min().alias("touched"))
+    touched = (
+        actions.filter(named)
+        .group_by("session_id", "reference", maintain_order=True)
+        .agg(pl.col("step").min().alias("touched"))
+    )
     searched = (
         actions.filter(pl.col("action_type") == "search for item")
-        .group_by("session_id")
+        .group_by("session_id", maintain_order=True)
         .agg(pl.col("step").min().alias("searched"))
     )
     clickouts = (
@@ -157,14 +161,14 @@ def read(folder: Path) -> pl.DataFrame:
         .explode("impressions", empty_as_null=True)
         .with_columns(pl.int_range(pl.len()).over("list").alias("place"))
         .filter(pl.col("impressions") == pl.col("reference"))
-        .group_by("list")
+        .group_by("list", maintain_order=True)
         .agg(pl.col("place").min())
     )
     order = pl.any_horizontal(
         pl.col("current_filters").fill_null("").str.contains(o, literal=True) for o in CHOSEN_ORDERS
     )
     return (
-        clickouts.join(place, on="list")
+        clickouts.join(place, on="list", maintain_order="left")
         .with_columns(order.alias("chosen_order"))
         .filter((pl.col("impressions").list.len() > 1) & (pl.col("place") < PLACES))
         .select(session, "impressions", "prices", "place", "chosen_order")

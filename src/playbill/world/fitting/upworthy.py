@@ -18,6 +18,7 @@ from playbill.world.fitting.spread import Spread, log_odds_spread
 DATA = "upworthy-exploratory"
 BROKEN_WEEKS = (201325, 201402)
 """Weeks whose randomisation the archive's authors withdrew (2013-06-25 to 2014-01-10)."""
+ITEMS = "spread over items"
 MOST_PACKAGES = 8
 """Tests with more packages than a world's item has artworks are estimated from, and not compared with."""
 
@@ -63,7 +64,25 @@ def fit(folder: Path, aspects: int, seed: int) -> Found:
             )
         )
     rate = float(clicks.sum() / shown.sum())
-    by_test = packages.group_by("clickability_test_id").agg(pl.col("clicks").sum(), pl.col("impressions").sum())
+    by_test = packages.group_by("clickability_test_id", maintain_order=True).agg(
+        pl.col("clicks").sum(), pl.col("impressions").sum(), pl.col("test_week").first()
+    )
+    # within a week: the site's own rate moved over the years
+    week = by_test["test_week"].to_numpy().astype(np.int64)
+    stories = log_odds_spread(by_test["clicks"].to_numpy(), by_test["impressions"].to_numpy(), week, seed)
+    found.estimates.append(
+        Estimate(
+            parameter="",
+            name=ITEMS,
+            value=stories.sd,
+            low=stories.low,
+            high=stories.high,
+            data=DATA,
+            n=stories.units,
+            of="stories",
+            method="Paule-Mandel on log-odds of a test's packages together, within weeks; Q-profile",
+        )
+    )
     low, high = _ratio_interval(by_test["clicks"].to_numpy(), by_test["impressions"].to_numpy(), seed)
     found.estimates.append(
         Estimate(
