@@ -73,7 +73,7 @@ def two_policies(home: Path, *, draws: int, people: int = 4000, start_day: int =
             "true_difference": truth,
             "true_relative": truth_relative,
             "coverage": float(np.mean([e.low <= truth <= e.high for e in effects])),
-            "relative_coverage": float(np.mean([holds(e, truth_relative) for e in effects])),
+            **relative_coverage(effects, truth_relative),
             "bias_in_standard_errors": float(np.mean([(e.difference - truth) / e.standard_error for e in effects])),
             "cuped_variance_reduction": float(np.mean([e.variance_reduction or 0.0 for e in effects])),
             "found_share": float(np.mean([e.p_value < 0.05 for e in effects])),
@@ -81,10 +81,14 @@ def two_policies(home: Path, *, draws: int, people: int = 4000, start_day: int =
     return found
 
 
-def holds(effect: Effect, relative: float) -> bool:
-    """Return whether the interval of the relative effect holds a value; one that is not given holds nothing."""
-    low, high = effect.relative_low, effect.relative_high
-    return low is not None and high is not None and low <= relative <= high
+def relative_coverage(effects: list[Effect], truth: float) -> dict[str, float]:
+    """Return how many readings give a relative interval (few where the control is near 0), and how many hold truth."""
+    given = [(e.relative_low, e.relative_high) for e in effects]
+    held = [low <= truth <= high for low, high in given if low is not None and high is not None]
+    return {
+        "relative_given": len(held) / len(effects),
+        "relative_coverage": float(np.mean(held)) if held else float("nan"),
+    }
 
 
 _POLICIES = {"uniform": ["item.kind=uniform"], "softmax": ["item.kind=softmax", "item.temperature=0.3"]}

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment_logs import write_hillstrom
-from experiment_world import holds, two_policies
+from experiment_world import relative_coverage, two_policies
 from record import machine, record
 from rich.progress import track
 
@@ -115,7 +115,7 @@ def coverage(draw: Draw, difference: float, relative: float, draws: int, seed: i
     errors = np.array([e.standard_error for e in effects])
     return {
         "coverage": float(np.mean([e.low <= difference <= e.high for e in effects])),
-        "relative_coverage": float(np.mean([holds(e, relative) for e in effects])),
+        **relative_coverage(effects, relative),
         "standard_error_ratio": float(errors.mean() / estimates.std()),
         "bias_in_standard_errors": float((estimates.mean() - difference) / errors.mean()),
         "variance_reduction": float(np.mean([e.variance_reduction or 0.0 for e in effects])),

@@ -92,8 +92,7 @@ def test_two_policies_whose_true_effect_is_known(logs: ModuleType, tmp_path: Pat
     """Short twin of the proof's: the same simulated people under both policies, sixty experiments with them."""
     world = importlib.import_module("experiment_world")
     told = world.two_policies(tmp_path, draws=60, people=800, start_day=28)
-    clicks = told["click_through"]
-    assert clicks["true_difference"] > 0.02 and clicks["found_share"] > 0.9
+    assert told["click_through"]["true_relative"] > 0.1  # who counts clicks shows more of what is clicked
     for name in ("click_through", "session_depth", "utility_shown"):
         # intervals for a larger population hold the truth of these very people more often than 95 %
         assert told[name]["coverage"] >= 0.9 and told[name]["relative_coverage"] >= 0.9
