@@ -11,7 +11,8 @@ are. In the unfair worlds group "b" clicks 10 % less often, in the fair ones gro
     slate   one slate of six positions a person
     month   whoever comes in four weeks, as often as they come, a slate of six a visit; some never come
 
-Each log is audited twice: group alone, and group, age band and their intersections together, with Holm's correction.
+Each log is audited twice: group alone, and group, age band and their intersections together, with Holm's
+correction; a fair log may be flagged with a probability of 4 %.
 
 End to end: two worlds written as tables, one fair and one not, read by `playbill measure question=disparity`.
 Real: MovieLens-1M and Complete Journey, as examples of what the audit prints; nothing there is randomised.
@@ -248,7 +249,7 @@ def families(group: np.ndarray, age_band: np.ndarray) -> list[Family]:
     return found
 
 
-def end_to_end(home: Path, worlds: int = 20) -> dict[str, Any]:
+def end_to_end(home: Path, worlds: int = 10) -> dict[str, Any]:
     """Return what the audit says of tables that fair and unfair worlds wrote."""
     from playbill.world.generate import run as generate
 

@@ -19,7 +19,7 @@ from playbill.measure.statement import to_json, to_png, to_text
 from playbill.measure.uplift.features import user_features
 from playbill.measure.uplift.log import read_trial
 from playbill.measure.uplift.read import run
-from playbill.measure.uplift.settings import LearnerKind, ModelKind, Outcome, UpliftQuestion
+from playbill.measure.uplift.settings import HeldOut, LearnerKind, ModelKind, Outcome, UpliftQuestion
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import Column, EventKind, Kind
 
@@ -61,6 +61,7 @@ def test_targeting_thirty_percent_of_real_customers(hillstrom: Path) -> None:
         cost={"mens": 0.1, "womens": 0.1},
         budget_share=0.3,
         resamples=100,
+        held_out=HeldOut.CROSS,
     )
     reading = run(question, hillstrom, MeasureSettings())
     found = {s.name: s for s in reading.statements}

@@ -158,6 +158,18 @@ def test_lightgbm_is_deterministic_and_sees_the_effect() -> None:
     assert np.corrcoef(first[:, 1], (expected[:500, 1] - expected[:500, 0]))[0, 1] > 0.6
 
 
+def test_folds_before_teach_alone() -> None:
+    features, trial, _ = known_trial(8, 600)
+    fold = folds(600, 3, 0)
+    learner = partial(t_learner, models=linear_models(binary=True))
+    said = cross_fit(learner, features, trial, fold, forward=True)
+    assert np.isnan(said[fold == 0]).all() and np.isfinite(said[fold > 0]).all()
+    # what happened in the last fold, and in the fold itself, changes nothing of what is said of the second
+    trial.outcome[fold > 0] = 1 - trial.outcome[fold > 0]
+    again = cross_fit(learner, features, trial, fold, forward=True)
+    assert np.array_equal(said[fold == 1], again[fold == 1]) and not np.array_equal(said[fold == 2], again[fold == 2])
+
+
 def test_class_transformation_needs_a_flag() -> None:
     features, trial, _ = known_trial(5, 300)
     trial.outcome[:2] = 7.5

@@ -61,7 +61,7 @@ class Comparison:
         difference, low, high: rate - reference_rate; None where not judged.
         ratio, ratio_low, ratio_high: rate / reference_rate; None where a rate is not above 0.
         p_value, adjusted: of the score test, and after the correction for all comparisons.
-        flagged: adjusted < 1 - level.
+        flagged: adjusted < false_alarms.
         detectable: smallest difference from the reference that would be found with probability 0.8, had it been the
             only comparison.
         not_judged: why not; empty where it was.
@@ -128,14 +128,14 @@ def compare(
     return found
 
 
-def correct(comparisons: Sequence[Comparison], correction: Correction, level: float) -> None:
+def correct(comparisons: Sequence[Comparison], correction: Correction, false_alarms: float) -> None:
     """Adjust the p values of all judged comparisons for their number, and set the flags."""
     judged = [c for c in comparisons if c.p_value is not None]
     if not judged:
         return
     p_values = np.array([c.p_value for c in judged], np.float64)
     for c, p in zip(judged, adjusted(p_values, correction), strict=True):
-        c.adjusted, c.flagged = float(p), bool(p < 1 - level)
+        c.adjusted, c.flagged = float(p), bool(p < false_alarms)
 
 
 def adjusted(p_values: np.ndarray, correction: Correction) -> np.ndarray:

@@ -56,7 +56,7 @@ def run(question: DisparityQuestion, tables: Path, settings: MeasureSettings) ->
         shown, found, missing = item_exposure(question, tables, settings.level)
         if missing and question.measures:
             raise MeasureError(f"item_exposure cannot be measured: {missing}")
-        correct(shown, question.correction, settings.level)
+        correct(shown, question.correction, question.false_alarms)
         warnings += found
     if not comparisons and not shown:
         raise MeasureError(
@@ -72,7 +72,7 @@ def run(question: DisparityQuestion, tables: Path, settings: MeasureSettings) ->
         title=f"disparity between groups of {', '.join(f.name for f in families) or question.item_column}",
         statements=statements,
         tables={"all comparisons": [_row(c) for c in (*comparisons, *shown)], "groups": _groups(families)},
-        verdict=verdict(comparisons, shown, question, settings.level),
+        verdict=verdict(comparisons, shown, question),
         warnings=list(dict.fromkeys(warnings)),
     )
 
@@ -100,13 +100,11 @@ def audit(
             least_expected=one.least_expected,
         )
     ]
-    correct(comparisons, question.correction, level)
+    correct(comparisons, question.correction, question.false_alarms)
     return comparisons
 
 
-def verdict(
-    comparisons: Sequence[Comparison], shown: Sequence[Comparison], question: DisparityQuestion, level: float
-) -> str:
+def verdict(comparisons: Sequence[Comparison], shown: Sequence[Comparison], question: DisparityQuestion) -> str:
     """Return in words how many comparisons differ, and the widest of them."""
     judged = [c for c in (*comparisons, *shown) if c.p_value is not None]
     flagged = [c for c in judged if c.flagged]
@@ -114,11 +112,11 @@ def verdict(
     about = "Holm" if question.correction is Correction.HOLM else "Benjamini-Hochberg"
     unjudged = f" {left} could not be judged." if left else ""
     if not flagged:
-        return f"None of {len(judged)} comparisons differs ({about}, {1 - level:.0%}).{unjudged}"
+        return f"None of {len(judged)} comparisons differs ({about}, {question.false_alarms:.0%}).{unjudged}"
     worst = min(flagged, key=lambda c: (c.p_value or 0.0, -abs(c.difference or 0.0)))
     ratio = "" if worst.ratio is None else f", {worst.ratio:.3f} times [{worst.ratio_low:.3f}, {worst.ratio_high:.3f}]"
     return (
-        f"{len(flagged)} of {len(judged)} comparisons differ ({about}, {1 - level:.0%}). The surest: {worst.measure}, "
+        f"{len(flagged)} of {len(judged)} comparisons differ ({about}, {question.false_alarms:.0%}). The surest: {worst.measure}, "
         f"{worst.group} {worst.rate:.4g} against {worst.reference} {worst.reference_rate:.4g}{ratio}.{unjudged}"
     )
 

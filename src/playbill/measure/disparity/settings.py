@@ -64,13 +64,17 @@ class DisparityQuestion:
     min_people: int = 100
     """Smaller groups are named and not judged."""
     correction: Correction = Correction.HOLM
-    """HOLM: flags a fair log with probability 1 - level at most; BH: on average that share of the flags is false."""
+    """HOLM: a fair log is flagged at all with probability `false_alarms`; BH: of the flags that share is false."""
+    false_alarms: float = 0.04
+    """What `correction` keeps to; under 1 - level, since errors are estimated and 5 % is to hold with room."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.intersections <= 3:
             raise ConfigError(f"intersections must lie in 1..3, got {self.intersections}")
         if self.window_h <= 0:
             raise ConfigError(f"window_h must be > 0 hours, got {self.window_h}")
+        if not 0 < self.false_alarms < 1:
+            raise ConfigError(f"false_alarms must lie between 0 and 1, got {self.false_alarms}")
         if self.min_people < 2:
             raise ConfigError(f"min_people must be >= 2, got {self.min_people}")
         for name, cuts in self.cuts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from playbill.measure.uplift.learners import (
     folds,
     lightgbm_models,
     linear_models,
+    taught,
     x_learner,
 )
 from playbill.measure.uplift.log import read_trial
-from playbill.measure.uplift.settings import LearnerKind, ModelKind, Outcome, UpliftQuestion
+from playbill.measure.uplift.settings import HeldOut, LearnerKind, ModelKind, Outcome, UpliftQuestion
 from playbill.measure.uplift.statements import BEST, LEARNED, NOBODY, RANDOM, average_effect, ranking, sentence, values
 from playbill.measure.uplift.trial import CONTROL, Trial, repeated
 from playbill.measure.uplift.value import at_random, contributions, everybody, within_budget
@@ -41,30 +43,34 @@ def run(question: UpliftQuestion, tables: Path, settings: MeasureSettings) -> Re
     fold = folds(len(trial), question.folds, settings.seed)
     expected: np.ndarray | None = None
     if question.scores:
+        # nothing is learned here that could be unstable, so everybody is judged
+        question = replace(question, held_out=HeldOut.CROSS)
         effect = read_scores(Path(question.scores), trial)
         how = f"scores of {Path(question.scores).name}"
     else:
         features, _, left_out = user_features(tables, trial.user_id, question.features)
         warnings += left_out
         effect, expected = fit(question, features, trial, fold, settings.seed)
-        how = f"{question.learner.value} learner, {question.model.value}, {question.folds}-fold cross-fitted"
+        folded = "taught by the folds before" if question.held_out is HeldOut.FORWARD else "cross-fitted"
+        how = f"{question.learner.value} learner, {question.model.value}, {question.folds} folds {folded}"
     return uplift_reading(question, trial, effect, fold, settings, how=how, expected=expected, warnings=warnings)
 
 
 def fit(
     question: UpliftQuestion, features: np.ndarray, trial: Trial, fold: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return [N, A] predicted effects and [N, A] expected outcomes, each person's from the other folds' people."""
+    """Return [N, A] predicted effects and [N, A] expected outcomes, each person's from people of other folds."""
     made = (
         lightgbm_models(seed, binary=trial.binary)
         if question.model is ModelKind.LIGHTGBM
         else linear_models(binary=trial.binary)
     )
-    expected = cross_fit(partial(expected_outcomes, models=made), features, trial, fold)
+    forward = question.held_out is HeldOut.FORWARD
+    expected = cross_fit(partial(expected_outcomes, models=made), features, trial, fold, forward=forward)
     if question.learner is LearnerKind.T:
         return expected - expected[:, [CONTROL]], expected
     learner = x_learner if question.learner is LearnerKind.X else class_transformation
-    return cross_fit(partial(learner, models=made), features, trial, fold), expected
+    return cross_fit(partial(learner, models=made), features, trial, fold, forward=forward), expected
 
 
 def uplift_reading(
@@ -83,7 +89,8 @@ def uplift_reading(
     Args:
         trial: N people in A arms.
         effect: [N, A] predicted effect of each arm, column 0 is 0.
-        fold: [N] int; within each fold the budget is kept, and the best single treatment is what the others taught.
+        fold: [N] int; within each fold the budget is kept, and the best single treatment is what others taught. With
+            held_out=FORWARD nobody of the first fold is judged.
         how: where `effect` comes from, in words.
         expected: [N, A] expected outcomes; with them doubly robust values stand in the details.
     """
@@ -96,14 +103,20 @@ def uplift_reading(
             f"(p = {ratio.p_value:.2g}): something broke the randomisation, do not trust what follows"
         )
     unit = f"{question.event} ({question.outcome.value})" if question.outcome is not Outcome.SUM else question.event
-    statements = [average_effect(trial, a, unit, settings.level) for a in range(1, len(trial.arms))]
+    plans = rules(question, trial, effect, fold, settings.seed)
+    cost = costs(question, trial)
+    whole = trial  # average effects need no ranking, so nobody is left out of them
+    if question.held_out is HeldOut.FORWARD:
+        judged = fold > fold.min()
+        trial, effect = trial.take(judged), effect[judged]
+        plans = {name: plan[judged] for name, plan in plans.items()}
+        expected = None if expected is None else expected[judged]
+    statements = [average_effect(whole, a, unit, settings.level) for a in range(1, len(trial.arms))]
     curves: list[dict[str, Any]] = []
     for a in range(1, len(trial.arms)):
         found, rows = ranking(question, trial, effect, a, settings, how)
         statements += found
         curves += rows
-    plans = rules(question, trial, effect, fold, settings.seed)
-    cost = costs(question, trial)
     parts = {name: contributions(trial, plan, cost, worth=question.worth) for name, plan in plans.items()}
     doubly = {}
     if expected is not None:
@@ -130,9 +143,10 @@ def rules(
     cost = costs(question, trial)
     money = question.budget_money / people if question.budget_money else np.inf
     learned, best, random = (np.zeros((people, arms)) for _ in range(3))
-    for number in np.unique(fold):
+    forward = question.held_out is HeldOut.FORWARD
+    for number in np.unique(fold)[1 if forward else 0 :]:
         here = np.flatnonzero(fold == number)
-        there = trial.take(fold != number)
+        there = trial.take(taught(fold, int(number), forward))
         learned[here] = within_budget(
             effect[here], cost, worth=question.worth, most_share=question.budget_share, most_money=money, seed=seed
         )

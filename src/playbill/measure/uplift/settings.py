@@ -31,6 +31,13 @@ class ModelKind(Enum):
     LINEAR = "linear"
 
 
+class HeldOut(Enum):
+    """Who teaches the rule by which a person is targeted."""
+
+    FORWARD = "forward"
+    CROSS = "cross"
+
+
 @dataclass(slots=True, kw_only=True)
 class UpliftQuestion:
     """Whom does a treatment move, and what is it worth to treat only them?
@@ -60,7 +67,9 @@ class UpliftQuestion:
     features: list[str] = field(default_factory=list)
     """Columns of users that the learner sees; empty: all that are neither protected, sensitive nor consent."""
     folds: int = 5
-    """People are held out in so many parts; each is targeted by what the others taught."""
+    """People are held out in so many parts; each is targeted by what others taught."""
+    held_out: HeldOut = HeldOut.FORWARD
+    """FORWARD: parts before teach, so the first is not judged; CROSS: all others teach, and intervals are narrow."""
     worth: float = 1.0
     """Money for one unit of the outcome, such as the margin on a purchase."""
     cost: dict[str, float] = field(default_factory=dict)
