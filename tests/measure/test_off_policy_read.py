@@ -148,6 +148,9 @@ def test_built_in_targets(tables_of: Callable[..., Path]) -> None:
     assert uniform.target.tolist() == [0.25, 0.5]
     assert uniform.choices is not None and uniform.choices.logging is None  # one decision lacks its propensities
     assert log_of(rounds, question(target="logged")).weight().tolist() == [1, 1]
+    every = read_rounds(tables, question(within_h=0, every_action_eligible=True))
+    assert every.actions == ["a", "2"] and every.eligible is not None
+    assert log_of(every, question()).target.tolist() == [0.5, 0.5]
 
 
 def test_popularity_and_greedy_learn_on_the_other_half(tables_of: Callable[..., Path]) -> None:
@@ -245,13 +248,14 @@ def test_slates_stand_beside_single_positions(tables_of: Callable[..., Path]) ->
             if rng.random() < 0.2 + 0.3 * chosen:
                 events.append(event(number, number, 1.0))
     tables = tables_of(rows, events)
-    reading = run(question(within_h=0, target="uniform", least_effective=50.0), tables, MeasureSettings())
+    asked = question(within_h=0, target="uniform", least_effective=50.0, model=Model.LIGHTGBM)
+    reading = run(asked, tables, MeasureSettings())
     values = figures(reading)
     assert values["value of uniform's slate, independent"] == pytest.approx(2 * (values["value of uniform, IPS"] or 0))
     assert values["value of uniform's slate, cascade"] == pytest.approx(values["value of uniform's slate, independent"])
     assert {row["position"] for row in reading.tables["by position"]} == {0, 1}
     independent = next(s for s in reading.statements if s.name == "value of uniform's slate, independent")
-    assert independent.unit == "share with a click a slate" and independent.n == 300
+    assert independent.unit == "click rate per slate" and independent.n == 300
     assert any("depends on the action at that position alone" in a for a in independent.assumptions)
     no_slates = run(question(within_h=0, slates=False), tables, MeasureSettings())
     assert not any("slate" in s.name for s in no_slates.statements)

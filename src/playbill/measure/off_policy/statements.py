@@ -61,7 +61,7 @@ class Case:
 def reward_unit(question: OffPolicyQuestion) -> str:
     """Return what a mean reward is, in words."""
     if question.reward is RewardOf.ANY:
-        return f"share with a {question.reward_event}"
+        return f"{question.reward_event} rate"
     return f"{question.reward_event}s" if question.reward is RewardOf.COUNT else f"sum of {question.reward_event}"
 
 
@@ -94,7 +94,7 @@ def refusal(case: Case, name: str, why: str) -> Statement:
         level=case.level,
         n=case.overlap.units,
         of=case.units_are,
-        unit=f"{reward_unit(case.question)} a decision",
+        unit=f"{reward_unit(case.question)} per decision",
         method="refused",
         refused=why,
     )
@@ -121,7 +121,7 @@ def bounded_value(case: Case) -> Statement:
         level=case.level,
         n=case.overlap.units,
         of=case.units_are,
-        unit=f"{reward_unit(case.question)} a decision",
+        unit=f"{reward_unit(case.question)} per decision",
         method="IPS; betting bound, Waudby-Smith and Ramdas 2023: holds at any number of units",
         assumptions=[
             _PROPENSITIES,
@@ -197,7 +197,7 @@ def _spoken(
         level=case.level,
         n=found.units,
         of=case.units_are,
-        unit=f"{reward_unit(case.question)} a {per}",
+        unit=f"{reward_unit(case.question)} per {per}",
         method=f"{method}; studentised bootstrap",
         assumptions=[*assumptions, f"different {case.units_are} do not depend on each other"],
         warnings=[] if bounded else [_NO_SPREAD],
