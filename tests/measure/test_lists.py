@@ -177,6 +177,15 @@ def test_novelty_and_diversity_equal_the_reference(shop: tuple[Shop, Path]) -> N
     assert found[f"novelty at {K}"].unit == "bits"
 
 
+def test_a_log_without_a_past_has_no_novelty_and_nobody_new(tmp_path: Path) -> None:
+    made = Shop(2)
+    made.events = [(who, event, at + 30 * DAY_US, item) for who, event, at, item in made.events]
+    reading = ask(made.write(tmp_path / "young"))
+    assert not any(s.name.startswith("novelty") for s in reading.statements)
+    assert [row["slice"] for row in reading.tables["slices"]] == ["everybody"]
+    assert "question.split=MOMENT" in reading.warnings[0]
+
+
 def test_each_persons_last_list_before_the_split(shop: tuple[Shop, Path]) -> None:
     made, folder = shop
     split = 10 * DAY_US

@@ -57,7 +57,7 @@ def measure_lists(
     ks: list[int],
     num_people: int,
     num_items: int,
-    information: np.ndarray,
+    information: np.ndarray | None,
     vectors: Any,
 ) -> Measured:
     """Return every metric of every person; a person's lists weigh equally within the person.
@@ -66,8 +66,8 @@ def measure_lists(
         person: [L] int64 in 0..P-1.
         items: [L, K] int64 item_index 1..N, padded with -1.
         targets: of the L lists; a list may have none.
-        information: [N] bits, see `spread.self_information`.
-        vectors: [N, D] for diversity, None leaves it out.
+        information: [N] bits, see `spread.self_information`; None leaves novelty out.
+        vectors: [N, D] for diversity; None leaves it out.
     Raises:
         MeasureError: see `ranking.user_metrics`.
     """
@@ -79,7 +79,7 @@ def measure_lists(
     for k in ks:
         top = items[:, :k]
         there = top != NO_ITEM
-        figures = {f"novelty_at_{k}": novelty(items, k, information)}
+        figures = {} if information is None else {f"novelty_at_{k}": novelty(items, k, information)}
         if vectors is not None:
             figures[f"diversity_at_{k}"] = diversity(items, k, vectors)
         for label, values in figures.items():

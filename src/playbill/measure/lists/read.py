@@ -47,10 +47,15 @@ def run(question: RankingQuestion, tables: Path, settings: MeasureSettings) -> R
     window_us = int(question.window_days * DAY_US)
     split_us = min(int(s.at.min()) for s in sources) if split_us is None else split_us
     past = deeds.at <= split_us
-    known_by = np.bincount(_pairs(deeds, past), minlength=len(catalogue) + 1)[1:]
-    information = self_information(known_by, max(1, len(np.unique(deeds.person[past]))))
-    vectors = _vectors(question, catalogue)
-    warnings = []
+    information, vectors, warnings = None, _vectors(question, catalogue), []
+    if past.any():
+        known_by = np.bincount(_pairs(deeds, past), minlength=len(catalogue) + 1)[1:]
+        information = self_information(known_by, len(np.unique(deeds.person[past])))
+    else:
+        warnings.append(
+            f"the log holds nothing before {iso(split_us)}, so novelty and the slices new, known, head and tail are "
+            "left out; question.split=MOMENT makes what came before it the past"
+        )
     if deeds.dropped:
         warnings.append(f"{deeds.dropped:,} events are left out: their item is not in the items table")
     measured = []
@@ -147,7 +152,9 @@ def _people_slices(
     """Return [P] bool by label."""
     number = np.bincount(deeds.person[past], minlength=len(people))
     new = number < question.known_events
-    cuts = {"everybody": np.ones(len(people), bool), "new people": new, "known people": ~new}
+    cuts = {"everybody": np.ones(len(people), bool)}
+    if past.any():
+        cuts |= {"new people": new, "known people": ~new}
     columns = [c.partition(".")[2] for c in question.slices if c.startswith("users.")]
     if columns:
         if not has_table(tables, "users"):
@@ -166,7 +173,7 @@ def _item_slices(
     """Return [N] bool by label."""
     number = np.bincount(deeds.item[past], minlength=len(catalogue) + 1)[1:]
     new, top = number < question.known_events, head(number, question.head_share)
-    cuts = {"new items": new, "known items": ~new, "head": top, "tail": ~top}
+    cuts = {"new items": new, "known items": ~new, "head": top, "tail": ~top} if past.any() else {}
     for column in (c.partition(".")[2] for c in question.slices if c.startswith("items.")):
         if column not in catalogue.table.columns:
             raise MeasureError(f"items has no column {column!r} to slice by; it has: {', '.join(catalogue.columns)}")
