@@ -4,9 +4,9 @@
 
 Every world is written by `playbill generate` in a process of its own, as a user would; wall time, processor time and
 the peak memory of the whole process tree are taken from outside. In turn: tiny (from the call of `generate` to the
-closed folder, five times), small, shop; twelve days of the shop with three groupings of people, whose files must be
-equal byte for byte; the same twelve days through `playbill prepare`, which must find no fault; and a generation that is
-killed, which must leave no folder. `days=N` shortens the shop, for a look; 0 writes all of it.
+closed folder, five times), small, shop; twelve days of the shop with three groupings of people and numbers of threads,
+whose files must be equal byte for byte; the same twelve days through `playbill prepare`, which must find no fault; and
+a generation that is killed, which must leave no folder. `days=N` shortens the shop, for a look; 0 writes all of it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -33,12 +35,13 @@ from record import machine, record
 from rich.console import Console
 from rich.table import Table
 
+from playbill.cli import compose
 from playbill.tables.files import sha256_file
 from playbill.tables.folder import read_folder
 
 PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 LIMIT_S, LIMIT_GIB, LEAST_EVENTS, TINY_LIMIT_S = 600, 4.0, 40_000_000, 2.0
-GROUPINGS = (20_000, 100_000, 400_000)
+GROUPINGS = ((20_000, 3), (100_000, 2), (400_000, 1))  # people at once, threads
 SOME_DAYS = 12
 
 
@@ -50,15 +53,15 @@ def main(arguments: list[str]) -> int:
     started = machine()
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    shortened = [f"size.days={days}"] if days else []
+    large = frozen(home, size)
     figures: dict[str, Any] = {"tiny": tiny(home)}
     figures["small"] = written(home, "small", ["size=small"])
-    figures["shop"] = written(home, "shop", [f"size={size}", *shortened])
+    figures["shop"] = written(home, "shop", [*large, *([f"size.days={days}"] if days else [])])
     figures["shop"]["days"] = days or "all"
     figures["shop_rows"] = read_back(home / "tables" / "shop")
-    figures["grouping"] = groupings(home, size)
+    figures["grouping"] = groupings(home, large)
     figures["validation"] = validated(home)
-    figures["killed"] = killed(home, size)
+    figures["killed"] = killed(home, large)
     figures["bounds"] = bounds(figures, whole=not days and size == "shop")
     show(figures)
     if given.get("keep", "false") != "true":
@@ -66,6 +69,15 @@ def main(arguments: list[str]) -> int:
     if not days and size == "shop":
         print(f"written to {record('world', figures, started)}")
     return 0 if all(figures["bounds"].values()) else 1
+
+
+def frozen(home: Path, size: str) -> list[str]:
+    """Return overrides that spell out world and size: presets may be edited while a long proof runs."""
+    settings = compose("generate", [f"size={size}"])
+    numbers = home / "parameters.yaml"
+    numbers.write_bytes(msgspec.json.encode(settings.world))  # json is yaml, too
+    spelt = [f"size.{f.name}={getattr(settings.size, f.name)}" for f in fields(settings.size)]
+    return [f"size={size}", *spelt, f"parameters={numbers}"]
 
 
 def tiny(home: Path) -> dict[str, Any]:
@@ -106,7 +118,7 @@ def written(home: Path, name: str, overrides: list[str]) -> dict[str, Any]:
     folder = home / "tables" / name
     rows = read_folder(folder).rows
     return {
-        "command": " ".join(["playbill", *command[3:4], *overrides]),
+        "command": " ".join(["playbill", "generate", *(o for o in overrides if "/" not in o)]),
         "wall_s": round(wall_s, 1),
         "cpu_s": round(cpu_s, 1),
         "load_after": round(os.getloadavg()[0], 2),
@@ -194,27 +206,29 @@ def read_back(folder: Path) -> dict[str, Any]:
     }
 
 
-def groupings(home: Path, size: str) -> dict[str, Any]:
+def groupings(home: Path, large: list[str]) -> dict[str, Any]:
     """Write some days with several groupings of people; return whether all files agree, and the seconds of each."""
-    found: dict[str, Any] = {"days": SOME_DAYS, "cpu_s": {}}
+    found: dict[str, Any] = {"days": SOME_DAYS, "seconds": {}}
     digests = {}
-    for chunk in GROUPINGS:
-        figures = written(home, f"by-{chunk}", [f"size={size}", f"size.days={SOME_DAYS}", f"chunk={chunk}"])
+    for chunk, threads in GROUPINGS:
+        figures = written(
+            home, f"by-{chunk}", [*large, f"size.days={SOME_DAYS}", f"chunk={chunk}", f"threads={threads}"]
+        )
         folder = home / "tables" / f"by-{chunk}"
         files = [f for f in sorted(folder.rglob("*")) if f.is_file()]
         digests[chunk] = {str(f.relative_to(folder)): sha256_file(f) for f in files}
-        found["cpu_s"][str(chunk)] = figures["cpu_s"]
+        found["seconds"][f"{chunk} people, {threads} threads"] = {k: figures[k] for k in ("wall_s", "cpu_s")}
         found["rows"] = figures["rows"]
         found["files"] = len(files)
-        if chunk != GROUPINGS[0]:
+        if chunk != GROUPINGS[0][0]:
             shutil.rmtree(folder)
-    found["equal"] = all(d == digests[GROUPINGS[0]] for d in digests.values())
+    found["equal"] = all(d == digests[GROUPINGS[0][0]] for d in digests.values())
     return found
 
 
 def validated(home: Path) -> dict[str, Any]:
     """Put the written days through `playbill prepare` as anybody's files; return its verdict."""
-    folder = home / "tables" / f"by-{GROUPINGS[0]}"
+    folder = home / "tables" / f"by-{GROUPINGS[0][0]}"
     command = [*PLAYBILL, "prepare", f"home={home}", "source=parquet", f"source.folder={folder}", "source.name=checked"]
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -229,10 +243,10 @@ def validated(home: Path) -> dict[str, Any]:
     }
 
 
-def killed(home: Path, size: str) -> dict[str, Any]:
+def killed(home: Path, large: list[str]) -> dict[str, Any]:
     """Kill a generation in the middle; return what it leaves, and what is left after the next one."""
     target = home / "tables" / "killed"
-    command = [*PLAYBILL, "generate", f"home={home}", "name=killed", f"size={size}", "size.days=5"]
+    command = [*PLAYBILL, "generate", f"home={home}", "name=killed", *large, "size.days=5"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     left: list[Path] = []
     while process.poll() is None and not left:

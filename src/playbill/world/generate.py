@@ -2,7 +2,7 @@
 
 The loop goes through days, and within a day through groups of people. What the shop knows and how popular items are
 changes at day borders alone, by sums of whole numbers; every draw is a function of seed, person, day and purpose. So
-the files are the same, byte for byte, however many people are worked on at once.
+the files are the same, byte for byte, however many people are worked on at once, and in how many threads.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,27 @@ from playbill.world.decisions import Choices, choices_table, write_day
 from playbill.world.draws import Stream, uniform
 from playbill.world.identifiers import LONGEST_SLATE, Sessions
 from playbill.world.knowledge import Beliefs, Knowledge, beliefs, nothing_known
-from playbill.world.mails import learn_mails, mail_choices, mail_events, may_be_mailed, send_mails
+from playbill.world.mails import Mailing, learn_mails, mail_choices, mail_events, may_be_mailed, send_mails
 from playbill.world.mapping import mapping_text
 from playbill.world.organic import fed_back
 from playbill.world.overlay import overlay
 from playbill.world.parameters import Parameters
 from playbill.world.pools import DECKS, make_deck
+from playbill.world.respond import Responses
 from playbill.world.settings import GenerateSettings, Size
-from playbill.world.slates import answer, creative_tables, learn, make_slates, searches, slate_choices, slate_events
+from playbill.world.slates import (
+    Slates,
+    answer,
+    creative_tables,
+    learn,
+    make_slates,
+    searches,
+    slate_choices,
+    slate_events,
+)
 from playbill.world.tables import EVENTS, columns, creatives_table, items_table, users_table
 from playbill.world.truth import FOLDER, fill_truth
-from playbill.world.visits import day_start_us, visits
+from playbill.world.visits import Visits, day_start_us, visits
 from playbill.world.writing import EventLog, Events, Writer
 
 GENERATED = "generated.json"
@@ -117,7 +129,8 @@ def generate(
         try:
             decisions = Writer(out / "decisions.parquet", declared["decisions"], words=words, text_ids=("chosen",))
             try:
-                _days(world, settings, events, decisions, out, advance, days)
+                with ThreadPoolExecutor(settings.threads, "serve") as workers:
+                    _days(world, settings, events, decisions, out, advance, days, workers)
             finally:
                 decisions.close()
         finally:
@@ -145,6 +158,7 @@ def _days(
     out: Path,
     advance: Callable[[int], None],
     until: int | None,
+    workers: ThreadPoolExecutor,
 ) -> None:
     """Go through the days; everything that is carried from one to the next stands here."""
     people, size = world.people, world.size
@@ -171,8 +185,8 @@ def _days(
         )
         clicks = np.zeros(len(attraction), np.int64)
         chosen: list[pa.Table] = []
-        for low in range(0, total, settings.chunk):
-            group = _serve(world, settings, today, known, low, min(low + settings.chunk, total))
+        for group in workers.map(partial(_serve, world, settings, today), range(0, total, settings.chunk)):
+            group.learn(world, known)
             for part in group.events:
                 log.add(part)
             clicks += group.clicks
@@ -202,29 +216,38 @@ class _Today:
 
 @dataclass(slots=True)
 class _Group:
-    """One day of some people: their events, what was chosen for them, and their clicks by item [I]."""
+    """One day of some people: their events, what was chosen for them, their clicks by item [I], and what to learn."""
 
     events: list[Events]
     choices: list[Choices]
     clicks: Array
+    mailing: Mailing
+    slates: tuple[Visits, Slates, Responses] | None = None
+
+    def learn(self, world: World, known: Knowledge) -> None:
+        """Count the group's day; not in `_serve`, for several threads may be in there at once."""
+        learn_mails(world, known, self.mailing)
+        if self.slates is not None:
+            learn(world, known, *self.slates)
 
 
-def _serve(world: World, settings: GenerateSettings, today: _Today, known: Knowledge, low: int, high: int) -> _Group:
-    """Let people low..high-1 have their day; `known` counts it."""
+def _serve(world: World, settings: GenerateSettings, today: _Today, low: int) -> _Group:
+    """Let a chunk of people, from row `low` on, have their day."""
+    high = min(low + settings.chunk, len(today.written))
     mailing = send_mails(world, today.day, low, high, today.mailable, today.believed, settings)
-    learn_mails(world, known, mailing)
     group = _Group(
         events=mail_events(world, mailing, today.attraction),
         choices=mail_choices(world, mailing, settings, today.written),
         clicks=np.zeros(len(today.attraction), np.int64),
+        mailing=mailing,
     )
     came = visits(world, today.day, low, high)
     if not len(came):
         return group
     slates = make_slates(world, came, today.deck, today.believed, today.creative, settings)
     responses = answer(world, came, slates)
-    learn(world, known, came, slates, responses)
     found = searches(world, came, today.attraction)
+    group.slates = came, slates, responses
     group.events += [*slate_events(world, came, slates, responses), found]
     group.choices += slate_choices(world, came, slates, settings, today.written)
     for item in (slates.item[responses.clicked], found.item):
@@ -239,7 +262,7 @@ def fingerprint(parameters: Parameters, settings: GenerateSettings) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
-_OUTSIDE = ("home", "name", "world", "parameters", "chunk", "force")
+_OUTSIDE = ("home", "name", "world", "parameters", "chunk", "threads", "force")
 
 
 def _unchanged(target: Path, mark: str) -> TableFolder | None:

@@ -130,6 +130,8 @@ class GenerateSettings:
     """Share of mails that are held back at random, as a `hold` decision, so that what mails do can be told."""
     chunk: int = 100_000
     """People worked on at once; changes memory and speed, never the result."""
+    threads: int = 2
+    """Chunks worked on at the same time; changes memory and speed, never the result."""
     force: bool = False
     """Write again what is up to date."""
 
@@ -138,3 +140,5 @@ class GenerateSettings:
             raise ConfigError(f"hold_share must be at least 0 and below 1, got {self.hold_share}")
         if self.chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {self.chunk}")
+        if self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
