@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     _print(figures)
     figures["end to end"] = end_to_end(home)
     figures["real"] = real(home, data)
-    print(f"written to {record('proof-disparity', figures, started)}")
+    print(f"written to {record('disparity', figures, started)}")
     return 0
 
 

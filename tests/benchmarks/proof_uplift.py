@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     tables = hillstrom_tables(data / "hillstrom" / "hillstrom.parquet", home / "tables" / "hillstrom")
     figures = {"hillstrom": hillstrom(tables), "simulated": simulated(int(given.get("runs", 200)))}
     _print(figures)
-    print(f"written to {record('proof-uplift', figures, started)}")
+    print(f"written to {record('uplift', figures, started)}")
     return 0
 
 

@@ -109,14 +109,15 @@ def verdict(comparisons: Sequence[Comparison], shown: Sequence[Comparison], ques
     judged = [c for c in (*comparisons, *shown) if c.p_value is not None]
     flagged = [c for c in judged if c.flagged]
     left = len(comparisons) + len(shown) - len(judged)
-    about = "Holm" if question.correction is Correction.HOLM else "Benjamini-Hochberg"
+    name = "Holm" if question.correction is Correction.HOLM else "Benjamini-Hochberg"
+    about = f"{name}, {question.false_alarms:.0%}"
     unjudged = f" {left} could not be judged." if left else ""
     if not flagged:
-        return f"None of {len(judged)} comparisons differs ({about}, {question.false_alarms:.0%}).{unjudged}"
+        return f"None of {len(judged)} comparisons differs ({about}).{unjudged}"
     worst = min(flagged, key=lambda c: (c.p_value or 0.0, -abs(c.difference or 0.0)))
     ratio = "" if worst.ratio is None else f", {worst.ratio:.3f} times [{worst.ratio_low:.3f}, {worst.ratio_high:.3f}]"
     return (
-        f"{len(flagged)} of {len(judged)} comparisons differ ({about}, {question.false_alarms:.0%}). The surest: {worst.measure}, "
+        f"{len(flagged)} of {len(judged)} comparisons differ ({about}). The surest: {worst.measure}, "
         f"{worst.group} {worst.rate:.4g} against {worst.reference} {worst.reference_rate:.4g}{ratio}.{unjudged}"
     )
 
