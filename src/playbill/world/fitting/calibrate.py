@@ -101,18 +101,21 @@ def open_base(parameters: Parameters, log_odds: float, seed: int) -> Reached:
 
 
 def stars(
-    parameters: Parameters, terms: dict[str, float], seed: int, rounds: int = ROUNDS
+    parameters: Parameters, terms: dict[str, float], seed: int, rounds: int = ROUNDS, plays: int = PLAYS
 ) -> tuple[Parameters, list[Reached]]:
     """Return parameters whose stars have the mean, skewness, persons', items' and remaining spread, and hype given.
 
     Args:
         terms: of `movielens.bias_terms` of a real log.
+        seed: of the world and of all draws.
+        rounds: corrections before the last look.
+        plays: clicked items on each of five days, of which the rated ones are read.
     Returns:
         the parameters, and for each number the statistic it was set by.
     """
     shown: dict[str, float] = {}
     for _ in range(rounds):
-        shown = bias_terms(*_ratings(build(parameters, SIZE, seed), seed))
+        shown = bias_terms(*ratings(build(parameters, SIZE, seed), seed, plays))
         outcomes, catalogue = parameters.outcomes, parameters.catalogue
         middle = np.clip((terms["mean"] - outcomes.leniency_mean) / 5, 0.1, 0.9)
         beyond = terms["item_sd_beyond_popularity"] / max(shown["item_sd_beyond_popularity"], 1e-3)
@@ -133,7 +136,7 @@ def stars(
                 "catalogue.quality_sd": catalogue.quality_sd * float(np.clip(beyond, 0.5, 2)),
             },
         )
-    shown = bias_terms(*_ratings(build(parameters, SIZE, seed), seed))
+    shown = bias_terms(*ratings(build(parameters, SIZE, seed), seed, plays))
     set_by = {
         "outcomes.completion_base": "mean",
         "outcomes.leniency_mean": "skewness",
@@ -149,22 +152,22 @@ def stars(
     return parameters, reached
 
 
-def _ratings(world: World, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def ratings(world: World, seed: int, plays: int = PLAYS) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return person, item and stars of items shown alike, clicked and rated, and the items' log popularity."""
     rng = np.random.default_rng(seed)
     persons, items, given = [], [], []
     for day in np.linspace(world.size.days // 10, world.size.days - 1, 5).astype(int):
-        person = rng.integers(0, world.size.people, 8 * PLAYS)
-        creative = rng.integers(0, world.creatives.first[items_there(world, int(day))], 8 * PLAYS)
+        person = rng.integers(0, world.size.people, 8 * plays)
+        creative = rng.integers(0, world.creatives.first[items_there(world, int(day))], 8 * plays)
         item = world.creatives.item[creative]
         clicked = click_probability(world, person, item, creative, np.int64(0), np.int64(12), np.int64(0), int(day))
         # clicks are rare: as many as are wanted, each in proportion to its probability
-        kept = np.searchsorted(np.cumsum(clicked, dtype=np.float64), rng.random(PLAYS) * clicked.sum(dtype=np.float64))
+        kept = np.searchsorted(np.cumsum(clicked, dtype=np.float64), rng.random(plays) * clicked.sum(dtype=np.float64))
         person, item = person[kept], item[kept]
         completion = _completion(world, person, item, int(day), rng)
         # everybody who would rate at all does: who rates more does not depend on rating_share
         chance = rating_probability(world, completion)
-        rated = rng.random(PLAYS) * float(chance.max()) < chance
+        rated = rng.random(plays) * float(chance.max()) < chance
         persons.append(person[rated])
         items.append(item[rated])
         given.append(stars_of(world, person, item, completion)[rated])

@@ -26,17 +26,19 @@ FEWEST_ACTIVE = 20 / 165.6
 """MovieLens keeps people with at least 20 ratings, this share of the kept ones' mean; a world is cut alike."""
 
 
-def samples(parameters: Parameters, found: dict[str, Found], scratch: Path, seed: int) -> dict[str, np.ndarray]:
+def samples(
+    parameters: Parameters, found: dict[str, Found], scratch: Path, seed: int, size: Size = SIZE
+) -> dict[str, np.ndarray]:
     """Return the aggregates of a world by the names that the real logs' samples have.
 
     The world is generated whole (uniform logging policies, so that no choice bends a curve) in a temporary folder below
     `scratch`, and read from its tables; machine opens are taken out with the help of the truth. The spread over
     creatives is drawn with the impressions of the real tests, so that the noise of counting is the same.
     """
-    world = build(parameters, SIZE, seed)
+    world = build(parameters, size, seed)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         tables = Path(folder) / "tables"
-        generate(world, tables, GenerateSettings(world=parameters, size=SIZE, seed=seed, item=LoggingPolicy()))
+        generate(world, tables, GenerateSettings(world=parameters, size=size, seed=seed, item=LoggingPolicy()))
         result = _from_tables(world, tables)
     if UPWORTHY in found:
         result["creatives"] = _creatives(world, found[UPWORTHY], seed)
@@ -70,7 +72,7 @@ def _from_tables(world: World, tables: Path) -> dict[str, np.ndarray]:
         pl.col("kind") == "item"
     )
     clicked = events.filter(pl.col("event") == "click").join(positions, on="decision_id")
-    result["clicks by position"] = _one_hot(clicked["position"].to_numpy().astype(np.int64), SIZE.slate_length)
+    result["clicks by position"] = _one_hot(clicked["position"].to_numpy().astype(np.int64), world.size.slate_length)
     people = known["user_id"].to_numpy().astype(np.int64) - 1
     offset_us = world.people.utc_offset_min[people].astype(np.int64) * 60_000_000
     # 1970-01-01 was a Thursday: three days after a Monday
