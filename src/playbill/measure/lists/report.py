@@ -25,9 +25,8 @@ def figures(
     """Return a statement a metric of one source, in the order in which they are usually read."""
     suffix = f", {measured.name}" if len(all_) > 1 else ""
     statements = []
-    for columns in (measured.ranking, measured.tastes):
-        for name, (interval, people) in _intervals(columns, question, settings).items():
-            statements.append(_statement(name, suffix, interval, people, _BOOTSTRAP, settings))
+    for name, (interval, people) in _intervals(measured.ranking | measured.tastes, question, settings).items():
+        statements.append(_statement(name, suffix, interval, people, _BOOTSTRAP, settings))
     people = len(np.unique(measured.person))
     for name, (value, influence) in measured.catalogue.items():
         interval = _normal(value, influence, people, settings.level)
@@ -47,22 +46,22 @@ def comparison(
     """
     suffix = f", {ours.name} - {theirs.name}"
     statements = []
-    for left, right in ((ours.ranking, theirs.ranking), (ours.tastes, theirs.tastes)):
-        differences, alone = {}, {}
-        for name in (n for n in left if n in right):
-            both = np.intersect1d(left[name].person, right[name].person)
-            if not len(both):
-                raise MeasureError(
-                    f"{ours.name} and {theirs.name} have no people in common, so they cannot be compared in pairs; "
-                    "arms with different people are an experiment: question=experiment"
-                )
-            differences[name] = Column(both, left[name].of(both) - right[name].of(both))
-            alone[name] = len(np.union1d(left[name].person, right[name].person)) - len(both)
-        for name, (interval, people) in _intervals(differences, question, settings).items():
-            statement = _statement(name, suffix, interval, people, f"paired {_BOOTSTRAP}", settings)
-            if alone[name]:
-                statement.warnings.append(f"{alone[name]:,} people have lists of one source only and are left out")
-            statements.append(statement)
+    left, right = ours.ranking | ours.tastes, theirs.ranking | theirs.tastes
+    differences, alone = {}, {}
+    for name in (n for n in left if n in right):
+        both = np.intersect1d(left[name].person, right[name].person)
+        if not len(both):
+            raise MeasureError(
+                f"{ours.name} and {theirs.name} have no people in common, so they cannot be compared in pairs; arms with "
+                "different people are an experiment: question=experiment"
+            )
+        differences[name] = Column(both, left[name].of(both) - right[name].of(both))
+        alone[name] = len(np.union1d(left[name].person, right[name].person)) - len(both)
+    for name, (interval, people) in _intervals(differences, question, settings).items():
+        statement = _statement(name, suffix, interval, people, f"paired {_BOOTSTRAP}", settings)
+        if alone[name]:
+            statement.warnings.append(f"{alone[name]:,} people have lists of one source only and are left out")
+        statements.append(statement)
     people = len(np.union1d(ours.person, theirs.person))
     for name, (value, influence) in ours.catalogue.items():
         other, against = theirs.catalogue[name]
