@@ -52,8 +52,8 @@ def comparison(
         both = np.intersect1d(left[name].person, right[name].person)
         if not len(both):
             raise MeasureError(
-                f"{ours.name} and {theirs.name} have no people in common, so they cannot be compared in pairs; arms with "
-                "different people are an experiment: question=experiment"
+                f"{ours.name} and {theirs.name} have no people in common, so they cannot be compared in pairs; arms "
+                "with different people are an experiment: question=experiment"
             )
         differences[name] = Column(both, left[name].of(both) - right[name].of(both))
         alone[name] = len(np.union1d(left[name].person, right[name].person)) - len(both)
