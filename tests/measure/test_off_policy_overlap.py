@@ -53,6 +53,7 @@ def test_figures_by_hand() -> None:
     assert (found.rewarded_rounds, found.units) == (2, 2)
     assert found.unsupported_mass is None and found.largest_possible_weight is None
     assert any("a single round carries 80%" in w for w in found.warnings)
+    assert any("only 2 rounds brought anything" in w for w in found.warnings)
 
 
 def test_full_overlap_gives_a_value() -> None:

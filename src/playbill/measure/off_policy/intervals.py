@@ -1,8 +1,9 @@
 """How far an off-policy estimate can be trusted: studentised bootstrap intervals, and bounds that hold at any size.
 
 Contributions of importance weighting are skewed to the right: many small ones and a few large. Percentile intervals
-then end too early on the right (truth above them in 4 to 7 % of logs instead of 2.5 %); studentised ones carry that
-skew and miss about evenly on both sides, which is why they are the only ones here.
+then end too early on the right: with 24 clicks in a log the truth lies above them in 6 % of logs instead of 2.5 %.
+Studentised ones carry that skew and miss about evenly on both sides, which is why they are the only ones here.
+tests/benchmarks/proof_off_policy.py holds the two side by side.
 """
 
 from __future__ import annotations
