@@ -108,7 +108,7 @@ def show(figures: dict[str, Any]) -> None:
     for d in figures["distances"]:
         cells = (f"{d[k]:.3f}" for k in ("halves", "fitted", "easy", "hard"))
         table.add_row(d["aggregate"], d["log"], d["distance"], *cells)
-    Console().print(table)
+    Console(width=120).print(table)
     set_by_logs = sum(bool(n["parameter"]) for n in figures["numbers"])
     print(f"numbers from logs: {set_by_logs}, assumed: {len(figures['assumed'])}")
     for world, share in figures["nearer_than"].items():

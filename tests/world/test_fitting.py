@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 from rich.console import Console
 
@@ -396,6 +397,7 @@ def test_a_fitted_world_is_nearer_to_the_logs_than_an_easy_one(
     fitted, easy = (samples(p, found, tmp_path, 0, size) for p in (shipped, presets()["easy"]))
     for data, name, most in (
         (dito.DATA, "visits by hour", 0.07),
+        (dito.DATA, "opens by hour, sent at any", 0.10),
         (dito.DATA, "opens per person", 0.05),
         (complete_journey.DATA, "visits by weekday", 0.03),
         (complete_journey.DATA, "prices", 0.10),
@@ -460,6 +462,15 @@ def test_no_row_of_a_log_is_written(one_log: Path, tmp_path: Path) -> None:
 def test_no_log_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match=r"none of upworthy-exploratory, .* is in .*data=DIR"):
         estimate(tmp_path, 0, Console(file=io.StringIO()))
+
+
+def test_a_folder_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / trivago.DATA).mkdir()
+    with pytest.raises(WorldError, match=r"trivago-100k does not hold the log of that name: .*sessions\.parquet"):
+        estimate(tmp_path, 0)
+    pl.DataFrame({"user": [1], "count": [3]}).write_parquet(tmp_path / trivago.DATA / "sessions.parquet")
+    with pytest.raises(WorldError, match="trivago-100k does not hold the log of that name: .*session_id"):
+        estimate(tmp_path, 0)
 
 
 def test_the_report_of_a_fit_reads_back_as_parameters(one_log: Path, write_temp: Callable[[str], Path]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from polars.exceptions import ColumnNotFoundError, SchemaError
 from rich.console import Console
 
 from playbill.errors import WorldError
@@ -55,7 +56,7 @@ def estimate(data: Path, seed: int, console: Console | None = None) -> Fit:
     """Return the parameters estimated from the logs below `data`, whatever of them is there.
 
     Raises:
-        WorldError: none is there.
+        WorldError: none is there, or a folder holds something else than the log of its name.
     """
     there = [name for name in DATA_SETS if (data / name).is_dir()]
     missing = [name for name in DATA_SETS if name not in there]
@@ -66,7 +67,11 @@ def estimate(data: Path, seed: int, console: Console | None = None) -> Fit:
     world = Parameters(name="fitted")
     found: dict[str, Found] = {}
     for name in there:
-        found[name] = _fit_one(name, data / name, world, seed, "ml-1m" in there)
+        try:
+            found[name] = _fit_one(name, data / name, world, seed, "ml-1m" in there)
+        except (FileNotFoundError, ColumnNotFoundError, SchemaError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise WorldError(f"{data / name} does not hold the log of that name: {said}") from error
     direct = {e.parameter: e.value for log in found.values() for e in log.estimates if e.parameter}
     parameters = changed(world, {**direct, "fitted_from": there})
     reached: list[Reached] = []

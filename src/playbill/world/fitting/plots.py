@@ -35,7 +35,7 @@ def fit_png(fit: Fit) -> bytes:
     if fit.comparisons:
         panels.append("distances")
     rows = max(-(-len(panels) // _COLUMNS), 1)
-    figure = Figure(figsize=(4.2 * _COLUMNS, 3.1 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * _COLUMNS, 3.1 * rows), layout="constrained", dpi=80)
     canvas = FigureCanvasAgg(figure)
     all_axes = np.atleast_1d(figure.subplots(rows, _COLUMNS)).ravel()
     for axes in all_axes[len(panels) :]:

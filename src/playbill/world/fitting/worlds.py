@@ -15,13 +15,16 @@ from playbill.world.fitting.found import Found
 from playbill.world.fitting.upworthy import DATA as UPWORTHY
 from playbill.world.fitting.upworthy import within_residuals
 from playbill.world.generate import generate
+from playbill.world.messages import Mails, respond_to_mails
 from playbill.world.parameters import Parameters
 from playbill.world.respond import click_probability, open_probability
-from playbill.world.settings import GenerateSettings, LoggingPolicy, Size
+from playbill.world.settings import GenerateSettings, LoggingPolicy, Size, first_weekday, start_us
 
-SIZE = Size(name="fit", people=3000, items=1000, days=90, slate_length=12, pool=8, activity=2.0, contexts=False)
+# whole weeks: a Sunday less would bend the weekdays
+SIZE = Size(name="fit", people=3000, items=1000, days=91, slate_length=12, pool=8, activity=2.0, contexts=False)
 HOUR_US = 3_600_000_000
 AUDIENCE = 400
+MAILS = 60_000
 FEWEST_ACTIVE = 20 / 165.6
 """MovieLens keeps people with at least 20 ratings, this share of the kept ones' mean; a world is cut alike."""
 
@@ -44,6 +47,7 @@ def samples(
         result["creatives"] = _creatives(world, found[UPWORTHY], seed)
     if DITO in found:
         result["opens per person"] = _opened(world, found[DITO].curves["received"], seed)
+        result["opens by hour, sent at any"] = _hours_opened(world, seed)
     return result
 
 
@@ -57,6 +61,26 @@ def _opened(world: World, received: np.ndarray, seed: int) -> np.ndarray:
     chance = open_probability(world, mails, subject, day * 24 + hours, 0)
     opened = np.bincount(np.repeat(np.arange(len(received)), received), rng.random(len(mails)) < chance)
     return opened[opened > 0]
+
+
+def _hours_opened(world: World, seed: int) -> np.ndarray:
+    """Return [opens, 24] the local hours of openings of mails that go out at every hour of the week alike."""
+    rng = np.random.default_rng(seed)
+    person = rng.integers(0, world.size.people, MAILS)
+    hour = rng.integers(0, 168, MAILS)
+    offset_us = world.people.utc_offset_min[person].astype(np.int64) * 60_000_000
+    sent = Mails(
+        person=person,
+        subject=rng.integers(0, len(world.subjects.pull), MAILS),
+        hero=np.zeros(MAILS, np.int64),
+        offer=np.zeros(MAILS, np.int64),
+        hour_of_week=hour,
+        day=0,
+        at_us=start_us(world.size) + (hour - 24 * first_weekday(world.size)) * HOUR_US - offset_us,
+        key=rng.integers(1, 2**63, MAILS, dtype=np.uint64),
+    )
+    answers = respond_to_mails(world, sent)
+    return _one_hot((hour + answers.open_delay_us // HOUR_US)[answers.opened] % 24, 24)
 
 
 def _from_tables(world: World, tables: Path) -> dict[str, np.ndarray]:
