@@ -98,3 +98,25 @@ def test_your_own_data_in_five_minutes(tmp_path: Path, ml100k_tables: Path) -> N
 def run(line: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run one line of the README in a shell."""
     return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_known_world_and_what_is_true_of_its_log(tmp_path: Path) -> None:
+    """Every line of both sections as it stands, one after the other; the one that trains is what `make proof` runs."""
+    lines = [
+        line.partition("#")[0].split()
+        for heading in ("A world whose truth is known", "What is true of a log")
+        for block in blocks(heading)
+        for line in block.splitlines()
+    ]
+    assert len(lines) >= 7
+    for words in lines:
+        if "retrain=true" in words:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-m", "playbill.cli", *words[1:]], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    readings = sorted(p.parent.name for p in (tmp_path / "var/measure").glob("*/reading.png"))
+    assert readings == ["fitted-small-drift", "fitted-small-off_policy", "power"]
