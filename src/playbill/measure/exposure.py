@@ -17,8 +17,8 @@ import polars as pl
 
 from playbill.errors import MeasureError
 from playbill.measure.experiments.assignment import Assignment
-from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
 from playbill.measure.sample_ratio import SampleRatio, sample_ratio
+from playbill.measure.scan import ROW, columns_of, refuse, scan
 
 NEVER = np.iinfo(np.int64).max
 

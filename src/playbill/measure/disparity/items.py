@@ -12,7 +12,7 @@ import polars as pl
 from playbill.measure.disparity.log import item_column, rows_of, weight_of
 from playbill.measure.disparity.parity import Comparison
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
-from playbill.measure.experiments.scan import columns_of, refuse, scan
+from playbill.measure.scan import columns_of, refuse, scan
 
 ELIGIBLE = "share of eligible items"
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from playbill.errors import MeasureError
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
-from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
+from playbill.measure.scan import ROW, columns_of, refuse, scan
 from playbill.tables.folder import read_folder
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from playbill.errors import MeasureError
-from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
 from playbill.measure.experiments.settings import ExperimentQuestion
+from playbill.measure.scan import ROW, columns_of, refuse, scan
 
 _ROUNDING = 0.002  # three arms of 0.333 are meant to be thirds
 

@@ -13,7 +13,7 @@ import polars as pl
 from playbill.errors import ConfigError, MeasureError
 from playbill.measure.experiments.assignment import Assignment
 from playbill.measure.experiments.metrics import ANY, ROW_COLUMNS, Metric, Take
-from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
+from playbill.measure.scan import ROW, columns_of, refuse, scan
 from playbill.tables.folder import read_folder
 
 DAY_US = 86_400_000_000

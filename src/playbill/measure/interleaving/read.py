@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from playbill.errors import MeasureError
-from playbill.measure.experiments.scan import ROW, columns_of, refuse, scan
 from playbill.measure.interleaving.settings import InterleavingQuestion
 from playbill.measure.interleaving.team_draft import Preference, preference, winners
+from playbill.measure.scan import ROW, columns_of, refuse, scan
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading, Statement
 

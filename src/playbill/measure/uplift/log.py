@@ -9,8 +9,8 @@ import polars as pl
 
 from playbill.errors import MeasureError
 from playbill.measure.experiments.assignment import Assignment, read_assignment
-from playbill.measure.experiments.scan import ROW, refuse, scan
 from playbill.measure.experiments.settings import ExperimentQuestion
+from playbill.measure.scan import ROW, refuse, scan
 from playbill.measure.uplift.settings import Outcome, UpliftQuestion
 from playbill.measure.uplift.trial import Trial, make_trial
 
