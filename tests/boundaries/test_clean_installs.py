@@ -137,7 +137,7 @@ def test_wheel_holds_every_tracked_file_of_the_package(tmp_path: Path, clone: Pa
     assert done.returncode == 0, done.stderr[-3000:]
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         inside = set(wheel.namelist())
-    expected = {f.removeprefix("src/") for f in tracked("src/playbill/*.py")}
+    expected = {f.removeprefix("src/") for f in tracked("src/playbill/*.py", "src/playbill/*.yaml")}
     expected |= {f"playbill/{f}" for f in tracked("training/*.py", "serving/*.py", "conf/*.py", "conf/*.yaml")}
     assert expected - inside == set()
     stray = {f for f in inside if f.endswith((".py", ".yaml"))} - expected
