@@ -89,3 +89,21 @@ def test_a_row_depends_on_itself_alone() -> None:
         }
     )
     np.testing.assert_array_equal(respond_to_mails(world, fewer).open_delay_us, whole[part])
+
+
+def test_nobody_buys_before_opening_or_clicking() -> None:
+    """Half open, of these half click, and half of all buy; what is not opened may be bought from at once."""
+    parameters = Parameters(messages=Messages(open_base=0.0, openness_sd=0.0, click_base=0.0, purchase_base=0.0))
+    world = build(parameters, Size(people=10, items=10), seed=1)
+    found = respond_to_mails(world, mails_at(world, 9))
+    opened, clicked = found.opened & found.bought, found.clicked & found.bought
+    assert clicked.sum() > 1000 and (opened & ~clicked).sum() > 1000
+    assert (found.purchase_delay_us >= found.open_delay_us)[opened].all()
+    assert (found.purchase_delay_us >= found.click_delay_us)[clicked].all()
+    # the wait is 14 h on average, cut off 72 h after arrival, and nobody is heaped up at that end
+    unopened = found.purchase_delay_us[found.bought & ~found.opened] / HOUR_US
+    assert np.mean(unopened) == pytest.approx(14 - 72 / np.expm1(72 / 14), rel=0.06) and unopened.min() < 0.1
+    assert found.purchase_delay_us.max() < 72 * HOUR_US
+    assert (found.purchase_delay_us > 71.99 * HOUR_US).sum() <= 2
+    waited = (found.purchase_delay_us - found.open_delay_us)[opened & ~clicked] / HOUR_US
+    assert np.mean(waited) == pytest.approx(13, abs=0.8)

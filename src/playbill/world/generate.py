@@ -60,7 +60,7 @@ from playbill.world.visits import Visits, day_start_us, visits
 from playbill.world.writing import EventLog, Events, Writer
 
 GENERATED = "generated.json"
-_FORMAT = 1  # grows when the same settings come to mean other rows
+_FORMAT = 2  # grows when the same settings come to mean other rows
 
 Array = np.ndarray[Any, Any]
 

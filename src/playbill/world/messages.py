@@ -51,7 +51,8 @@ class MailResponses:
         machine_opened: bool, the mail program did; a log shows both as an opening.
         clicked: bool.
         bought: bool, the person bought something within three days, because of the mail or not.
-        open_delay_us, machine_delay_us, click_delay_us, purchase_delay_us: as they say.
+        open_delay_us, machine_delay_us, click_delay_us, purchase_delay_us: as they say; no purchase comes before the
+            opening or the click by the same person, and none later than delays.most_h.
     """
 
     opened: np.ndarray
@@ -75,12 +76,15 @@ def respond_to_mails(world: World, mails: Mails) -> MailResponses:
     )
     machine = world.people.machine[m.person] & world.parameters.switches.machine_opens
     open_delay = in_own_hours_us(world, m, opened, late_us(world, Stream.OPEN_DELAY, m.key, delays.open_mean_h))
+    most = int(delays.most_h * _HOUR_US)
     click_delay = open_delay + late_us(
         world, Stream.MESSAGE_CLICK_DELAY, m.key, world.parameters.clicks.delay_mean_s / 3600
     )
-    buy_delay = late_us(world, Stream.MESSAGE_PURCHASE_DELAY, m.key, delays.purchase_mean_h)
+    click_delay = np.minimum(click_delay, most)
+    # what makes people buy is in the mail: nobody who opened it, or clicked in it, buys before that
+    cause = np.where(clicked, click_delay, np.where(opened, open_delay, 0))
+    buy_delay = cause + late_us(world, Stream.MESSAGE_PURCHASE_DELAY, m.key, delays.purchase_mean_h, most - cause)
     machine_delay = late_us(world, Stream.MACHINE_OPEN_DELAY, m.key, delays.machine_open_mean_s / 3600)
-    most = int(delays.most_h * _HOUR_US)
     return MailResponses(
         opened=opened,
         machine_opened=machine,
@@ -88,7 +92,7 @@ def respond_to_mails(world: World, mails: Mails) -> MailResponses:
         bought=bought,
         open_delay_us=np.where(opened, open_delay, 0),
         machine_delay_us=np.where(machine, machine_delay, 0),
-        click_delay_us=np.where(clicked, np.minimum(click_delay, most), 0),
+        click_delay_us=np.where(clicked, click_delay, 0),
         purchase_delay_us=np.where(bought, buy_delay, 0),
     )
 

@@ -24,7 +24,8 @@ creative of i, s subject line, h hero picture, o offer):
                     The wait until then passes as rhythm_p goes: fast in the person's hours, hardly at all at night
     message click = sigmoid(messages.click_base + hero_taste * <taste_p, image_h> + pull_h), after opening
     mail purchase = sigmoid(messages.purchase_base + kind(p, o)), within three days of a mail, depth_o counting only
-                    where the person opened it
+                    where the person opened it; its delay runs from the click in the mail, else from the opening,
+                    and from the arrival where the person did neither
     found         a person who searches draws organic_candidates items by attraction and takes one of them with
                     probability in proportion to exp(organic_taste * taste(p, i))
     attraction    of a day = (1 - feedback_rate) * attraction + feedback_rate * share of yesterday's clicks
@@ -286,7 +287,7 @@ class Delays:
     open_mean_h: float = 5.0
     """Mean hours from arrival to opening by a person."""
     purchase_mean_h: float = 14.0
-    """Mean hours from click or mail to purchase."""
+    """Mean hours to a purchase from a click, or from a mail's opening (its arrival, where it stays unopened)."""
     rating_mean_h: float = 3.0
     """Mean hours from completion to stars."""
     most_h: float = 72.0

@@ -326,11 +326,18 @@ def after_click(
     )
 
 
-def late_us(world: World, stream: Stream, key: np.ndarray, mean_h: float, most_us: int | None = None) -> np.ndarray:
-    """Return int64 delays in microseconds: exponential, cut off at delays.most_h (or `most_us` where that is less)."""
-    most = int(world.parameters.delays.most_h * _HOUR_US)
-    most = most if most_us is None else min(most, most_us)
-    if not world.parameters.switches.delays or mean_h <= 0 or most <= 0:
+def late_us(
+    world: World, stream: Stream, key: np.ndarray, mean_h: float, most_us: int | np.ndarray | None = None
+) -> np.ndarray:
+    """Return int64 delays in microseconds: exponential, cut off at delays.most_h (or `most_us` where that is less).
+
+    Args:
+        key: [n] uint64.
+        most_us: one number for all, or [n] int64, 0 or more.
+    """
+    most: int | np.ndarray = int(world.parameters.delays.most_h * _HOUR_US)
+    most = most if most_us is None else np.minimum(most, most_us)
+    if not world.parameters.switches.delays or mean_h <= 0:
         return np.zeros(np.shape(key), np.int64)
     # cut off by drawing again, in one step: below the bound the distribution keeps its shape
     within = -np.expm1(-most / (mean_h * _HOUR_US))
