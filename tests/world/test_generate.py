@@ -98,6 +98,10 @@ def test_rows_are_ordered_numbered_and_refer_to_what_exists(world: World, folder
         ("message_click", "creative"),
         ("purchase", "offer"),
     }
+    # a mail's decisions are told apart by their policy, also where the kind is the same
+    of_mail = decisions["policy"].str.starts_with("mail:")
+    np.testing.assert_array_equal(of_mail, decisions["position"].is_null())
+    assert set(decisions.filter(of_mail)["kind"]) == {"hold", "send_hour", "subject", "creative", "offer"}
     # the creative of a click is the one that the request's creative decision chose for this position
     creative = decisions.filter((pl.col("kind") == "creative") & pl.col("position").is_not_null())
     shown = on_slate.join(creative, on=["request_id", "position"], suffix="_c")
@@ -144,17 +148,18 @@ def test_propensities_add_up_and_count(world: World, folder: Path) -> None:
     for kind, policy in (
         ("item", "softmax"),
         ("creative", "epsilon-greedy"),
-        ("subject", "popularity"),
-        ("send_hour", "epsilon-greedy"),
-        ("offer", "uniform"),
-        ("hold", "holdout"),
+        ("creative", "mail:softmax"),
+        ("subject", "mail:popularity"),
+        ("send_hour", "mail:epsilon-greedy"),
+        ("offer", "mail:uniform"),
+        ("hold", "mail:holdout"),
     ):
         rows = decisions.filter((pl.col("kind") == kind) & (pl.col("policy") == policy))
         inverse, count = (1 / rows["propensity"]).to_numpy(), rows["eligible_count"].to_numpy()
         # an inverse propensity is worth one a candidate on average, whatever the policy
         excess = inverse - count
         assert len(rows) > 300 and abs(excess.mean()) <= 4 * excess.std() / np.sqrt(len(rows)) + 1e-9, kind
-    greedy = decisions.filter(pl.col("policy") == "epsilon-greedy")
+    greedy = decisions.filter(pl.col("policy").str.ends_with("epsilon-greedy"))
     epsilon = greedy["kind"].replace_strict({"creative": 0.4, "send_hour": 0.5}, return_dtype=pl.Float64)
     assert (greedy["propensity"] >= epsilon / greedy["eligible_count"] - 1e-12).all()
     # a shop that has seen nothing can only choose at random

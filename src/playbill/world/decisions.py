@@ -1,4 +1,9 @@
-"""The decisions table: what was chosen, with which probability, and out of what."""
+"""The decisions table: what was chosen, with which probability, and out of what.
+
+`policy` is the name of the logging policy: `softmax` on the page, `mail:softmax` in a mail. A mail's hero picture is a
+decision of kind `creative`, as a page's artwork is; the label tells them apart, and no question takes both for one:
+`playbill measure question=off_policy question.kind=creative question.policy=epsilon-greedy` takes the page's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,10 @@ from playbill.world.writing import Writer
 
 Array = np.ndarray[Any, Any]
 
-_POLICIES = [*(str(kind) for kind in PolicyKind), "holdout"]
+MAIL_POLICY = "mail:"
+"""Stands before the policy's name in every decision about a mail."""
+_PAGE_POLICIES = [str(kind) for kind in PolicyKind]
+_POLICIES = [*_PAGE_POLICIES, *(MAIL_POLICY + name for name in (*_PAGE_POLICIES, "holdout"))]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from playbill.world.build import World
-from playbill.world.decisions import Choices, context, named
+from playbill.world.decisions import MAIL_POLICY, Choices, context, named
 from playbill.world.draws import Stream, bits, integers, key_of, uniform
 from playbill.world.identifiers import HERO, HOLD, MAIL, OFFER, SEND_HOUR, SUBJECT, Sessions
 from playbill.world.knowledge import Beliefs, Knowledge
@@ -201,7 +201,7 @@ def mail_choices(world: World, mailing: Mailing, settings: GenerateSettings, wri
         about = {"segment": named(_segments(world), segment_of(world, person))}
         return Choices(
             kind=kind,
-            policy=policy,
+            policy=MAIL_POLICY + policy,
             person=person,
             session=False,
             request=(mailing.request if all_of else mailing.mail_request)[rows],

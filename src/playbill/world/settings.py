@@ -98,7 +98,8 @@ class GenerateSettings:
 
     Written to {home}/tables/{name}: the tables, tables.json, mapping.yaml (for `playbill prepare source=parquet`), and
     truth/, which no shop could know. The logging policies know counts up to yesterday and what people declare; each of
-    their choices is a row of `decisions` with its exact probability. The folder appears in one step, complete or not at
+    their choices is a row of `decisions` with its exact probability, its policy's name written `mail:...` where it is
+    about a mail. The folder appears in one step, complete or not at
     all. Run again with nothing changed, the job says so and stops.
     """
 
