@@ -39,6 +39,7 @@ def figures(rehearsal: Rehearsal) -> dict[str, Any]:
         found[policy] = {
             "utility_a_visit": [[round(v, 4) for v in (r.utility.value, r.utility.low, r.utility.high)] for r in mine],
             "regret_a_visit": [[round(v, 4) for v in (r.regret.value, r.regret.low, r.regret.high)] for r in mine],
+            "missed_a_visit": [round(r.missed.value, 4) for r in mine],
             "coverage": [round(r.coverage, 4) for r in mine],
             "diversity": [round(r.diversity, 4) for r in mine],
             "gini": [round(r.gini, 4) for r in mine],

@@ -1,7 +1,8 @@
 """What a shop remembers of its own log: who clicked what, and when. One memory a policy, for each has a log of its own.
 
 Everything here follows from the log alone, so a rehearsal that was stopped is restored by reading its log again.
-Visitors who never log in leave counts, and nothing that could be held against their next visit.
+Visitors who never log in, or who do not allow personalisation, leave counts, and nothing that could be held against
+their next visit.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ class Memory:
     """Clicks so far. P people, I items, S segments.
 
     Attributes:
-        segment: [P] int64, the declared one; those who never log in have S - 1, a segment of their own.
-        known: [P] bool, those who log in.
+        segment: [P] int64, the declared one; those who are not known have S - 1, a segment of their own.
+        known: [P] bool, those who log in and allow personalisation.
         clicks: [I] int64.
         by_segment: [S, I] int64.
         seen: [P, I] bool, clicked before by somebody known.
@@ -37,13 +38,13 @@ class Memory:
     all_at: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, declared_segment: np.ndarray, anonymous: np.ndarray, num_items: int) -> Memory:
-        """Return the memory of a shop on its first day."""
+    def empty(cls, declared_segment: np.ndarray, unknown: np.ndarray, num_items: int) -> Memory:
+        """Return the memory of a shop on its first day; `unknown` [P] bool are those of whom it may know nothing."""
         num_segments = int(declared_segment.max(initial=0)) + 2
-        segment = np.where(anonymous, num_segments - 1, declared_segment).astype(np.int64)
+        segment = np.where(unknown, num_segments - 1, declared_segment).astype(np.int64)
         return cls(
             segment=segment,
-            known=~anonymous,
+            known=~unknown,
             clicks=np.zeros(num_items, np.int64),
             by_segment=np.zeros((num_segments, num_items), np.int64),
             seen=np.zeros((len(segment), num_items), bool),

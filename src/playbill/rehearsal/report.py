@@ -52,6 +52,7 @@ def rows(rounds: Sequence[Round], level: float) -> list[list[str]]:
                 r.policy,
                 f"{r.utility.value:.4f} [{r.utility.low:.4f}, {r.utility.high:.4f}]",
                 f"{r.regret.value:.4f} [{r.regret.low:.4f}, {r.regret.high:.4f}]",
+                f"{r.missed.value:.4f}",
                 f"{r.clicks:.3f}",
                 f"{r.coverage:.1%}",
                 f"{r.diversity:.3f}",
@@ -61,7 +62,7 @@ def rows(rounds: Sequence[Round], level: float) -> list[list[str]]:
     return found
 
 
-HEAD = ("policy", "true utility a visit", "regret a visit", "clicks", "coverage", "diversity", "gini")
+HEAD = ("policy", "true utility a visit", "regret a visit", "missed", "clicks", "coverage", "diversity", "gini")
 
 
 def to_text(rehearsal: Rehearsal) -> str:
@@ -78,7 +79,8 @@ def head_text(rehearsal: Rehearsal) -> str:
         f"{rehearsal.name}: {rehearsal.people:,} people, {rehearsal.items:,} items, world {rehearsal.world}, "
         f"seed {rehearsal.seed}, {rehearsal.warmup_days} days of log\n"
         f"rounds of {rehearsal.round_days} days, {rehearsal.k} items a visit; intervals of {rehearsal.level:.0%} "
-        "over people; utility is expected completed items a visit\n"
+        "over people\nutility: expected completed items; regret: against the oracle's own run; missed: against the "
+        "best slate for the very visit\n"
     )
 
 

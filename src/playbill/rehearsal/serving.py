@@ -85,8 +85,10 @@ class Server:
         rows = [Event(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         self.store.import_events(rows, {})
 
-    def slates(self, user_id: list[int | None], session_id: list[Any], at: np.ndarray, keys: list[str]) -> np.ndarray:
-        """Return [n, k] int64 item rows (item_id - 1), -1 where the engine had fewer to show.
+    def slates(
+        self, user_id: list[int | None], session_id: list[Any], at: np.ndarray, keys: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return item and creative rows (id - 1), both [n, k] int64; -1 where the engine had nothing to show or to say.
 
         Args:
             user_id, session_id: [n], None where there is none.
@@ -95,16 +97,17 @@ class Server:
         """
         assert self.engine is not None  # start() comes first
         k = self.settings.k
-        items = np.full((len(keys), k), -1, np.int64)
+        items, creatives = np.full((len(keys), k), -1, np.int64), np.full((len(keys), k), -1, np.int64)
         requests = [
             Request(user_id=u, session_id=s, request_id=key, k=k, at=int(moment))
             for u, s, key, moment in zip(user_id, session_id, keys, at, strict=True)
         ]
         for low in range(0, len(requests), _ASKED_AT_ONCE):
             for row, slate in enumerate(self.engine.recommend(requests[low : low + _ASKED_AT_ONCE]), low):
-                found = [int(item.item_id) - 1 for item in slate.items]
-                items[row, : len(found)] = found
-        return items
+                for place, shown in enumerate(slate.items):
+                    items[row, place] = int(shown.item_id) - 1
+                    creatives[row, place] = -1 if shown.creative_id is None else int(shown.creative_id) - 1
+        return items, creatives
 
     def _make(self, log: Path, number: int, today_us: int, console: Console) -> Path:
         name = f"round-{number}"
@@ -133,7 +136,7 @@ def write_log(first: Path, log: Path, number: int, today_us: int, target: Path) 
         first: tables of the first days.
         log: folder with `events-<round>.parquet`.
         number: events of rounds before this one are taken.
-        today_us: items published later are left out, with their creatives.
+        today_us: events and items from then on are left out, with the items' creatives.
         target: folder to write.
     """
     folder = read_folder(first)
@@ -146,6 +149,7 @@ def write_log(first: Path, log: Path, number: int, today_us: int, target: Path) 
     later = [t.cast(pa.schema([events.schema.field(name) for name in t.column_names])) for t in later]
     # a rehearsal's events name no decision: its slates are in the rounds' figures, not in a decisions table
     events = pa.concat_tables([events, *later], promote_options="default").select(events.column_names)
+    events = events.filter(pc.less(events["at"].cast(pa.int64()), today_us))  # what was drawn and lies ahead is unknown
     with atomic_folder(target) as out:
         for name, table in (
             ("users", read_table(first, "users")),

@@ -7,7 +7,7 @@ from typing import Any
 
 from playbill.errors import ConfigError
 
-ALWAYS = ("bestsellers", "segments", "oracle")
+ALWAYS = ("bestsellers", "segments", "oracle_items", "oracle")
 BASELINES = ("uniform", "trending", "item_knn", "ease", "ials")
 POLICIES = ("engine", *BASELINES, *ALWAYS)
 
@@ -24,7 +24,8 @@ class RehearseSettings:
     The world writes its log for `size.days` days under its own logging policy; then every policy serves all visits of
     `rounds` rounds from the same start, and what people do comes back to the policy that caused it, and to no other.
     Always in the table: the same bestsellers for everyone, one list a declared segment, and the oracle, which knows
-    the truth. Nobody is shown again what they clicked before, by any policy.
+    the truth; once more as oracle_items, with artworks drawn as for everybody else. Nobody who is known is shown again
+    what they clicked before, by any policy; who never logs in or does not allow personalisation is not known.
 
     Written to {home}/rehearsals/{name}: rounds.json, rounds.txt, rounds.png, and every round's log, so that a rehearsal
     that was stopped goes on after its last whole round.
