@@ -11,6 +11,7 @@ import numpy as np
 from playbill.errors import MeasureError
 from playbill.measure.drift.distance import Distance, Kind, Sample, check_sample, distance
 from playbill.measure.drift.settings import Control
+from playbill.measure.many import benjamini_hochberg, holm
 from playbill.measure.statement import Reading, Statement
 
 _METHODS = {
@@ -60,8 +61,6 @@ def compare_windows(
         level, resamples, seed: see `distance`; more resamples are drawn where so many columns need them.
     Raises:
         MeasureError: no columns, a window without rows.
-    Source:
-        Holm 1979; Benjamini and Hochberg 1995.
     """
     if not pairs:
         raise MeasureError("no column to compare: name some as question.columns, or give both windows the same tables")
@@ -73,7 +72,8 @@ def compare_windows(
     # the smallest p value must be able to pass the strictest step
     resamples = max(resamples, int(2 * len(asked) / (1 - level)))
     found = [distance(p.kind, p.before, p.after, level=level, resamples=resamples, seed=seed) for p in asked]
-    adjusted = _adjusted(np.array([d.p_value for d in found]), control)
+    adjust = holm if control is Control.HOLM else benjamini_hochberg
+    adjusted = adjust(np.array([d.p_value for d in found], np.float64))
     known = {
         p.name: _statement(p, d, float(a), min_distance, min_change, level)
         for p, d, a in zip(asked, found, adjusted, strict=True)
@@ -88,19 +88,6 @@ def compare_windows(
         tables={"cells of the alarms": [row for s in alarms for row in moved[s.name]]} if alarms else {},
         verdict=_verdict(alarms, len(asked), control, level),
     )
-
-
-def _adjusted(p_values: np.ndarray, control: Control) -> np.ndarray:
-    """Return the p values to hold against 1 - level, [M], in the order given."""
-    if control is Control.FDR:
-        from scipy.stats import false_discovery_control
-
-        adjusted: np.ndarray = false_discovery_control(p_values, method="bh")
-        return adjusted
-    # three lines here, since statsmodels collects garbage on every call: a quarter of a second in a large process
-    order = np.argsort(p_values)
-    steps = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)), 1)
-    return steps[np.argsort(order)]
 
 
 def _statement(
