@@ -6,6 +6,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
+from playbill.measure.scan import ROW
 
 WHO = "who"
 
@@ -19,6 +20,9 @@ def who_columns(path: str) -> list[str]:
 def with_who(rows: pl.DataFrame, table: str) -> pl.DataFrame:
     """Return the rows with a text column `who`: `u:<user_id>`, or `s:<session_id>` where there is no user.
 
+    Args:
+        rows: with `ROW` where they are a part of the table.
+        table: its name.
     Raises:
         MeasureError: rows that belong to nobody; names table, count and first rows.
     """
@@ -29,7 +33,8 @@ def with_who(rows: pl.DataFrame, table: str) -> pl.DataFrame:
     rows = rows.with_columns(pl.coalesce(names).alias(WHO))
     nobody = rows[WHO].is_null()
     if nobody.any():
-        first = ", ".join(f"row {i}" for i in nobody.arg_true()[:5].to_list())
+        number = rows[ROW].filter(nobody) if ROW in rows.columns else nobody.arg_true()
+        first = ", ".join(f"row {i}" for i in number[:5].to_list())
         raise MeasureError(
             f"{table}.user_id: a row belongs to a person or a session; {nobody.sum():,} of {len(rows):,} rows have "
             f"neither, first {first}"

@@ -12,19 +12,20 @@ import polars as pl
 from playbill.measure.disparity.log import item_column, rows_of, weight_of
 from playbill.measure.disparity.parity import Comparison
 from playbill.measure.disparity.settings import DisparityQuestion, Measure
+from playbill.measure.people import WHO, with_who
 from playbill.measure.scan import columns_of, refuse, scan
 
 ELIGIBLE = "share of eligible items"
 
 
 def item_exposure(question: DisparityQuestion, tables: Path, level: float) -> tuple[list[Comparison], list[str], str]:
-    """Return one comparison for each group of items, warnings, and what is missing (empty where nothing is).
+    """Return one comparison for each group of items, warnings, and what is missing; `parity.correct` then flags.
 
     A group's share of impressions stands against its share of the items that were eligible when each impression was
     made: published by that day, and not marked unavailable. Everything an account or a session was shown is one unit.
 
     Raises:
-        MeasureError: an item shown that is not in items; names the count and the first rows.
+        MeasureError: an item shown that is not in items, or shown to nobody; names the count and the first rows.
     """
     rows = rows_of(tables, "decisions", ["kind", "chosen", "at"], "kind", "item", ["user_id", "session_id", "position"])
     if isinstance(rows, str):
@@ -45,9 +46,7 @@ def item_exposure(question: DisparityQuestion, tables: Path, level: float) -> tu
     rows = rows.with_columns(shown.alias("shown"))
     refuse(rows, pl.col("shown").is_null(), "decisions.chosen", "chosen", "an item shown must stand in items")
     weight = weight_of(rows, question.position_weighted).to_numpy()
-    who_columns = [pl.col(c).cast(pl.String) for c in ("user_id", "session_id") if c in rows.columns]
-    who = rows.select(pl.coalesce(who_columns).rank("dense").fill_null(0).alias("w"))["w"].to_numpy().astype(np.int64)
-    _, unit = np.unique(who, return_inverse=True)
+    unit = with_who(rows, "decisions")[WHO].rank("dense").cast(pl.Int64).to_numpy() - 1
     units = int(unit.max()) + 1
     of_group = group[shown.to_numpy()]
     weights = np.bincount(unit, weight, units)
@@ -56,7 +55,7 @@ def item_exposure(question: DisparityQuestion, tables: Path, level: float) -> tu
     for g, name in enumerate(names):
         observed = np.bincount(unit, weight * (of_group == g), units)
         fair = np.bincount(unit, weight * eligible(g), units)
-        found.append(_judged(question, name, observed, fair, weights, level))
+        found.append(judge_items(question, name, observed, fair, weights, level))
     return found, warnings, ""
 
 
@@ -96,7 +95,7 @@ def _eligible_shares(items: pl.DataFrame, group: np.ndarray, groups: int, at: pl
     return shares
 
 
-def _judged(
+def judge_items(
     question: DisparityQuestion,
     name: str,
     observed: np.ndarray,
@@ -104,7 +103,16 @@ def _judged(
     weights: np.ndarray,
     level: float,
 ) -> Comparison:
-    """Return the comparison of one group of items; arrays [units] of weighted impressions."""
+    """Return the comparison of one group of items.
+
+    Args:
+        question: names the column of groups and the fewest people that are judged.
+        name: of the group.
+        observed: [units] float64, weighted impressions of the group's items by person or session.
+        fair: [units] float64, what they would be at the group's share of the eligible items.
+        weights: [units] float64, weighted impressions of all items.
+        level: of the intervals.
+    """
     from scipy.special import ndtri
     from scipy.stats import norm
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from playbill.errors import MeasureError
 from playbill.measure.disparity.settings import Correction
+from playbill.measure.many import benjamini_hochberg, holm
 
 NOBODY = -1  # group code of people who are in no group of this family
 LEAST_EXPECTED = 5.0  # fewer expected outcomes, and the normal curve is a poor picture of the count
@@ -129,31 +130,14 @@ def compare(
 
 
 def correct(comparisons: Sequence[Comparison], correction: Correction, false_alarms: float) -> None:
-    """Adjust the p values of all judged comparisons for their number, and set the flags."""
+    """Adjust the p values of all judged comparisons of a reading for their number, and set the flags."""
     judged = [c for c in comparisons if c.p_value is not None]
     if not judged:
         return
-    p_values = np.array([c.p_value for c in judged], np.float64)
-    for c, p in zip(judged, adjusted(p_values, correction), strict=True):
+    adjust = holm if correction is Correction.HOLM else benjamini_hochberg
+    p_values = adjust(np.array([c.p_value for c in judged], np.float64))
+    for c, p in zip(judged, p_values, strict=True):
         c.adjusted, c.flagged = float(p), bool(p < false_alarms)
-
-
-def adjusted(p_values: np.ndarray, correction: Correction) -> np.ndarray:
-    """Return the p values [m] adjusted for their number.
-
-    Holm (1979): the smallest times m, the next times m - 1, ..., never below the one before. It holds whatever the
-    comparisons have to do with each other; groups that share a reference or people do have to do with each other.
-    """
-    if correction is Correction.BH:
-        from scipy.stats import false_discovery_control
-
-        return np.asarray(false_discovery_control(p_values, method="bh"), np.float64)
-    # statsmodels has Holm too, and collects garbage at every call: 0.2 s for a dozen numbers
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * (len(p_values) - np.arange(len(p_values))))
-    found = np.empty(len(p_values))
-    found[order] = np.minimum(stepped, 1.0)
-    return found
 
 
 @dataclass(slots=True)

@@ -50,41 +50,47 @@ def run(question: DisparityQuestion, tables: Path, settings: MeasureSettings) ->
             if not one.missing:
                 got.append(one)
                 warnings += found
-    comparisons = audit(got, families, question, settings.level)
     shown: list[Comparison] = []
     if Measure.ITEM_EXPOSURE in wanted:
         shown, found, missing = item_exposure(question, tables, settings.level)
         if missing and question.measures:
             raise MeasureError(f"item_exposure cannot be measured: {missing}")
-        correct(shown, question.correction, question.false_alarms)
         warnings += found
-    if not comparisons and not shown:
+    comparisons = audit(got, families, question, settings.level, shown)
+    if not comparisons:
         raise MeasureError(
             f"{tables} holds nothing that could be compared: no decisions and no {question.event} events"
         )
     units = {one.name: one.unit for one in got}
     statements = [
         _statement(c, units.get(c.measure, "share of impressions"), question, settings.level)
-        for c in (*comparisons, *shown)
+        for c in comparisons
         if c.flagged or c.family.count(" & ") < _ON_ITS_OWN
     ]
     return Reading(
         title=f"disparity between groups of {', '.join(f.name for f in families) or question.item_column}",
         statements=statements,
-        tables={"all comparisons": [_row(c) for c in (*comparisons, *shown)], "groups": _groups(families)},
-        verdict=verdict(comparisons, shown, question),
+        tables={"all comparisons": [_row(c) for c in comparisons], "groups": _groups(families)},
+        verdict=verdict(comparisons, question, settings.level),
         warnings=list(dict.fromkeys(warnings)),
     )
 
 
 def audit(
-    got: Sequence[Got], families: Sequence[Family], question: DisparityQuestion, level: float
+    got: Sequence[Got],
+    families: Sequence[Family],
+    question: DisparityQuestion,
+    level: float,
+    shown: Sequence[Comparison] = (),
 ) -> list[Comparison]:
     """Return every comparison of every measure in every family, corrected together for their number.
 
     Args:
         got: measures over the same P people.
         families: of groups over these people.
+        question: names the correction and its rate.
+        level: of the intervals.
+        shown: comparisons of groups of items, which the correction counts and the result ends with.
     """
     comparisons = [
         c
@@ -100,17 +106,20 @@ def audit(
             least_expected=one.least_expected,
         )
     ]
+    comparisons += shown
     correct(comparisons, question.correction, question.false_alarms)
     return comparisons
 
 
-def verdict(comparisons: Sequence[Comparison], shown: Sequence[Comparison], question: DisparityQuestion) -> str:
+def verdict(comparisons: Sequence[Comparison], question: DisparityQuestion, level: float) -> str:
     """Return in words how many comparisons differ, and the widest of them."""
-    judged = [c for c in (*comparisons, *shown) if c.p_value is not None]
+    judged = [c for c in comparisons if c.p_value is not None]
     flagged = [c for c in judged if c.flagged]
-    left = len(comparisons) + len(shown) - len(judged)
+    left = len(comparisons) - len(judged)
     name = "Holm" if question.correction is Correction.HOLM else "Benjamini-Hochberg"
-    about = f"{name}, {question.false_alarms:.0%}"
+    about = f"{name} over all of them, {question.false_alarms:.0%}"
+    if question.false_alarms < 1 - level - 1e-9:
+        about += f": a margin, so that {1 - level:.0%} holds with errors that are estimated"
     unjudged = f" {left} could not be judged." if left else ""
     if not flagged:
         return f"None of {len(judged)} comparisons differs ({about}).{unjudged}"

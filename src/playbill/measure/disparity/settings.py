@@ -66,7 +66,8 @@ class DisparityQuestion:
     correction: Correction = Correction.HOLM
     """HOLM: a fair log is flagged at all with probability `false_alarms`; BH: of the flags that share is false."""
     false_alarms: float = 0.04
-    """What `correction` keeps to; under 1 - level, since errors are estimated and 5 % is to hold with room."""
+    """What `correction` keeps to, over all comparisons of the reading together, item exposure included: a margin under
+    1 - level, since errors are estimated and 5 % is to hold."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.intersections <= 3:
