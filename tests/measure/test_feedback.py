@@ -18,7 +18,7 @@ from playbill.measure.feedback.draw import rounds_png
 from playbill.measure.feedback.exposure import expected_distinct, standard_errors
 from playbill.measure.feedback.read import run
 from playbill.measure.feedback.settings import FeedbackQuestion
-from playbill.measure.feedback.trend import SHORTEST, falling, threshold
+from playbill.measure.feedback.trend import CARRY, SHORTEST, falling, threshold
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import to_text
 from playbill.tables.folder import write_folder
@@ -56,6 +56,50 @@ def test_stable_loops_stay_silent_and_shrinking_ones_are_found() -> None:
     assert sum(r is not None for r in silent) <= 6  # 5 % of 50 is 2.5; more than 6 happens by chance once in 80
     found = [alarm_round(read_rounds(counts(loop(seed, 0.03)))) for seed in range(20)]
     assert all(r is not None for r in found)
+
+
+@pytest.mark.parametrize("fall", [0.01, 0.02, 0.05])
+def test_a_catalogue_that_shrinks_is_found_within_twenty_rounds(fall: float) -> None:
+    assert all(alarm_round(read_rounds(counts(loop(seed, fall)))) is not None for seed in range(30, 36))
+
+
+def lasting(seed: int, loops: int, rounds: int, carry: float) -> np.ndarray:
+    """Series [loops, rounds] in which nothing changes but by noise that lasts."""
+    noise = np.random.default_rng(seed).normal(size=(loops, rounds))
+    for r in range(1, rounds):
+        noise[:, r] = carry * noise[:, r - 1] + math.sqrt(1 - carry**2) * noise[:, r]
+    return noise
+
+
+def test_noise_that_lasts_as_in_real_loops_rarely_alarms() -> None:
+    """Measures of loops that were retrained 20 times had a carry of 0.5 to 0.75."""
+    for carry, most in ((0.5, 0.02), (0.7, 0.035), (0.75, 0.05)):
+        false = (falling(lasting(1, 4000, 20, carry)).max(1) > threshold(0.05, 20, CARRY)).mean()
+        assert false <= most, carry
+
+
+@pytest.mark.parametrize("rounds", [5, 10, 20])
+def test_the_slope_of_a_stable_loop_covers_zero(rounds: int) -> None:
+    shown = [np.ones(3)] * rounds
+    covered = 0
+    for series in lasting(2, 250, rounds, 0.75):
+        diversity = read_rounds(shown, diversity=0.5 + 0.02 * series).statements[-1]
+        assert diversity.name.startswith("diversity") and diversity.low is not None and diversity.high is not None
+        covered += diversity.low <= 0 <= diversity.high
+    assert covered >= 228  # 95 % of 250 is 237.5; fewer have probability 0.002
+
+
+def test_the_interval_of_a_slope_is_that_of_regression_where_nothing_lasts() -> None:
+    from scipy.stats import linregress, t
+
+    series = np.random.default_rng(3).normal(size=12) + 0.1 * np.arange(12)
+    found = read_rounds([np.ones(3)] * 12, diversity=series, carry=0).statements[-1]
+    line = linregress(np.arange(12), series)
+    scale = 100 / np.median(series[:3])
+    half = abs(t.ppf(0.975, 10) * line.stderr * scale)
+    assert found.estimate == pytest.approx(line.slope * scale)
+    assert found.low is not None and found.high is not None
+    assert abs(found.high - found.low) / 2 == pytest.approx(half, rel=0.03)  # simulated
 
 
 def test_a_fall_that_begins_late_is_found_and_dated() -> None:

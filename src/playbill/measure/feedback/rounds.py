@@ -9,11 +9,11 @@ import numpy as np
 
 from playbill.errors import MeasureError
 from playbill.measure.feedback.exposure import MEASURES, check_exposures, measure_round, standard_errors
-from playbill.measure.feedback.trend import SHORTEST, falling, p_value, threshold
+from playbill.measure.feedback.trend import CARRY, SHORTEST, falling, p_value, slope_interval, threshold
 from playbill.measure.spread import gini
 from playbill.measure.statement import Reading, Statement
 
-_METHOD = "Theil-Sen slope; alarm by Mann-Kendall over all runs of rounds"
+_METHOD = "least-squares slope, its interval for noise that lasts; alarm by Mann-Kendall over all runs of rounds"
 
 
 def read_rounds(
@@ -22,7 +22,7 @@ def read_rounds(
     diversity: Sequence[float] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
     horizon: int = 20,
-    carry: float = 0.5,
+    carry: float = CARRY,
     min_fall: float = 0.05,
     level: float = 0.95,
     seed: int = 0,
@@ -41,7 +41,7 @@ def read_rounds(
         names: of the rounds; their numbers from 0 where None.
         horizon: rounds that will be watched; false alarms are counted over all of them.
         carry: how much of a stable loop's wobble lasts into the next round, as a correlation, [0, 1). Higher alarms
-            later; 0 supposes rounds that have nothing in common.
+            later; 0 supposes rounds that have nothing in common. `trend` shows what follows where it is not met.
         min_fall: smallest fall worth an alarm, relative to the value at which it began.
         level: of the intervals; 1 - level is the false-alarm rate.
         seed: of the draws that bring rounds of different size to one size.
@@ -101,12 +101,10 @@ def _statement(
     min_fall: float,
     level: float,
 ) -> Statement:
-    from scipy.stats import theilslopes
-
     [z] = falling(series[None])
     alarm = next((r for r in range(len(series)) if z[r] > least and _fall(series[: r + 1])[1] >= min_fall), None)
     first = float(np.median(series[:3]))
-    slope, _, low, high = theilslopes(series, np.arange(len(series)), alpha=level)
+    slope, low, high = slope_interval(series, level, carry)
     scale = 100 / first if first > 0 else 0.0
     began, fall = _fall(series if alarm is None else series[: alarm + 1])
     details: dict[str, Any] = {
@@ -121,9 +119,9 @@ def _statement(
     }
     return Statement(
         name=f"{name.replace('_', ' ')}, change a round",
-        estimate=float(slope) * scale,
-        low=float(low) * scale,
-        high=float(high) * scale,
+        estimate=slope * scale,
+        low=low * scale,
+        high=high * scale,
         level=level,
         n=len(series),
         of="rounds",
@@ -131,6 +129,7 @@ def _statement(
         method=_METHOD,
         assumptions=[
             f"in a stable loop a round's noise correlates with that of the round before by at most {carry:g}",
+            "for the interval: the measure changes along a straight line, and its noise is normal",
             "all rounds show the same surface to the same kind of people",
         ],
         details=details,
