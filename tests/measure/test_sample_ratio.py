@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binomtest, chisquare
+from scipy.integrate import quad
+from scipy.stats import beta, binomtest, chisquare
 
 from playbill.errors import MeasureError
 from playbill.measure.sample_ratio import sample_ratio
+from playbill.measure.sequential import tuning
 
 
 def test_by_hand() -> None:
@@ -84,6 +86,30 @@ def test_a_fair_split_is_flagged_as_often_as_promised() -> None:
 def test_bad_counts_and_shares_are_refused(counts: list[int], shares: list[float], says: str) -> None:
     with pytest.raises(MeasureError, match=says):
         sample_ratio(counts, shares)
+
+
+def test_a_check_at_every_look_flags_few_sound_experiments() -> None:
+    """A look after every 200 of 20,000 users: the check for one look flags a tenth of them, the other one keeps 1 %."""
+    draw = np.random.default_rng(0)
+    once = ever = 0
+    for _ in range(100):
+        looks = draw.multinomial(200, [0.5, 0.3, 0.2], 100).cumsum(0)
+        once += any(sample_ratio(seen, [0.5, 0.3, 0.2], 0.01).flagged for seen in looks)
+        ever += any(sample_ratio(seen, [0.5, 0.3, 0.2], 0.01, planned=10_000).flagged for seen in looks)
+    assert once >= 5 and ever <= 1
+    # a difference is found: 47.5 % instead of half at the planned end, 46 % at half of it; 48.5 % is not found yet
+    assert sample_ratio([5150, 4850], [0.5, 0.5], planned=10_000).p_value > 0.001
+    assert sample_ratio([5250, 4750], [0.5, 0.5], planned=10_000).flagged
+    assert sample_ratio([2700, 2300], [0.5, 0.5], planned=10_000).flagged
+
+
+def test_the_check_at_any_look_is_a_ratio_of_likelihoods() -> None:
+    """Two arms by integration: shares drawn from a beta curve around the plan, against the plan."""
+    k = 50 / tuning(0.999)
+    drawn, _ = quad(lambda p: beta.pdf(p, 0.3 * k, 0.7 * k) * p**16 * (1 - p) ** 4, 0, 1)
+    found = sample_ratio([16, 4], [0.3, 0.7], planned=50)
+    assert found.method == "always valid"
+    assert found.p_value == pytest.approx(0.3**16 * 0.7**4 / drawn, rel=1e-6)
 
 
 def test_upworthy_shows_the_weeks_in_which_randomisation_was_broken(shared_data: Path) -> None:

@@ -100,23 +100,29 @@ def exposure_rows(assignment: Assignment, exposure: Exposure) -> list[dict[str, 
     return rows
 
 
-def triggered_ratio(assignment: Assignment, exposure: Exposure, threshold: float = 0.001) -> SampleRatio:
+def triggered_ratio(
+    assignment: Assignment, exposure: Exposure, threshold: float = 0.001, planned: int = 0
+) -> SampleRatio:
     """Return whether the exposed people divide among the arms as those assigned were planned to.
 
     Flagged means that the arm decides who is exposed: then only everybody assigned can be compared. Without planned
     shares the people assigned stand for the plan, and the check is a little milder than it says.
+    `threshold` and `planned` as in `sample_ratio`.
     """
     counts = np.bincount(assignment.arm[exposure.exposed], minlength=len(assignment.arms))
     assigned = np.bincount(assignment.arm, minlength=len(assignment.arms))
-    return sample_ratio(counts, assigned.tolist() if assignment.shares is None else assignment.shares, threshold)
+    shares = assigned.tolist() if assignment.shares is None else assignment.shares
+    return sample_ratio(counts, shares, threshold, planned=planned)
 
 
-def exposure_warnings(assignment: Assignment, exposure: Exposure, threshold: float = 0.001) -> list[str]:
-    """Return what speaks against comparing the exposed people alone."""
+def exposure_warnings(
+    assignment: Assignment, exposure: Exposure, threshold: float = 0.001, planned: int = 0
+) -> list[str]:
+    """Return what speaks against comparing the exposed people alone; arguments as in `triggered_ratio`."""
     warnings = []
     exposed = int(exposure.exposed.sum())
     if exposed:
-        ratio = triggered_ratio(assignment, exposure, threshold)
+        ratio = triggered_ratio(assignment, exposure, threshold, planned)
         if ratio.flagged:
             warnings.append(
                 f"the arms expose different shares of their people (p = {ratio.p_value:.2g}): the treatment decides "

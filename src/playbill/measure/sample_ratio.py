@@ -2,6 +2,10 @@
 
 A page that loads slower in one arm loses visitors before they are logged; a redirect, a bot filter or a cache does the
 same. The arms that remain are then no longer alike, and their difference is not what the treatment did.
+
+Whoever checks at every look flags a sound experiment in the end, just as with effects. `planned` makes the check
+always valid: the counts' likelihood under shares drawn around the plan (a Dirichlet curve), over that under the plan
+itself, is a martingale, and ever reaches 1 / threshold with probability `threshold` at most.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import msgspec
 import numpy as np
 
 from playbill.errors import MeasureError
+from playbill.measure.sequential import tuning
 
 SMALL_EXPECTED = 5.0  # below this the chi-square curve is a poor picture of the statistic (Cochran 1954)
 _MOST_OUTCOMES = 1_000_000  # outcomes that are enumerated, some 50 MB
@@ -23,11 +28,13 @@ class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         p_value: chance of counts at least this far from the plan when the plan was carried out.
+            Of the always-valid check 1 / the likelihood ratio: over all looks together it is below any alpha with
+            probability alpha at most.
         statistic: Pearson's chi-square, sum of (count - expected)^2 / expected.
         expected: users by arm under the plan, in the order of the counts.
         flagged: p_value < threshold.
         threshold: below it the experiment's results must not be read.
-        method: "chi-square", "exact multinomial", or "simulated multinomial".
+        method: "chi-square", "exact multinomial", "simulated multinomial", or "always valid".
     """
 
     p_value: float
@@ -38,7 +45,9 @@ class SampleRatio(msgspec.Struct, frozen=True, kw_only=True):
     method: str
 
 
-def sample_ratio(counts: Sequence[int] | np.ndarray, shares: Sequence[float], threshold: float = 0.001) -> SampleRatio:
+def sample_ratio(
+    counts: Sequence[int] | np.ndarray, shares: Sequence[float], threshold: float = 0.001, *, planned: int = 0
+) -> SampleRatio:
     """Return whether the arms were filled as planned.
 
     Chi-square where every arm expects at least 5 users; below that the exact multinomial test, which adds up the
@@ -49,10 +58,13 @@ def sample_ratio(counts: Sequence[int] | np.ndarray, shares: Sequence[float], th
         counts: [A] int, users by arm, A >= 2.
         shares: [A] planned weights of the arms, each > 0; only their ratio counts, so 0.1 and 0.1 are 1 to 1.
         threshold: the check is made on every experiment, so it asks for strong evidence; 0.001 is usual.
+        planned: 0 for one check at the end; users at the planned end makes the check one that may be repeated at every
+            look. It is keenest there, and valid whatever the plan, which must be made before the first look.
     Raises:
         MeasureError: fewer than two arms, nobody at all, a negative or broken count, or a share that is not > 0.
     Source:
-        Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments" (KDD).
+        Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments" (KDD);
+        Lindon and Malek 2022, "Anytime-Valid Inference for Multinomial Count Data" (NeurIPS): the check at any look.
     """
     count, share = np.asarray(counts, np.float64), np.asarray(shares, np.float64)
     if count.ndim != 1 or count.shape != share.shape or len(count) < 2:
@@ -63,12 +75,16 @@ def sample_ratio(counts: Sequence[int] | np.ndarray, shares: Sequence[float], th
         raise MeasureError(f"counts of users must be whole numbers >= 0 with somebody in them, got {list(count)}")
     if not np.isfinite(share).all() or (share <= 0).any():
         raise MeasureError(f"planned shares must be > 0, got {list(share)}; leave out an arm that was planned empty")
+    if planned < 0:
+        raise MeasureError(f"planned must be >= 0: users at the planned end, or 0 for a single check, got {planned}")
     if not 0 < threshold < 1:
         raise MeasureError(f"threshold must lie between 0 and 1, got {threshold}")
     share = share / share.sum()
     expected = count.sum() * share
     statistic = float(((count - expected) ** 2 / expected).sum())
-    if expected.min() >= SMALL_EXPECTED:
+    if planned:
+        p_value, method = _always_valid(count, share, planned / tuning(1 - threshold)), "always valid"
+    elif expected.min() >= SMALL_EXPECTED:
         p_value, method = _chi_square(statistic, len(count)), "chi-square"
     elif _outcomes(int(count.sum()), len(count)) <= _MOST_OUTCOMES:
         p_value, method = _exact(count.astype(np.int64), share), "exact multinomial"
@@ -89,6 +105,17 @@ def _chi_square(statistic: float, arms: int) -> float:
     from scipy.special import chdtrc
 
     return float(chdtrc(arms - 1, statistic))
+
+
+def _always_valid(count: np.ndarray, share: np.ndarray, concentration: float) -> float:
+    """Return P(counts | plan) / P(counts | shares drawn from a Dirichlet curve around the plan), 1 at most."""
+    from scipy.special import gammaln
+
+    prior = concentration * share
+    drawn = (
+        gammaln(concentration) - gammaln(concentration + count.sum()) + (gammaln(prior + count) - gammaln(prior)).sum()
+    )
+    return float(np.exp(min(0.0, (count * np.log(share)).sum() - drawn)))
 
 
 def _outcomes(users: int, arms: int) -> float:

@@ -64,7 +64,7 @@ class ExperimentQuestion:
     false_discovery_rate: float = 0.05
     """Expected share of false ones among the effects that are called found."""
     sample_ratio_alpha: float = 0.001
-    """The arms' sizes contradict the planned shares where the sample-ratio check's p value is below this."""
+    """The arms' sizes contradict the plan where the sample-ratio check's p value (sequential: ever) is below this."""
     exposure: str = "exposure"
     """Name of the events that say that a person met what was tested; they alone count in the per-protocol reading."""
     exposure_decision: str = ""
