@@ -87,6 +87,41 @@ def write_headlines(shared_data: Path, folder: Path, test: str) -> tuple[Path, l
     return _write(folder, tables, ["click"]), shown, clicked
 
 
+def write_same(folder: Path, draw: np.random.Generator, people: int, share: float) -> Path:
+    """Write an experiment whose arms do not differ: `share` of the people get b, and a tenth of all buy.
+
+    Experiment same, arms control, b; one person after the other over 20 days, a purchase an hour after the assignment,
+    of a log-normal amount.
+    """
+    user = np.arange(people)
+    at = SENT + (user * (20 * 86_400_000_000 // people)).astype("timedelta64[us]")
+    treated = draw.random(people) < share
+    buys = np.flatnonzero(draw.random(people) < 0.1)
+    tables = {
+        "decisions": pa.table(
+            {
+                "decision_id": user,
+                "request_id": pa.repeat("same", people),
+                "kind": pa.repeat("experiment_arm", people),
+                "chosen": np.where(treated, "b", "control").tolist(),
+                "at": pa.array(at, TIME),
+                "user_id": user,
+                "propensity": np.where(treated, share, 1 - share),
+            }
+        ),
+        "events": pa.table(
+            {
+                "event_id": buys,
+                "user_id": buys,
+                "event": pa.repeat("purchase", len(buys)),
+                "at": pa.array(at[buys] + np.timedelta64(1, "h"), TIME),
+                "value": draw.lognormal(3, 1.2, len(buys)),
+            }
+        ),
+    }
+    return _write(folder, tables, ["purchase"])
+
+
 def _write(folder: Path, tables: dict[str, pa.Table], events: list[str]) -> Path:
     columns = {name: [c for n in t.column_names for c in CONTRACT[name] if c.name == n] for name, t in tables.items()}
     write_folder(folder, tables, source="real", columns=columns, events=[EventKind(name=event) for event in events])

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from experiment_logs import write_hillstrom
+from experiment_logs import SENT, write_hillstrom, write_same
 from experiment_world import relative_coverage, two_policies
 from record import machine, record
 from rich.progress import track
@@ -33,8 +33,11 @@ from playbill.measure.experiments.effects import Sample, compare
 from playbill.measure.experiments.guardrails import Outcome, check
 from playbill.measure.experiments.influence import Figure, of_mean, of_ratio, of_restricted_time
 from playbill.measure.experiments.metrics import Better, Count, Guardrail, Kind, Metric
-from playbill.measure.experiments.settings import Correction
+from playbill.measure.experiments.read import run as experiment
+from playbill.measure.experiments.settings import Correction, ExperimentQuestion
 from playbill.measure.sample_ratio import sample_ratio
+from playbill.measure.sequential import always_valid, progress_of
+from playbill.measure.settings import MeasureSettings
 
 HORIZON_DAYS = 14.0
 Draw = Callable[[np.random.Generator], tuple[Sample, Sample]]
@@ -64,6 +67,14 @@ def main(arguments: list[str]) -> int:
         for added in track((0.0, 5.0, 10.0, 15.0, 30.0), "guardrails", transient=True)
     }
     figures["peeking_20_times_a_a"] = peeking(draws // 2)
+    figures["peeking_60_times_a_a_unequal_arms"] = {
+        f"{name}, {1 - share:.0%} against {share:.0%}": peeking_unequal(draws // 4, values, share)
+        for name, values in track(SKEWED.items(), "peeking, unequal arms", transient=True)
+        for share in (0.1, 0.05)
+    }
+    figures["peeking_by_the_command_a_a_unequal_arms"] = {
+        f"90% against 10%, {name}": rate for name, rate in peeking_by_command(draws // 40, 0.1).items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         figures["two_policies_in_a_known_world"] = two_policies(Path(folder), draws=draws // 4)
     if data.is_dir():
@@ -203,6 +214,80 @@ def peeking(draws: int, looks: int = 20, people: int = 200) -> dict[str, float]:
             arm, control = (Sample(figure=of_mean(now[a, :seen]), earlier=before[a, :seen]) for a in (0, 1))
             for name, progress in (("always_valid", look / looks), ("fixed_horizon", None)):
                 ever[name] |= compare(arm, control, progress=progress).p_value < 0.05
+        for name in found:
+            found[name] += ever[name]
+    return {f"{name}_false_positives": count / draws for name, count in found.items()}
+
+
+def _conversion(draw: np.random.Generator, n: int) -> np.ndarray:
+    return (draw.random(n) < 0.02).astype(np.float64)
+
+
+def _revenue(draw: np.random.Generator, n: int) -> np.ndarray:
+    return np.where(draw.random(n) < 0.1, draw.lognormal(3, 1.2, n), 0.0)
+
+
+SKEWED: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "conversion of 2 %": _conversion,
+    "revenue, 10 % buy": _revenue,
+}
+
+
+def peeking_unequal(
+    draws: int,
+    values: Callable[[np.random.Generator, int], np.ndarray],
+    share: float,
+    *,
+    looks: int = 60,
+    people: int = 20_000,
+    seed: int = 13,
+) -> dict[str, float]:
+    """Return how often an A/A test of unequal arms is found to differ at some look, of which the first sees 20 people.
+
+    Planned for half of the people and read on. `by_each_arms_own_error` is the same always-valid reading with Welch's
+    error alone and from the first look on: what the larger error and the first look at 100 people are for.
+    """
+    found = {"always_valid": 0, "by_each_arms_own_error": 0}
+    for i in range(draws):
+        draw = np.random.default_rng((seed, i))
+        treated, now = draw.random(people) < share, values(draw, people)
+        ever = dict.fromkeys(found, False)
+        for seen in np.unique(np.geomspace(20, people, looks).round().astype(int)):
+            arm, control = (now[:seen][treated[:seen] == t] for t in (True, False))
+            if min(len(arm), len(control)) < 2 or not np.ptp(arm) + np.ptp(control):
+                continue
+            progress = float(progress_of(len(control), len(arm), people / 2, (1 - share, share)))
+            effect = compare(_sample(of_mean(arm)), _sample(of_mean(control)), progress=progress)
+            ever["always_valid"] |= effect.p_value < 0.05
+            alone = always_valid(effect.difference, effect.standard_error, 2 * seen / people)
+            ever["by_each_arms_own_error"] |= bool(alone.p_value < 0.05)
+        for name in found:
+            found[name] += ever[name]
+    return {f"{name}_false_positives": count / draws for name, count in found.items()}
+
+
+def peeking_by_command(draws: int, share: float, *, looks: int = 10, people: int = 4000) -> dict[str, float]:
+    """Return by metric how often `question=experiment` with sequential=true finds an A/A test to differ at some look.
+
+    Planned for half of the people and read on; read from the tables on `looks` of the experiment's 20 days.
+    """
+    found = {"conversion": 0, "revenue_per_visitor": 0, "sample ratio": 0}
+    for i in range(draws):
+        ever = dict.fromkeys(found, False)
+        with tempfile.TemporaryDirectory() as folder:
+            tables = write_same(Path(folder) / "same", np.random.default_rng((17, i)), people, share)
+            for until in SENT + (np.geomspace(0.3, 21, looks) * 86_400e6).astype("timedelta64[us]"):
+                question = ExperimentQuestion(
+                    only=["conversion", "revenue_per_visitor"],
+                    window_days=0.1,
+                    sequential=True,
+                    planned_people=people // 2,
+                    until=str(until),
+                )
+                reading = experiment(question, tables, MeasureSettings())
+                for row in reading.tables["intent to treat"]:
+                    ever[row["metric"]] |= row["p"] < 0.05
+                ever["sample ratio"] |= any("SAMPLE RATIO" in w for w in reading.warnings)
         for name in found:
             found[name] += ever[name]
     return {f"{name}_false_positives": count / draws for name, count in found.items()}

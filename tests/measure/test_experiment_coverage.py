@@ -71,6 +71,17 @@ def test_cuped_saves_the_squared_correlation(proof: ModuleType, correlation: flo
     assert abs(proof.cuped_reduction(correlation, 10_000) - correlation**2) < 4 * error
 
 
+@pytest.mark.parametrize(("name", "share"), [("conversion of 2 %", 0.1), ("revenue, 10 % buy", 0.05)])
+def test_unequal_arms_may_be_read_at_any_time(proof: ModuleType, name: str, share: float) -> None:
+    told = proof.peeking_unequal(60, proof.SKEWED[name], share, looks=40, people=6000)
+    assert told["always_valid_false_positives"] <= 0.05
+    assert told["by_each_arms_own_error_false_positives"] > 0.15  # what is guarded against
+
+
+def test_the_reading_of_the_tables_may_be_repeated_too(proof: ModuleType) -> None:
+    assert set(proof.peeking_by_command(8, 0.1, looks=5, people=1500).values()) == {0.0}
+
+
 def test_few_of_those_found_are_false(proof: ModuleType) -> None:
     told = proof.false_discoveries(100)
     assert told["bh_false_share"] <= 0.05 and told["by_false_share"] <= 0.05

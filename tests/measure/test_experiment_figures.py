@@ -17,7 +17,7 @@ from playbill.measure.experiments.guardrails import Outcome, check
 from playbill.measure.experiments.influence import of_mean, of_ratio, of_restricted_time
 from playbill.measure.experiments.metrics import Better, Count, Guardrail, Kind, Metric
 from playbill.measure.experiments.settings import Correction
-from playbill.measure.sequential import half_width_in_errors
+from playbill.measure.sequential import difference_sequence, half_width_in_errors, progress_of
 
 
 def means(arm: list[float], control: list[float]) -> tuple[Sample, Sample]:
@@ -216,6 +216,27 @@ def test_always_valid_intervals_are_those_of_the_sequence() -> None:
     wide = compare(*means([3, 4, 5, 6] * 50, [2, 3, 4, 5] * 50), progress=0.5)
     assert wide.high - wide.difference == pytest.approx(float(half_width_in_errors(0.5)) * wide.standard_error)
     assert wide.high > plain.high and wide.p_value > plain.p_value
+
+
+def test_always_valid_intervals_of_unequal_arms_are_those_of_the_sequence() -> None:
+    """Means of 900 against 100 people, and ratios of as many households: one road, whatever the figure."""
+    draw = np.random.default_rng(6)
+    few, many = draw.lognormal(0, 0.4, 100), draw.lognormal(0, 1.2, 900)
+    progress = float(progress_of(900, 100, 2000, (0.9, 0.1)))
+    effect = compare(*means(few, many), progress=progress)
+    arms = [(np.array([len(x)]), np.array([x.mean()]), np.array([x.var(ddof=1)])) for x in (many, few)]
+    found = difference_sequence(*arms[0], *arms[1], planned_n=2000, shares=(0.9, 0.1))
+    assert [effect.low, effect.high, effect.p_value] == pytest.approx([found.low[0], found.high[0], found.p_value[0]])
+    # the small arm has shown little variance: the pooled error is the larger one
+    assert effect.high - effect.difference > 1.5 * float(half_width_in_errors(progress)) * effect.standard_error
+
+    def homes(values: np.ndarray, first: int) -> Sample:
+        twice = np.repeat(values, 2)
+        cluster = np.repeat(np.arange(first, first + len(values)), 2)
+        return Sample(figure=of_ratio(twice, np.ones(len(twice))), cluster=cluster)
+
+    by_home = compare(homes(few, 0), homes(many, 1000), progress=progress)
+    assert [by_home.low, by_home.high, by_home.p_value] == pytest.approx([effect.low, effect.high, effect.p_value])
 
 
 def test_without_variation_or_people_there_is_no_interval() -> None:

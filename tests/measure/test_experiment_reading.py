@@ -16,7 +16,7 @@ from playbill.errors import ConfigError, MeasureError
 from playbill.measure.experiments.read import run
 from playbill.measure.experiments.settings import Correction, ExperimentQuestion, Unit
 from playbill.measure.settings import MeasureSettings
-from playbill.measure.statement import Reading, to_text
+from playbill.measure.statement import Reading, to_json, to_png, to_text
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import CONTRACT, Column, EventKind, Kind
 
@@ -250,6 +250,15 @@ def test_a_reading_that_may_be_repeated_is_wider(write: Write) -> None:
     ever = ask(tables, only=["latency"], sequential=True, planned_people=2 * PEOPLE).statements[0]
     assert ever.estimate == once.estimate and ever.low < once.low < once.high < ever.high
     assert "always valid" in ever.method
+    # nine to one, and 90 people in the smaller arm: its variance is not known yet, so no look may stop the test
+    arms = np.where(np.arange(900) % 10, "control", "fast")
+    decisions = assigned(arms, propensity=np.where(arms == "fast", 0.1, 0.9))
+    early = ask(write(decisions, requests(arms, 50.0)), only=["latency"], sequential=True, planned_people=2000)
+    assert early.tables["intent to treat"][0]["p"] == 1 and "0 of 1 effects found" in early.verdict
+    assert (early.statements[0].low, early.statements[0].high) == (-np.inf, np.inf)
+    assert any("90 people in an arm: a reading that may be repeated" in w for w in early.statements[0].warnings)
+    assert early.tables["guardrails"][0]["outcome"] == "undecided"
+    assert to_png(early).startswith(b"\x89PNG") and b'"low": null' in to_json(early)
     with pytest.raises(ConfigError, match="sequential=true needs planned_people"):
         ExperimentQuestion(sequential=True)
 

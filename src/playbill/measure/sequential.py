@@ -17,8 +17,9 @@ times as wide as a fixed-horizon one at 95 %. Data may go on beyond the plan; th
 The variance is estimated, so the promise is asymptotic. Differences of two equal arms keep it from some hundred units
 an arm on even where money is skewed, since the skewness cancels. Of unequal arms the smaller one would be believed too
 early, before it has seen a rare large order; so the standard error is the larger of the two that are in use: each arm
-by its own variance (Welch), and both by their pooled one. For equal arms these are the same. A single mean has no other
-arm to borrow from: there the first look is best taken at 355 * skewness^2 units (Kohavi et al. 2014), or values capped.
+by its own variance (Welch), and both by their pooled one. For equal arms these are the same. `of_difference` does that
+for every comparison of two arms, whatever the figure. A single mean has no other arm to borrow from: there the first
+look is best taken at 355 * skewness^2 units (Kohavi et al. 2014), or values capped.
 
 Source:
     Robbins 1970, "Statistical methods related to the law of the iterated logarithm" (the mixture);
@@ -34,6 +35,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from playbill.errors import MeasureError
+
+START = 100
+"""Independent units that an arm must have before a look says anything: with fewer no variance is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,63 @@ def always_valid(
     return Sequence(estimate=d.copy(), low=middle - width, high=middle + width, p_value=p_value, level=level)
 
 
+def of_difference(
+    estimate: np.ndarray | float,
+    variance_c: np.ndarray | float,
+    count_c: np.ndarray | float,
+    variance_t: np.ndarray | float,
+    count_t: np.ndarray | float,
+    progress: np.ndarray | float,
+    *,
+    covariance: np.ndarray | float = 0.0,
+    level: float = 0.95,
+    null: float = 0.0,
+    start: int = START,
+) -> Sequence:
+    """Return the always-valid interval and p value of each look at the difference of two arms' figures.
+
+    The error is the larger of Welch's and the pooled one (see the top of the file). A look with fewer than `start`
+    units in one of the arms says nothing: p value 1, interval without ends.
+
+    Args:
+        estimate: [...] float, treatment minus control: of means, ratios, or whatever has an influence a person.
+        variance_c, variance_t: [...] float, of the arm's figure; of a mean that is the variance of a unit / units.
+        count_c, count_t: [...] independent units so far: people, or clusters of them.
+        progress: [...] float > 0, from `progress_of`.
+        covariance: [...] float, of the two figures, where units stand in both arms.
+        level, null: see `always_valid`.
+        start: >= 2.
+    Raises:
+        MeasureError: as `always_valid`.
+    """
+    v_c, n_c, v_t, n_t = (np.asarray(x, np.float64) for x in (variance_c, count_c, variance_t, count_t))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # a unit's variance is n * v of its arm; pooled over both, it counts once for each arm
+        pooled = v_c * n_c / n_t + v_t * n_t / n_c
+        larger = np.maximum(v_c + v_t, pooled) - 2 * np.asarray(covariance, np.float64)
+        error = np.where((n_c >= start) & (n_t >= start), np.sqrt(np.maximum(larger, 0.0)), 0.0)
+    return always_valid(estimate, error, progress, level=level, null=null)
+
+
+def progress_of(
+    count_c: np.ndarray | float, count_t: np.ndarray | float, planned_n: float, shares: tuple[float, float]
+) -> np.ndarray:
+    """Return [...] float64, information on a difference gathered over that planned; the smaller arm limits both.
+
+    Args:
+        count_c, count_t: [...] units so far.
+        planned_n: units of both arms together at the planned end.
+        shares: planned weights of control and treatment; only their ratio counts.
+    Raises:
+        MeasureError: a plan or a share that is not > 0.
+    """
+    if not min(shares) > 0:
+        raise MeasureError(f"planned shares must be > 0, got {shares}")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gathered = 1.0 / (1.0 / np.asarray(count_c, np.float64) + 1.0 / np.asarray(count_t, np.float64))
+    return _progress(gathered, planned_n * shares[0] * shares[1] / (shares[0] + shares[1]) ** 2)
+
+
 def difference_sequence(
     count_c: np.ndarray,
     mean_c: np.ndarray,
@@ -104,7 +165,7 @@ def difference_sequence(
     shares: tuple[float, float] = (0.5, 0.5),
     level: float = 0.95,
     null: float = 0.0,
-    start: int = 100,
+    start: int = START,
 ) -> Sequence:
     """Return treatment minus control at every look, from the running figures of both arms.
 
@@ -121,25 +182,12 @@ def difference_sequence(
     """
     n_c, m_c, v_c = (np.asarray(x, np.float64) for x in (count_c, mean_c, variance_c))
     n_t, m_t, v_t = (np.asarray(x, np.float64) for x in (count_t, mean_t, variance_t))
-    if not min(shares) > 0:
-        raise MeasureError(f"planned shares must be > 0, got {shares}")
     for n, m, v, arm in ((n_c, m_c, v_c, "control"), (n_t, m_t, v_t, "treatment")):
         _refuse_broken(n, m, v, arm, start)
-    ready = (n_c >= start) & (n_t >= start)
+    progress = progress_of(n_c, n_t, planned_n, shares)
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = v_c / n_c + v_t / n_t
-        pooled = (n_c * v_c + n_t * v_t) / (n_c + n_t) * (1.0 / n_c + 1.0 / n_t)
-        error = np.where(ready, np.sqrt(np.maximum(own, pooled)), 0.0)
-        # of what the plan would know about a difference: both arms count, the smaller one more
-        gathered = 1.0 / (1.0 / n_c + 1.0 / n_t)
-    each = always_valid(
-        m_t - m_c,
-        error,
-        _progress(gathered, planned_n * shares[0] * shares[1] / (shares[0] + shares[1]) ** 2),
-        level=level,
-        null=null,
-    )
-    return _running(each)
+        of_c, of_t = v_c / n_c, v_t / n_t
+    return _running(of_difference(m_t - m_c, of_c, n_c, of_t, n_t, progress, level=level, null=null, start=start))
 
 
 def mean_sequence(
@@ -150,7 +198,7 @@ def mean_sequence(
     *,
     level: float = 0.95,
     null: float = 0.0,
-    start: int = 100,
+    start: int = START,
 ) -> Sequence:
     """Return one mean at every look, from its running figures; arguments as in `difference_sequence`.
 

@@ -20,7 +20,7 @@ from scipy import stats
 from playbill.errors import MeasureError
 from playbill.measure.experiments.influence import Figure
 from playbill.measure.experiments.jackknife import Groups, Spread, groups_of, slope_of, spread_of
-from playbill.measure.sequential import always_valid, half_width_in_errors
+from playbill.measure.sequential import START, of_difference
 
 FEW_CLUSTERS = 30
 """Below this many clusters in an arm an error by cluster is rough (Cameron and Miller 2015)."""
@@ -46,7 +46,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         control, arm: the two figures, CUPED-adjusted where `variance_reduction` is not None.
-        difference, standard_error, low, high: arm - control, and its interval of the level asked for.
+        difference, standard_error, low, high: arm - control, and its interval of the level asked for; an always-valid
+            one takes a larger error where the arms are unequal (`sequential.of_difference`).
         relative, relative_low, relative_high: difference / control; None where the control is within three standard
             errors of 0, since a ratio to it says nothing then.
         p_value: two-sided, of no difference; Welch's t on `degrees` of freedom, or always valid.
@@ -82,8 +83,9 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
 
     Args:
         level: nominal coverage of the intervals, 0 < level < 1.
-        progress: people so far / people planned makes intervals and p value always valid (`measure.sequential`): true
-            at all looks at once; None for one look at the end.
+        progress: information gathered / planned (`sequential.progress_of`) makes intervals and p value always valid:
+            true at all looks at once. With fewer than `sequential.START` people (or clusters) in an arm they say
+            nothing: p value 1, intervals without ends. None for one look at the end.
     Raises:
         MeasureError: fewer than two people (or clusters) in an arm, or nobody differs from anybody.
     Source:
@@ -119,13 +121,7 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
     if bool(both.any()):
         reduction = 1 - spread.variance / plain.variance
     difference, error = value - against, math.sqrt(spread.variance)
-    if progress is None:
-        reach = float(stats.t.ppf(0.5 + level / 2, spread.degrees))
-        p_value = float(2 * stats.t.sf(abs(difference) / error, spread.degrees))
-    else:
-        reach = float(half_width_in_errors(progress, level))
-        p_value = float(always_valid(difference, error, progress, level=level).p_value)
-    low, high = difference - reach * error, difference + reach * error
+    low, high, p_value = _interval(difference, spread, spread.degrees, level, progress)
     relative = relative_low = relative_high = None
     if against != 0 and abs(against) > 3 * math.sqrt(spread.control_variance):
         relative = difference / against
@@ -133,8 +129,7 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
         ratio = spread_of(
             arm_moves / against + ratio_moves[:n], control_moves * value / against**2 - ratio_moves[n:], ids
         )
-        half = reach * math.sqrt(ratio.variance)
-        relative_low, relative_high = relative - half, relative + half
+        relative_low, relative_high, _ = _interval(relative, ratio, spread.degrees, level, progress)
     return Effect(
         control=against,
         arm=value,
@@ -153,21 +148,48 @@ def compare(arm: Sample, control: Sample, *, level: float = 0.95, progress: floa
         variance_reduction=reduction,
         plain_difference=arm.figure.value - control.figure.value,
         plain_standard_error=math.sqrt(plain.variance),
-        warnings=_warnings(spread, ids),
+        warnings=_warnings(spread, ids, progress is not None),
     )
 
 
-def _warnings(spread: Spread, ids: Groups | None) -> list[str]:
+def _interval(
+    estimate: float, spread: Spread, degrees: float, level: float, progress: float | None
+) -> tuple[float, float, float]:
+    """Return both ends and the p value: of one look at the end by Welch's t, of any look where there is a progress."""
+    if progress is None:
+        error = math.sqrt(spread.variance)
+        reach = float(stats.t.ppf(0.5 + level / 2, degrees)) * error
+        return estimate - reach, estimate + reach, float(2 * stats.t.sf(abs(estimate) / error, degrees))
+    found = of_difference(
+        estimate,
+        spread.control_variance,
+        spread.control_units,
+        spread.arm_variance,
+        spread.arm_units,
+        progress,
+        covariance=spread.covariance,
+        level=level,
+    )
+    return float(found.low), float(found.high), float(found.p_value)
+
+
+def _warnings(spread: Spread, ids: Groups | None, sequential: bool) -> list[str]:
+    units, fewest = spread.arm_units + spread.control_units, min(spread.arm_units, spread.control_units)
     warnings = []
+    if sequential and fewest < START:
+        warnings.append(
+            f"{fewest} {'people' if ids is None else 'clusters'} in an arm: a reading that may be repeated says "
+            f"nothing before there are {START}"
+        )
     # a mean of n values of skewness s has s / sqrt(n); Kohavi et al. 2014, rule 7: n >= 355 s^2. Few people show some
     # skewness by chance, with a standard error of sqrt(6) / n
-    if abs(spread.skewness) > max(_SKEWED, 2 * math.sqrt(6) / spread.units):
+    if abs(spread.skewness) > max(_SKEWED, 2 * math.sqrt(6) / units):
         warnings.append(
             f"too few people (or clusters) for so skewed a metric: the error's skewness is {abs(spread.skewness):.2f}, "
             f"a normal curve serves below {_SKEWED:.3f}; a cap would help"
         )
-    if ids is not None and spread.fewest < FEW_CLUSTERS:
-        warnings.append(f"{spread.fewest} clusters in an arm: an error from fewer than {FEW_CLUSTERS} is rough")
+    if ids is not None and fewest < FEW_CLUSTERS:
+        warnings.append(f"{fewest} clusters in an arm: an error from fewer than {FEW_CLUSTERS} is rough")
     if spread.shared:
         warnings.append(f"{spread.shared:,} clusters have people in both arms: they were not assigned as a whole")
     return warnings

@@ -10,24 +10,27 @@ import numpy as np
 from playbill.errors import MeasureError
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """How far chance moves an effect.
 
     Attributes:
         variance: of arm - control.
-        control_variance: of the control alone.
+        arm_variance, control_variance: of each figure alone.
+        covariance: of the two figures, through clusters with people in both arms.
         degrees: of freedom, Welch's.
         skewness: of arm - control.
-        units, fewest: people (or clusters) of both arms, and of the smaller one.
+        arm_units, control_units: people, or clusters of them.
         shared: clusters with people in both arms.
     """
 
     variance: float
+    arm_variance: float
     control_variance: float
+    covariance: float
     degrees: float
     skewness: float
-    units: int
-    fewest: int
+    arm_units: int
+    control_units: int
     shared: int
 
 
@@ -85,7 +88,17 @@ def spread_of(arm: np.ndarray, control: np.ndarray, ids: Groups | None) -> Sprea
     degrees = (a + c) ** 2 / (a**2 / (g - 1) + c**2 / (h - 1)) if a + c else 1.0
     if ids is not None and shared:
         degrees = min(degrees, ids.count - 1.0)  # pairs: a household in both arms is one piece of evidence
-    return Spread(variance, c, degrees, third / variance**1.5 if variance else 0.0, g + h, min(g, h), shared)
+    return Spread(
+        variance=variance,
+        arm_variance=a,
+        control_variance=c,
+        covariance=cross,
+        degrees=degrees,
+        skewness=third / variance**1.5 if variance else 0.0,
+        arm_units=g,
+        control_units=h,
+        shared=shared,
+    )
 
 
 def _left_out(moves: np.ndarray, cluster: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:

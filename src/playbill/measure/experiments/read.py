@@ -21,6 +21,7 @@ from playbill.measure.experiments.settings import ExperimentQuestion
 from playbill.measure.experiments.values import Values, values_of
 from playbill.measure.exposure import Exposure, exposure_rows, exposure_warnings, read_exposure
 from playbill.measure.sample_ratio import SampleRatio, sample_ratio
+from playbill.measure.sequential import progress_of
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading
 
@@ -151,9 +152,9 @@ def _effects(
                 continue
             found.too_late = of_metric.too_late
             keep = counted[of_metric.people]
-            progress = int(keep.sum()) / question.planned_people if question.sequential else None
             try:
                 samples = [_sample(of_metric, assignment, keep, row) for row in (arm, 0)]
+                progress = _progress(samples, arm, assignment, question) if question.sequential else None
                 found.effect = compare(*samples, level=level, progress=progress)
             except MeasureError as error:
                 found.refused = str(error)
@@ -175,6 +176,21 @@ def _sample(values: Values, assignment: Assignment, keep: np.ndarray, arm: int) 
     )
 
 
+def _progress(samples: list[Sample], arm: int, assignment: Assignment, question: ExperimentQuestion) -> float:
+    """Return information gathered over planned, of an arm and the control (arm first in `samples`)."""
+    people = np.bincount(assignment.arm, minlength=len(assignment.arms))
+    # without a plan for the shares those of the log serve: the plan sets where the interval is narrowest, no more
+    shares = assignment.shares or (people / people.sum()).tolist()
+    of_arm, of_control = (len(sample.figure.influence) for sample in samples)
+    planned = question.planned_people * (shares[0] + shares[arm])
+    return float(progress_of(of_control, of_arm, planned, (shares[0], shares[arm])))
+
+
+def _planned(question: ExperimentQuestion) -> int:
+    """Return the people at the planned end where the log is read again and again; 0 for one reading."""
+    return question.planned_people if question.sequential else 0
+
+
 def _ratio(assignment: Assignment, question: ExperimentQuestion) -> SampleRatio | None:
     """Return the sample-ratio check; of clusters where each is in one arm, since then they are what was drawn."""
     if assignment.shares is None:
@@ -185,7 +201,7 @@ def _ratio(assignment: Assignment, question: ExperimentQuestion) -> SampleRatio 
         if len(np.unique(pairs[0])) == pairs.shape[1]:
             arm = pairs[1]
     counts = np.bincount(arm, minlength=len(assignment.arms))
-    return sample_ratio(counts, assignment.shares, question.sample_ratio_alpha)
+    return sample_ratio(counts, assignment.shares, question.sample_ratio_alpha, planned=_planned(question))
 
 
 def _contradiction(assignment: Assignment, ratio: SampleRatio | None) -> str:
@@ -216,7 +232,7 @@ def _warnings(
             "at random; give them with question.shares={ARM: SHARE, ...}"
         )
     if exposure is not None:
-        warnings += exposure_warnings(assignment, exposure, question.sample_ratio_alpha)
+        warnings += exposure_warnings(assignment, exposure, question.sample_ratio_alpha, _planned(question))
     return warnings
 
 
