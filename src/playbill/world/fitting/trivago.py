@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 
 from playbill.world.fitting.found import Estimate, Found, Sample
 
@@ -31,7 +32,6 @@ CHOSEN_ORDERS = ("Sort by Price", "Focus on Distance", "Sort By Distance", "Sort
 HOTEL_SD = 0.6
 """Of the hotels' own log-odds: the value of 0.01, 0.3, 0.6, 1, 1.5, 2.5 that predicts held-out lists best (a fifth of
 the lists of the site's own order: mean log-likelihood -2.4311 against -2.4324 at 0.01 and -2.6354 at 2.5)."""
-DRAWS = 60
 
 
 @dataclass(slots=True)
@@ -58,19 +58,19 @@ class Lists:
         return Lists(length, self.clicked[rows], self.hotel[flat], self.log_price[flat])
 
 
-def fit(folder: Path, seed: int) -> Found:
-    """Estimate the examination curve; `seed` is of the bootstrap over lists."""
+def fit(folder: Path, seed: int, draws: int = 60) -> Found:
+    """Estimate the examination curve; `seed` is of the bootstrap over lists, of so many `draws`."""
     clickouts = read(folder)
     chosen, own = (_lists(clickouts.filter(pl.col("chosen_order") == flag)) for flag in (True, False))
     raw, price = examination(chosen)
     curve = monotone(raw, np.bincount(chosen.clicked, minlength=PLACES)[:PLACES])
     rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(DRAWS):
+    curves = []
+    for _ in range(draws):
         again = chosen.take(rng.integers(0, len(chosen.length), len(chosen.length)))
         drawn, _ = examination(again)
-        draws.append(monotone(drawn, np.bincount(again.clicked, minlength=PLACES)[:PLACES]))
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        curves.append(monotone(drawn, np.bincount(again.clicked, minlength=PLACES)[:PLACES]))
+    low, high = np.quantile(curves, [0.025, 0.975], axis=0)
     confounded, _ = examination(own)
     caution = "people who sort by price may look further down than others; beyond that see clicks by position"
     found = Found(data=DATA)
@@ -206,7 +206,9 @@ def examination(lists: Lists) -> tuple[np.ndarray, float]:
         )
         return float(value), slope
 
-    best = optimize.minimize(minus, np.zeros(PLACES + len(hotels)), jac=True, method="L-BFGS-B")
+    # vectors of some 15,000 numbers: threads that share them wait for each other up to fifty times as long as they add
+    with threadpool_limits(1, "blas"):
+        best = optimize.minimize(minus, np.zeros(PLACES + len(hotels)), jac=True, method="L-BFGS-B")
     return np.exp(np.concatenate([[0.0], best.x[: PLACES - 1]])), float(best.x[PLACES - 1])
 
 
