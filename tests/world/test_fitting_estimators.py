@@ -48,6 +48,24 @@ def test_no_spread_is_found_where_only_chance_differs() -> None:
     assert found.sd < 0.06 and found.excess == pytest.approx(1, abs=0.12)
 
 
+def few_tests(true: float, clicks: int, seed: int) -> Spread:
+    """100 tests of 4 packages, at a click rate of 1.8 %."""
+    rng = np.random.default_rng(seed)
+    test = np.repeat(np.arange(100), 4)
+    shown = np.full(len(test), round(clicks / 0.018))
+    return log_odds_spread(rng.binomial(shown, sigmoid(-4 + true * rng.normal(size=len(test)))), shown, test, seed)
+
+
+def test_the_interval_of_a_small_spread_reaches_as_far_as_the_log_allows() -> None:
+    """Where a log's estimate is 0 or nearly so, its interval still holds what may be there: 95 % of them ought to."""
+    found = [few_tests(0.05, 80, seed) for seed in range(100)]
+    assert np.mean([f.low <= 0.05 <= f.high for f in found]) >= 0.9
+    assert all(f.high > 0.02 for f in found)
+    nothing = [few_tests(0.0, 80, seed) for seed in range(40)]
+    none = [f for f in nothing if f.sd == 0]
+    assert len(none) >= 10 and all(f.low == 0 for f in none) and np.median([f.high for f in none]) > 0.02
+
+
 @pytest.mark.parametrize("true", [0.0, 0.3, 0.8])
 def test_the_spread_over_arms_with_few_clicks_is_recovered(true: float) -> None:
     """12 clicks an arm: too few for the log-odds of single arms, enough for their likelihood."""

@@ -16,7 +16,7 @@ from playbill.world.fitting.report import write_report
 from playbill.world.fitting.settings import FitSettings
 from playbill.world.fitting.worlds import presets, samples
 
-_FORMAT = 1  # grows when the same logs come to give other files
+_FORMAT = 2  # grows when the same logs come to give other files
 
 
 def run(settings: FitSettings) -> Path:

@@ -14,7 +14,7 @@ import polars as pl
 from scipy import stats
 
 from playbill.world.fitting.found import Estimate, Found
-from playbill.world.fitting.spread import Spread, binomial_normal
+from playbill.world.fitting.spread import Spread, binomial_normal, spread_estimate
 
 DATA = "open-bandit-small"
 CAMPAIGNS = ("all", "men", "women")
@@ -68,14 +68,13 @@ def fit(folder: Path) -> Found:
     arms = random.group_by("campaign", "item_id", maintain_order=True).agg(pl.col("click").sum(), pl.len())
     noisy = _spread(arms["click"].to_numpy(), arms["len"].to_numpy(), arms["campaign"].to_numpy())
     found.estimates.append(
-        _estimate("", "spread over arms, random files alone", noisy, "too few clicks to exclude 0; shown for honesty")
+        _estimate("spread over arms, random files alone", noisy, "too few clicks to exclude 0; shown for honesty")
     )
     prior = pl.read_parquet(folder / "bts_prior.parquet")
     won_arm = prior["alpha"].to_numpy()
     spread = _spread(won_arm, won_arm + prior["beta"].to_numpy(), prior["campaign"].to_numpy())
     found.estimates.append(
         _estimate(
-            "",
             ITEMS,
             spread,
             "the sampler gave good arms more impressions, and arms with an unlucky start kept their low rate; "
@@ -91,13 +90,11 @@ def _spread(clicks: np.ndarray, shown: np.ndarray, campaign: np.ndarray) -> Spre
     return binomial_normal(clicks.astype(float), shown.astype(float), group)
 
 
-def _estimate(parameter: str, name: str, spread: Spread, caution: str) -> Estimate:
-    return Estimate(
-        parameter=parameter,
+def _estimate(name: str, spread: Spread, caution: str) -> Estimate:
+    return spread_estimate(
+        spread,
+        parameter="",
         name=name,
-        value=spread.sd,
-        low=spread.low,
-        high=spread.high,
         data=DATA,
         n=spread.units,
         of="arms",

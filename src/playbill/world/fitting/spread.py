@@ -3,7 +3,10 @@
 A package with 40 clicks in 3,000 impressions has a log-odds that is wrong by 0.16 although nothing differs; the spread
 of observed log-odds is therefore far larger than that of the true ones. Two estimators of the true spread:
 
-- `log_odds_spread` compares units within groups (packages of a test) by moments. It needs some ten clicks a unit.
+- `log_odds_spread` compares units within groups (packages of a test) by moments. It needs clicks: of a true spread of
+  0.3 it finds 0.297 where units have 100 of them, 0.293 at 40 and 0.277 at 15, for the noise taken off is itself
+  estimated from the clicks. At 15 clicks a spread of 0.1 is read as 0.06, and with 200 groups three intervals in ten
+  miss it.
 - `binomial_normal` maximises the likelihood of binomial counts whose log-odds are normal, group means free. It holds
   for few clicks a unit, and takes few groups.
 """
@@ -11,9 +14,12 @@ of observed log-odds is therefore far larger than that of the true ones. Two est
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
+
+from playbill.world.fitting.found import Estimate
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,13 +42,19 @@ class Spread:
     excess: float
 
 
+def spread_estimate(spread: Spread, **said: Any) -> Estimate:
+    """Return a spread as an estimate; `said` are the estimate's fields save value, low and high."""
+    return Estimate(value=spread.sd, low=spread.low, high=spread.high, **said)
+
+
 def log_odds_spread(clicks: np.ndarray, shown: np.ndarray, group: np.ndarray, seed: int = 0) -> Spread:
     """Return the spread of log-odds between units of the same group.
 
     The Paule-Mandel estimator: the variance t at which the weighted sum of squares about each group's mean,
     Q(t) = sum over groups, units of (y - mean_g)^2 / (v + t), equals its degrees of freedom, with y the log-odds
     (half a click added on both sides) and v = 1/clicks + 1/(shown - clicks). Interval: from 100 groups on by
-    bootstrap over groups (400 draws, no normality needed), else the Q-profile.
+    bootstrap over groups (400 draws, no normality needed), else the Q-profile; also where the estimate is 0, for
+    draws from such groups say little about spreads above it.
 
     Args:
         clicks: [n] int64.
@@ -73,12 +85,19 @@ def log_odds_spread(clicks: np.ndarray, shown: np.ndarray, group: np.ndarray, se
 
     once = np.ones(groups)
     variance = solve(once, float(df.sum()))
-    if groups >= 100:
+    if groups >= 100 and variance > 0:
         rng = np.random.default_rng(seed)
         draws = rng.multinomial(groups, np.full(groups, 1 / groups), 400).astype(float)
-        # Q(t) of every draw at once: linear between a few variances, which is where the root lies
-        grid = np.linspace(0.3 * variance, 2.2 * variance, 25)
-        table = np.stack([per_group(t) for t in grid]) @ draws.T - draws @ df
+
+        def excesses(variance: float) -> np.ndarray:
+            return np.asarray(per_group(variance) @ draws.T - draws @ df)
+
+        top = 0.25
+        while (excesses(top**2) > 0).any():
+            top *= 2
+        # Q(t) of every draw at once: linear between a few variances from 0 on, one of which is next to the root
+        grid = np.linspace(0, top, 33) ** 2
+        table = np.stack([excesses(t) for t in grid])
         low, high = np.quantile([np.interp(0.0, -table[:, k], grid) for k in range(400)], [0.025, 0.975])
     else:
         low, high = (solve(once, float(stats.chi2.ppf(p, df.sum()))) for p in (0.975, 0.025))
