@@ -55,6 +55,23 @@ def test_results_do_not_depend_on_how_draws_are_cut(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(whole, resampled_means(values, 40, seed=1))
 
 
+def test_users_drawn_in_blocks_are_drawn_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("playbill.measure.bootstrap._USERS_AT_ONCE", 7)
+    values = np.random.default_rng(7).random((23, 2)) * [1, 10]
+    both = np.hstack([np.ones((23, 1)), values, np.eye(23)])
+    means = resampled_means(both, 20_000, seed=2)
+    np.testing.assert_array_equal(means, resampled_means(both, 20_000, seed=2))
+    np.testing.assert_allclose(means[:, 0], 1, rtol=1e-12)  # as many as there are, in every resample
+    covariance = np.cov(values.T, bias=True) / 23
+    np.testing.assert_allclose(
+        np.cov(means[:, 1:3].T), covariance, rtol=0.05, atol=0.05 * np.sqrt(covariance[0, 0] * covariance[1, 1])
+    )
+    times = 23 * means[:, 3:]  # multinomial counts: of any two users, of one block or of two, alike
+    apart = np.cov(times.T)
+    np.testing.assert_allclose(np.diag(apart), 22 / 23, atol=0.05)
+    np.testing.assert_allclose(apart[~np.eye(23, dtype=bool)], -1 / 23, atol=0.04)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -13,7 +13,8 @@ import numpy as np
 
 from playbill.errors import MeasureError
 
-_DRAWN_AT_ONCE = 4_000_000  # random indices held in memory, 32 MB
+_USERS_AT_ONCE = 16_384  # drawn and summed together, so that they stay in the processor's cache
+_DRAWN_AT_ONCE = 4_000_000  # users of all resamples held in memory, 32 MB
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +49,20 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
         raise MeasureError(f"row {bad[0][0]}, column {bad[0][1]}: {values[tuple(bad[0])]} is not a number")
     users = len(values)
     draw = np.random.default_rng(seed)
-    at_once = max(1, _DRAWN_AT_ONCE // users)
-    means = np.empty((resamples, values.shape[1]))
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        chosen = draw.integers(users, size=(count, users)) + np.arange(count)[:, None] * users
-        times = np.bincount(chosen.ravel(), minlength=count * users).reshape(count, users)
-        means[start : start + count] = times @ values / users
-    return means
+    blocks = [values[low : low + _USERS_AT_ONCE] for low in range(0, users, _USERS_AT_ONCE)]
+    # first how many of a resample come from each block of users, then whom
+    from_block = draw.multinomial(users, [len(block) / users for block in blocks], size=resamples).T
+    at_once = max(1, _DRAWN_AT_ONCE // len(blocks[0]))
+    times = np.empty((min(at_once, resamples), len(blocks[0])))
+    sums = np.zeros((resamples, values.shape[1]))
+    for block, drawn in zip(blocks, from_block, strict=True):
+        size = len(block)
+        for start in range(0, resamples, at_once):
+            some = drawn[start : start + at_once]
+            for row, n in enumerate(some):
+                times[row, :size] = np.bincount(draw.integers(size, size=n), minlength=size)
+            sums[start : start + at_once] += times[: len(some), :size] @ block
+    return sums / users
 
 
 def intervals(
