@@ -76,3 +76,35 @@ def test_a_bad_command_line_is_one_line_and_exit_code_2(capsys: pytest.CaptureFi
         assert cli.main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("playbill: ") and error.count("\n") == 1, error
+
+
+def test_an_unknown_choice_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no choice question=uplfit; nearest is 'uplift'; there are disparity, drift"):
+        cli.compose("measure", ["question=uplfit"])
+
+
+def test_a_mapping_takes_keys_without_a_plus() -> None:
+    for given in (["question.cost={mail: 0.1, card: 1}"], ["question.cost.mail=0.1", "question.cost.card=1"]):
+        assert cli.compose("measure", ["question=uplift", *given]).question.cost == {"mail": 0.1, "card": 1.0}
+    with pytest.raises(ConfigError, match="no field 'question.costs'; nearest is 'question.cost'"):
+        cli.compose("measure", ["question=uplift", "question.costs.mail=0.1"])
+
+
+def test_a_value_that_needs_quotes_says_so() -> None:
+    with pytest.raises(ConfigError, match="stands in quotes twice"):
+        cli.compose("measure", ["question=ranking", "question.lists=decisions:policy=softmax"])
+    found = cli.compose("measure", ["question=ranking", 'question.lists="decisions:policy=softmax"'])
+    assert found.question.lists == "decisions:policy=softmax"
+
+
+def test_help_explains_the_choice_that_was_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["measure", "question=interleaving", "--help"]) == 0
+    from playbill.measure.interleaving.settings import InterleavingQuestion
+
+    first = (InterleavingQuestion.__doc__ or "").strip().splitlines()[0]
+    assert first in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", "size=tiny", "size.days=1", "home=/proc/nowhere"]) == 1
+    assert "playbill generate: FileNotFoundError" in capsys.readouterr().err

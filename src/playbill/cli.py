@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -196,14 +197,17 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     with initialize_config_module("playbill.conf", version_base="1.3"):
         try:
             plain = [o for o in overrides if _is_choice(o, job)]
+            _refuse_unknown_choices(plain, name)
             known = set(_keys(OmegaConf.to_object(hydra_compose(name, plain))))
             _refuse_unknown([o for o in overrides if o not in plain], known, name)
-            return OmegaConf.to_object(hydra_compose(name, list(overrides)))
+            return OmegaConf.to_object(hydra_compose(name, [_into_mapping(o, known) for o in overrides]))
         except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            raise ConfigError(f"playbill {name}: {_first_lines(error)}{_because(error, cause)}") from error
+            raise ConfigError(
+                f"playbill {name}: {_first_lines(error)}{_because(error, cause)}{_quoting(error)}"
+            ) from error
 
 
 def _is_choice(override: str, job: Job) -> bool:
@@ -232,6 +236,27 @@ def _refuse_unknown(overrides: Sequence[str], known: set[str], job: str) -> None
             raise ConfigError(
                 f"playbill {job}: no field {key!r}; {_nearest(key, listed)} `playbill {job} --help` shows every field"
             )
+
+
+def _refuse_unknown_choices(overrides: Sequence[str], job: str) -> None:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group = key.lstrip("+~").partition("@")[0]
+        there = [o for o in _options(group) if not o.endswith("_schema")]
+        if value and value not in there:
+            raise ConfigError(f"playbill {job}: no choice {group}={value}; {_nearest(value, there)} there are {', '.join(there)}")
+
+
+def _into_mapping(override: str, known: set[str]) -> str:
+    """Return the override so that Hydra takes new keys into a mapping that is open for them, without a + before it."""
+    key = override.partition("=")[0]
+    parents = [key, *(key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1))]
+    return f"++{override}" if any(f"{parent}.*" in known for parent in parents) else override
+
+
+def _quoting(error: Exception) -> str:
+    grammar = any(sign in str(error) for sign in ("mismatched input", "no viable alternative", "extraneous input"))
+    return "; a value with = or : or , in it stands in quotes twice: 'key=\"a:b=c\"'" if grammar else ""
 
 
 def _nearest(word: str, known: Any) -> str:
@@ -268,6 +293,11 @@ def _job_help(name: str, choices: Sequence[str] = ()) -> str:
     for group in sorted({path.rpartition("/")[0] for path in job.groups}):
         names = [o for o in _options(group) if not o.endswith("_schema")]
         lines += [f"choose with {group}=NAME: {', '.join(names)}", ""]
+    for field in fields(settings):
+        chosen = getattr(settings, field.name)
+        if any(path.rpartition("/")[0] == field.name for path in job.groups) and is_dataclass(chosen):
+            own = textwrap.dedent("    " + (type(chosen).__doc__ or "")).strip().splitlines()
+            lines += [f"{field.name}:", *(f"  {line.strip()}".rstrip() for line in own), ""]
     return "\n".join([*lines, *_field_lines(settings)])
 
 
@@ -362,6 +392,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of the output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"playbill {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
