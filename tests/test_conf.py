@@ -86,7 +86,7 @@ def test_an_unknown_choice_names_those_there_are() -> None:
 def test_a_mapping_takes_keys_without_a_plus() -> None:
     for given in (["question.cost={mail: 0.1, card: 1}"], ["question.cost.mail=0.1", "question.cost.card=1"]):
         assert cli.compose("measure", ["question=uplift", *given]).question.cost == {"mail": 0.1, "card": 1.0}
-    with pytest.raises(ConfigError, match="no field 'question.costs'; nearest is 'question.cost'"):
+    with pytest.raises(ConfigError, match="no field 'question.costs.mail'; nearest is 'question.cost'"):
         cli.compose("measure", ["question=uplift", "question.costs.mail=0.1"])
 
 

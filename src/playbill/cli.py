@@ -244,7 +244,8 @@ def _refuse_unknown_choices(overrides: Sequence[str], job: str) -> None:
         group = key.lstrip("+~").partition("@")[0]
         there = [o for o in _options(group) if not o.endswith("_schema")]
         if value and value not in there:
-            raise ConfigError(f"playbill {job}: no choice {group}={value}; {_nearest(value, there)} there are {', '.join(there)}")
+            near = _nearest(value, there)
+            raise ConfigError(f"playbill {job}: no choice {group}={value}; {near} there are {', '.join(there)}")
 
 
 def _into_mapping(override: str, known: set[str]) -> str:
@@ -297,7 +298,7 @@ def _job_help(name: str, choices: Sequence[str] = ()) -> str:
         chosen = getattr(settings, field.name)
         if any(path.rpartition("/")[0] == field.name for path in job.groups) and is_dataclass(chosen):
             own = textwrap.dedent("    " + (type(chosen).__doc__ or "")).strip().splitlines()
-            lines += [f"{field.name}:", *(f"  {line.strip()}".rstrip() for line in own), ""]
+            lines += [f"This {field.name}: {own[0].strip()}", *(line.strip() for line in own[1:]), ""] if own else []
     return "\n".join([*lines, *_field_lines(settings)])
 
 
