@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,10 +21,12 @@ from playbill.features.settings import FeatureSettings
 from playbill.sources.prepare import run as prepare
 from playbill.tables.folder import read_folder
 from playbill.tables.sufficiency import read_sufficiency
-from playbill.world.build import World, build
+from playbill.world.build import World, build, items_there
+from playbill.world.draws import key_of
 from playbill.world.generate import generate, run
 from playbill.world.identifiers import SLOTS, Sessions
-from playbill.world.parameters import Messages, Parameters, Population, Unfairness
+from playbill.world.organic import find
+from playbill.world.parameters import Catalogue, Messages, Parameters, Population, Unfairness
 from playbill.world.pools import pools_of
 from playbill.world.settings import GenerateSettings, LoggingPolicy, PolicyKind, Size
 from playbill.world.truth import open_truth
@@ -329,6 +332,24 @@ def test_a_catalogue_shorter_than_a_slate_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "short").exists()
     with pytest.raises(ConfigError, match="at most 28 positions"):
         generate(build(Parameters(), replace(size, slate_length=29), 1), tmp_path / "long", POLICIES)
+
+
+@pytest.mark.parametrize(("items", "new_share"), [(6, 0.99), (120, 1.0), (30, 0.95)])
+def test_a_shop_that_opens_with_too_few_items_is_refused(tmp_path: Path, items: int, new_share: float) -> None:
+    world = build(Parameters(catalogue=Catalogue(new_share=new_share)), replace(SIZE, items=items), 1)
+    with pytest.raises(WorldError, match=r"\d items are available and a slate has 6 positions; raise size.items"):
+        generate(world, tmp_path / "bare", POLICIES)
+    assert not list(tmp_path.iterdir())
+    if items_there(world, 0) == 0:
+        with pytest.raises(WorldError, match="no item is there on day 0; raise size.items"):
+            find(world, np.zeros(3, int), 0, key_of(np.arange(3)))
+
+
+@pytest.mark.parametrize("fields", [{"start": "9999-12-31"}, {"start": "1969-12-31"}, {"days": 100_000}])
+def test_days_that_no_calendar_holds_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"size.start and size.days must lie in 1970-01-01..2262-01-01, got "):
+        Size(**fields)
+    assert Size(start="2261-12-01", days=31).days == 31
 
 
 def test_day_borders_are_where_popularity_changes(world: World, folder: Path) -> None:

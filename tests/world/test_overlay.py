@@ -53,6 +53,7 @@ def test_a_shipped_preset_is_such_a_file() -> None:
         ("clicks: {examination: [1, 1.2]}", r"clicks.examination\[1\]=1.2 \(allowed 0..1\)"),
         ("purchases: {kinds: {sure: 0.5}}", r"purchases.kinds must sum to 1"),
         ("purchases: {kind_base: {new: 0.5}}", r"purchases.kind_base must name the kinds"),
+        ("messages: {send_hours: [3, 3]}", r"messages.send_hours must name each hour once, got \[3, 3\]"),
         ("- 1", "must be a mapping such as"),
         ("", "must be a mapping such as"),
         ("clicks: {", "cannot be read"),

@@ -31,7 +31,7 @@ from playbill.tables.folder import describe_folder, read_folder
 from playbill.tables.schema import TableFolder
 from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
-from playbill.world.build import World, build
+from playbill.world.build import World, build, items_there
 from playbill.world.decisions import Choices, choices_table, write_day
 from playbill.world.draws import Stream, uniform
 from playbill.world.identifiers import LONGEST_SLATE, Sessions
@@ -41,7 +41,7 @@ from playbill.world.mapping import mapping_text
 from playbill.world.organic import fed_back
 from playbill.world.overlay import overlay
 from playbill.world.parameters import Parameters
-from playbill.world.pools import DECKS, make_deck
+from playbill.world.pools import DECKS, make_deck, runs
 from playbill.world.respond import Responses
 from playbill.world.settings import GenerateSettings, Size
 from playbill.world.slates import (
@@ -108,11 +108,13 @@ def generate(
             still comes up to three days after the last.
     Raises:
         ConfigError: slates longer than ids can tell apart.
-        WorldError: fewer items than a slate has positions.
+        WorldError: on the first day there are fewer items than a slate has positions.
     """
     if world.size.slate_length > LONGEST_SLATE:
         raise ConfigError(f"size.slate_length={world.size.slate_length}: at most {LONGEST_SLATE} positions")
-    Sessions(world.size.people, world.size.days)  # refuses what ids cannot tell apart before anything is written
+    # both refuse what cannot be served before anything is written
+    Sessions(world.size.people, world.size.days)
+    runs(items_there(world, 0), 0, world.size.slate_length, world.size.pool)
     declared = columns(world)
     with atomic_folder(folder) as out:
         (out / FOLDER).mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from playbill.errors import WorldError
 from playbill.world.build import World, items_there
 from playbill.world.draws import Stream, uniform
 from playbill.world.respond import taste_of
@@ -23,7 +24,11 @@ def find(
         attraction: [I] float64 of that day, not negative; None takes the items' own.
     Returns:
         [n] int64 rows of items.
+    Raises:
+        WorldError: no item is published on that day.
     """
+    if not items_there(world, day):
+        raise WorldError(f"no item is there on day {day}; raise size.items or lower catalogue.new_share")
     outcomes = world.parameters.outcomes
     edges = np.cumsum((world.items.attraction if attraction is None else attraction)[: items_there(world, day)])
     listed = np.arange(outcomes.organic_candidates)

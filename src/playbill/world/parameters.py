@@ -255,7 +255,7 @@ class Messages:
     every_days: int = 7
     """Days between two mails to a person who may be contacted; 0 sends none."""
     send_hours: list[int] = field(default_factory=lambda: [7, 9, 12, 15, 18, 20])
-    """Local hours that a policy may choose from."""
+    """Local hours that a policy may choose from, each once."""
     offers: dict[str, float] = field(
         default_factory=lambda: {"none": 0.0, "free_shipping": 0.4, "ten_percent": 0.7, "twenty_percent": 1.0}
     )
@@ -369,6 +369,9 @@ class Parameters:
         }.items():
             if not given:
                 raise ConfigError(f"{name} must have at least one entry")
+        hours = self.messages.send_hours
+        if len(set(hours)) < len(hours):
+            raise ConfigError(f"messages.send_hours must name each hour once, got {list(hours)}")
         if not self.catalogue.creatives_min <= self.catalogue.creatives_max:
             raise ConfigError(
                 f"catalogue.creatives_min..creatives_max must be a range, got "

@@ -9,6 +9,8 @@ from typing import Any
 
 from playbill.errors import ConfigError
 
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2262, 1, 1)
+
 
 @dataclass(slots=True, kw_only=True)
 class Size:
@@ -23,7 +25,7 @@ class Size:
     days: int = 21
     """Days that are simulated."""
     start: str = "2025-01-06"
-    """First day, yyyy-mm-dd, UTC; day 0 of the world."""
+    """First day, yyyy-mm-dd, UTC, 1970 or later; day 0 of the world."""
     slate_length: int = 6
     """Positions of a slate."""
     pool: int = 8
@@ -45,9 +47,14 @@ class Size:
         if not 0 <= self.decisions_share <= 1:
             raise ConfigError(f"size.decisions_share must lie in 0..1, got {self.decisions_share}")
         try:
-            date.fromisoformat(self.start)
+            start = date.fromisoformat(self.start)
         except ValueError as error:
             raise ConfigError(f"size.start must be a day such as 2025-01-06, got {self.start!r}") from error
+        # pandas and numpy count nanoseconds in 64 bits, which end in 2262; responses come some days after the last day
+        if start < _FIRST_DAY or (_LAST_DAY - start).days < self.days:
+            raise ConfigError(
+                f"size.start and size.days must lie in {_FIRST_DAY}..{_LAST_DAY}, got {self.days:,} days from {start}"
+            )
 
 
 def start_us(size: Size) -> int:
