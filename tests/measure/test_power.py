@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from playbill.cli import compose
 from playbill.errors import ConfigError, MeasureError
 from playbill.measure.job import run as measure
 from playbill.measure.power.plan import (
@@ -166,7 +168,17 @@ def test_small_and_hasty_plans_are_warned_about() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "give relative_effect or absolute_effect"),
+        (
+            {"baseline": 40, "standard_deviation": 9, "relative_effect": math.nan},
+            "relative_effect must be finite, got nan",
+        ),
+        (
+            {"baseline": 40, "standard_deviation": 9, "absolute_effect": math.inf},
+            "absolute_effect must be finite, got inf",
+        ),
+        ({"baseline": 40, "standard_deviation": math.nan}, "standard_deviation must be finite, got nan"),
+        ({"daily_people": math.inf}, "daily_people must be finite, got inf"),
+        ({"shares": [0.5, math.nan]}, r"shares must be finite, got \[0.5, nan\]"),
         ({"relative_effect": 0.1, "absolute_effect": 0.1}, "not both"),
         ({"baseline": 1.2, "relative_effect": 0.1}, "baseline must lie in .* got 1.2"),
         ({"baseline": 0.5, "relative_effect": 1.1}, "would leave 0..1"),
@@ -180,6 +192,24 @@ def test_small_and_hasty_plans_are_warned_about() -> None:
 def test_bad_questions_are_refused(fields: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         PowerQuestion(**fields)
+
+
+def test_an_absolute_effect_is_given_as_easily_as_a_relative_one() -> None:
+    asked = compose("measure", ["question=power", "question.absolute_effect=0.005"]).question
+    assert asked.effect == 0.005
+    assert compose("measure", ["question=power"]).question.effect == pytest.approx(0.005), "ten percent of 0.05"
+    assert compose("measure", ["question=power", "question.people=20000"]).question.effect == 0
+    assert needed(absolute_effect=0.005) == needed() == needed(relative_effect=0.1)
+
+
+def test_too_few_people_find_nothing() -> None:
+    """One number of people more than h = 2 asin(1) - 2 asin(sqrt(0.05)) takes, and one less."""
+    h = np.pi - 2 * np.arcsin(np.sqrt(0.05))
+    least = int(np.ceil(4 * (1.959964 + 0.841621) ** 2 / h**2))
+    with pytest.raises(MeasureError, match=f"4 people find no effect on a rate of 0.05: .* would take {least:,} of"):
+        run(PowerQuestion(people=4), Path("x"), MeasureSettings())
+    reading = run(PowerQuestion(people=least), Path("x"), MeasureSettings())
+    assert reading.statements[0].estimate <= 0.95 and "2 people, is too small" in reading.warnings[0]
 
 
 def test_no_effect_needs_no_test() -> None:

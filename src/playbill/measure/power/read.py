@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from playbill.errors import MeasureError
 from playbill.measure.power.plan import (
     Design,
     effect_found,
@@ -32,6 +33,8 @@ def run(question: PowerQuestion, tables: Path, settings: MeasureSettings) -> Rea
         question: the metric, the effect or the people, and how the test is built.
         tables: not read.
         settings: level is that of the test.
+    Raises:
+        MeasureError: no effect, or so few people that no rate of the treatment would be found.
     """
     design = design_of(question, settings.level)
     people = question.people or people_needed(_size(question, question.effect), design, rate=_rate(question))
@@ -87,6 +90,12 @@ def _needed(question: PowerQuestion, design: Design, people: int, settings: Meas
 
 def _found(question: PowerQuestion, design: Design, people: int) -> list[Statement]:
     size = effect_found(people, design, rate=_rate(question))
+    if _rate(question) and size >= rate_effect_size(question.baseline, 1.0):
+        least = people_needed(rate_effect_size(question.baseline, 1.0), design, rate=True)
+        raise MeasureError(
+            f"{people:,} people find no effect on a rate of {question.baseline:g}: even a rate of 1 would take "
+            f"{least:,} of them to be found in {question.power:.0%} of tests"
+        )
     effect = _effect(question, size)
     common: dict[str, Any] = {"n": people, "method": _method(question), "assumptions": _assumptions(question)}
     statements = [
@@ -199,7 +208,10 @@ def _warnings(question: PowerQuestion, people: int) -> list[str]:
     smallest = people * min(question.shares) / sum(question.shares)
     events = smallest * min(question.baseline, 1 - question.baseline) if _rate(question) else math.inf
     if smallest < _FEW or events < 10:
-        warnings.append("the smallest arm is too small for a normal curve: treat the figures as a lower bound")
+        warnings.append(
+            f"the smallest arm, {smallest:,.0f} people, is too small for a normal curve: treat the figures as a lower "
+            "bound"
+        )
     if question.daily_people:
         days = people / question.daily_people / sum(question.shares)
         if days < 7:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from playbill.errors import ConfigError
+
+_USUAL_EFFECT = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,7 +26,8 @@ class PowerQuestion:
     standard_deviation: float = 0.0
     """Of one person's value of the metric; 0 means that the baseline is a rate."""
     relative_effect: float = 0.0
-    """Smallest effect worth finding, as a part of the baseline: 0.1 is ten percent of it. Or give the next one."""
+    """Smallest effect worth finding, as a part of the baseline: 0.1 is ten percent of it, and is planned for where
+    neither this nor the next one nor people are given."""
     absolute_effect: float = 0.0
     """Smallest effect worth finding, in the unit of the baseline: 0.005 is half a percentage point."""
     power: float = 0.8
@@ -47,17 +50,21 @@ class PowerQuestion:
     """New people a day, in the arms or not; 0 leaves the days out."""
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            given = getattr(self, f.name)
+            if not all(math.isfinite(value) for value in (given if isinstance(given, list) else [given])):
+                raise ConfigError(f"{f.name} must be finite, got {given}")
         rate = self.standard_deviation == 0
         for name, ok, range_ in (
-            ("baseline", 0 < self.baseline < 1 if rate else math.isfinite(self.baseline), "(0, 1) for a rate"),
-            ("standard_deviation", 0 <= self.standard_deviation < math.inf, ">= 0"),
+            ("baseline", 0 < self.baseline < 1 or not rate, "(0, 1) for a rate"),
+            ("standard_deviation", self.standard_deviation >= 0, ">= 0"),
             ("power", 0.05 < self.power < 1, "0.05..1"),
             ("people", self.people == 0 or self.people >= 2 * len(self.shares), "0, or at least two an arm"),
             ("metrics", self.metrics >= 1, ">= 1"),
             ("cuped_correlation", -1 < self.cuped_correlation < 1, "(-1, 1)"),
-            ("cluster_size", 1 <= self.cluster_size < math.inf, ">= 1"),
+            ("cluster_size", self.cluster_size >= 1, ">= 1"),
             ("cluster_correlation", 0 <= self.cluster_correlation <= 1, "0..1"),
-            ("daily_people", 0 <= self.daily_people < math.inf, ">= 0"),
+            ("daily_people", self.daily_people >= 0, ">= 0"),
         ):
             if not ok:
                 raise ConfigError(f"{name} must lie in {range_}, got {getattr(self, name)}")
@@ -65,12 +72,11 @@ class PowerQuestion:
             raise ConfigError(f"shares must be two or more numbers > 0 that add up to 1 at most, got {self.shares}")
         if self.relative_effect and self.absolute_effect:
             raise ConfigError("give relative_effect or absolute_effect, not both")
-        if not self.people and not self.relative_effect and not self.absolute_effect:
-            raise ConfigError("give relative_effect or absolute_effect (how many people?), or people (which effect?)")
         if rate and not 0 < self.baseline + self.effect < 1:
             raise ConfigError(f"a rate of {self.baseline} cannot change by {self.effect:g}: it would leave 0..1")
 
     @property
     def effect(self) -> float:
-        """The smallest effect worth finding, in the unit of the baseline; 0 where none was named."""
-        return self.absolute_effect or self.relative_effect * self.baseline
+        """The smallest effect worth finding, in the unit of the baseline; 0 where people were named and no effect."""
+        usual = 0.0 if self.people else _USUAL_EFFECT
+        return self.absolute_effect or (self.relative_effect or usual) * self.baseline
