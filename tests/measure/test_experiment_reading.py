@@ -178,8 +178,9 @@ def test_a_failed_sample_ratio_check_is_loud_and_is_never_a_lift(write: Write) -
     assert all(s.warnings[0].startswith("SAMPLE RATIO") for s in reading.statements)
     assert "lift" not in to_text(reading).lower()
     # the same people where these sizes were planned
-    planned = ask(write(assigned(arms), requests(arms, 30.0)), shares={"control": 1000 / 2300, "fast": 1300 / 2300})
-    assert planned.statements[0].randomised and "lift" in planned.statements[0].name
+    planned = np.where(arms == "fast", 1300 / 2300, 1000 / 2300)
+    sound = ask(write(assigned(arms, propensity=planned), requests(arms, 30.0)))
+    assert sound.statements[0].randomised and "lift" in sound.statements[0].name and not sound.warnings
 
 
 def test_without_planned_shares_nothing_shows_that_arms_were_random(write: Write) -> None:
@@ -190,7 +191,23 @@ def test_without_planned_shares_nothing_shows_that_arms_were_random(write: Write
     assert "does not tell the planned shares" in reading.warnings[0]
     assert "lift" not in to_text(reading).lower() and not any(s.randomised for s in reading.statements)
     given = ask(write(decisions, requests(arms, 30.0)), shares={"control": 0.5, "fast": 0.5})
-    assert given.statements[0].randomised and not given.warnings
+    # declared by who asks: the sizes can be held against them, and that the arms were drawn is not shown
+    assert given.tables["arms"][0]["sample_ratio_p"] == 1 and not any(s.randomised for s in given.statements)
+    assert "declared by who asks" in given.warnings[0] and "difference of fast" in given.statements[0].name
+
+
+def test_people_who_chose_their_arm_are_no_lift_on_request(write: Write) -> None:
+    arms = np.where(np.random.default_rng(3).random(PEOPLE) < 0.3, "fast", "control")
+    seen = {"control": 0.7, "fast": 0.3}
+    chose = {"control": 0.5, "fast": 0.5}
+    for logged in (None, chose):
+        propensity = np.nan if logged is None else np.vectorize(logged.get)(arms)
+        reading = ask(write(assigned(arms, propensity=propensity), requests(arms, 30.0)), shares=seen)
+        assert not any(s.randomised for s in reading.statements) and "lift" not in to_text(reading).lower()
+        assert "declared by who asks" in reading.warnings[0]
+    # the log tells the same, of everybody and not of these arms alone: 0.35 and 0.15 stand as 0.7 and 0.3
+    drawn = assigned(arms, propensity=np.where(arms == "fast", 0.15, 0.35))
+    assert ask(write(drawn, requests(arms, 30.0)), shares=seen).statements[0].randomised
 
 
 def test_metrics_that_the_log_cannot_tell_are_listed(write: Write) -> None:
@@ -397,9 +414,9 @@ def test_the_command_prints_and_writes_the_reading(
     assert cli.main([*line, "question.until='2026-04-30'"]) == 0
     out = capsys.readouterr().out
     assert "guardrails fail: latency of fast" in out and "latency, lift of fast over control" in out
-    written = json.loads((tmp_path / "measure" / "shop-experiments" / "reading.json").read_text())
+    written = json.loads((tmp_path / "measure" / "shop-experiment" / "reading.json").read_text())
     assert written["tables"]["guardrails"][0]["outcome"] == "fail"
-    assert (tmp_path / "measure" / "shop-experiments" / "reading.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "measure" / "shop-experiment" / "reading.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main([*line, "question.control=contrl"]) == 1
     assert "nearest is 'control'" in capsys.readouterr().err
     assert cli.main([*line, "question.cluter=x"]) == 2

@@ -13,6 +13,10 @@ from playbill.errors import MeasureError
 from playbill.measure.experiments.settings import ExperimentQuestion
 from playbill.measure.scan import ROW, columns_of, refuse, scan
 
+DECLARED = (
+    "question.shares are declared by who asks, and decisions.propensity does not tell the same: people may have chosen "
+    "their arm themselves, so what the arms differ by is a difference, and no effect of the treatment"
+)
 _ROUNDING = 0.002  # three arms of 0.333 are meant to be thirds
 
 
@@ -26,6 +30,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         arms: names, the control first, then by name.
         arm: [n] int64, row of `arms`.
         shares: planned share by arm, summing to 1; None where the log has no propensities and none were given.
+        logged: every assignment carries its arm's share as its propensity: the log itself tells that arms were drawn.
         decision_ids: [n] of the assignments.
         at_us: [n] int64, microseconds since 1970, when they were assigned.
         cluster: [n] int64, or None.
@@ -37,6 +42,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     arms: list[str]
     arm: np.ndarray
     shares: list[float] | None
+    logged: bool
     decision_ids: pl.Series
     at_us: np.ndarray
     cluster: np.ndarray | None = None
@@ -68,7 +74,7 @@ def read_assignment(tables: Path, question: ExperimentQuestion) -> Assignment:
         .collect()
     )
     other = "session_id" if unit == "user_id" else "user_id"
-    none = f"everybody assigned needs an id; question.unit={other} reads the other column"
+    none = f"everybody assigned needs an id; question=experiment question.unit={other} reads decisions.{other}"
     refuse(rows, pl.col("id").is_null(), f"decisions.{unit}", "id", none)
     refuse(rows, pl.col("arm").is_null(), "decisions.chosen", "arm", "an assignment names an arm")
     refuse(rows, pl.col("at_us").is_null(), "decisions.at", "at_us", "an assignment has a time")
@@ -78,13 +84,15 @@ def read_assignment(tables: Path, question: ExperimentQuestion) -> Assignment:
     again = "duplicate assignments: one row for each, write the first alone"
     refuse(rows, twice, f"decisions.{unit}", "id", again)
     arms = _arms(rows["arm"].unique().to_list(), question)
+    shares = _shares(rows, arms, question)
     return Assignment(
         experiment=experiment,
         unit=unit,
         ids=rows["id"],
         arms=arms,
         arm=rows["arm"].replace_strict(arms, list(range(len(arms))), return_dtype=pl.Int64).to_numpy(),
-        shares=_shares(rows, arms, question),
+        shares=shares,
+        logged=shares is not None and _logged(rows, dict(zip(arms, shares, strict=True))),
         decision_ids=rows["decision_id"],
         at_us=rows["at_us"].to_numpy(),
         cluster=_clusters(tables, rows["id"], question) if question.cluster else None,
@@ -156,6 +164,16 @@ def _shares(rows: pl.DataFrame, arms: list[str], question: ExperimentQuestion) -
             "question.shares={ARM: SHARE, ...}"
         )
     return [share / total for share in shares]
+
+
+def _logged(rows: pl.DataFrame, shares: dict[str, float]) -> bool:
+    """Return whether the log's propensities stand to each other as these shares, which may be anybody's guess."""
+    share = rows["share"]
+    if share.is_null().any() or not (share > 0).all():
+        return False
+    scale = sum(part for (part,) in rows.group_by("arm").agg(pl.col("share").first()).select("share").iter_rows())
+    planned = rows["arm"].replace_strict(shares, return_dtype=pl.Float64)
+    return bool(((share / scale - planned).abs() <= _ROUNDING).all())
 
 
 def _clusters(tables: Path, ids: pl.Series, question: ExperimentQuestion) -> np.ndarray:

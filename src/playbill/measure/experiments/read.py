@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from playbill.errors import ConfigError, MeasureError
-from playbill.measure.experiments.assignment import Assignment, read_assignment
+from playbill.measure.experiments.assignment import DECLARED, Assignment, read_assignment
 from playbill.measure.experiments.discovery import q_values
 from playbill.measure.experiments.effects import Sample, compare
 from playbill.measure.experiments.guardrails import check
@@ -51,7 +51,7 @@ def run(question: ExperimentQuestion, tables: Path, settings: MeasureSettings) -
     for f, q in zip(told, q_values([f.effect.p_value for f in told if f.effect], question.correction), strict=True):
         f.q_value = float(q)
     trust = Trust(
-        randomised=ratio is not None and not flagged,
+        randomised=assignment.logged and not flagged,
         label="intent to treat",
         sequential=question.sequential,
         warning=flagged,
@@ -229,8 +229,10 @@ def _warnings(
     if ratio is None:
         warnings.append(
             "decisions.propensity: the log does not tell the planned shares, so nothing shows that the arms were drawn "
-            "at random; give them with question.shares={ARM: SHARE, ...}"
+            "at random; question.shares={ARM: SHARE, ...} lets the arms' sizes be held against them"
         )
+    elif not assignment.logged:
+        warnings.append(DECLARED)
     if exposure is not None:
         warnings += exposure_warnings(assignment, exposure, question.sample_ratio_alpha, _planned(question))
     return warnings

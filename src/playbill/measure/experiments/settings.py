@@ -40,7 +40,7 @@ class ExperimentQuestion:
     arms: list[str] = field(default_factory=list)
     """Arms that must have people in the log, control included; empty: those found there."""
     shares: dict[str, float] = field(default_factory=dict)
-    """Planned share by arm, summing to 1; empty: the propensities of the decisions."""
+    """Planned share by arm, summing to 1; empty: the decisions' propensities, which alone show that arms were drawn."""
     unit: Unit = Unit.user_id
     """What was assigned: user_id, or session_id for visitors without a name."""
     cluster: str = ""
