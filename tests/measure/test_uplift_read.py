@@ -15,11 +15,13 @@ import pytest
 
 from playbill.errors import ConfigError, MeasureError
 from playbill.measure.settings import MeasureSettings
-from playbill.measure.statement import to_json, to_png, to_text
+from playbill.measure.statement import Reading, to_json, to_png, to_text
 from playbill.measure.uplift.features import user_features
+from playbill.measure.uplift.learners import folds
 from playbill.measure.uplift.log import read_trial
-from playbill.measure.uplift.read import run
+from playbill.measure.uplift.read import run, uplift_reading
 from playbill.measure.uplift.settings import HeldOut, LearnerKind, ModelKind, Outcome, UpliftQuestion
+from playbill.measure.uplift.trial import Trial, make_trial
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import Column, EventKind, Kind
 
@@ -102,9 +104,22 @@ def test_events_count_inside_the_window_alone(tmp_path: Path) -> None:
     assert happened.outcome[:4].tolist() == [1, 0, 0, 1]
     assert read_trial(UpliftQuestion(outcome=Outcome.COUNT, **ask), tables)[0].outcome[:4].tolist() == [2, 0, 0, 1]
     assert read_trial(UpliftQuestion(outcome=Outcome.SUM, **ask), tables)[0].outcome[:4].tolist() == [5, 0, 0, 7]
-    late, warnings = read_trial(UpliftQuestion(**ask | {"window_h": 1000}), tables)
-    assert late.outcome[:4].tolist() == [1, 1, 0, 1]
-    assert "the window of 40 of 40 people ends after the last event" in warnings[0]
+    with pytest.raises(MeasureError, match=r"nobody was watched for 1000 hours \(longest 24\)"):
+        read_trial(UpliftQuestion(**ask | {"window_h": 1000}), tables)
+
+
+def test_people_whose_window_is_not_over_are_left_out_and_counted(tmp_path: Path) -> None:
+    def late(rows: list[dict[str, Any]]) -> None:
+        for row in rows[:10]:
+            row["at"] = BEGAN + timedelta(hours=1)  # the log ends after 24 hours
+
+    ask: dict[str, Any] = {"control": "none", "event": "buy", "window_h": 24}
+    tables = small(tmp_path, late)
+    trial, warnings = read_trial(UpliftQuestion(**ask), tables)
+    assert trial.user_id.tolist() == list(range(11, 41)) and len(trial.outcome) == len(trial.arm) == 30
+    assert warnings == ["10 of 40 people left out: the log ends before their 24 hours are over"]
+    whole, warnings = read_trial(UpliftQuestion(until="2026-01-02T01:00", **ask), tables)
+    assert len(whole) == 40 and not warnings
 
 
 def test_scores_of_a_file(tmp_path: Path) -> None:
@@ -160,8 +175,50 @@ def test_a_broken_assignment_is_named(tmp_path: Path, change: Any, message: str)
 
 def test_shares_of_the_question_stand_for_propensities(tmp_path: Path) -> None:
     tables = small(tmp_path, lambda rows: [r.update(propensity=None) for r in rows])
-    question = UpliftQuestion(control="none", event="buy", shares={"none": 0.5, "mail": 0.5})
-    assert read_trial(question, tables)[0].share.tolist() == [0.5, 0.5]
+    question = UpliftQuestion(control="none", event="buy", window_h=24, shares={"none": 0.5, "mail": 0.5})
+    trial, warnings = read_trial(question, tables)
+    assert trial.share.tolist() == [0.5, 0.5] and not trial.logged and "declared by who asks" in warnings[0]
+    reading = scored(trial, np.arange(40.0))
+    assert not any(s.randomised for s in reading.statements) and "earns" in reading.verdict
+
+
+def test_a_failed_sample_ratio_check_refuses_the_values() -> None:
+    """Half each was planned and 35 % are mailed, which earns 0.05 a person: weighed by a half it would seem to lose."""
+    draw = np.random.default_rng(0)
+    arm = (draw.random(6000) < 0.35).astype(int)
+    outcome = (draw.random(6000) < np.where(arm == 1, 0.15, 0.1)).astype(float)
+    reading = scored(make_trial(["none", "mail"], arm, np.array([0.5, 0.5]), outcome), draw.random(6000))
+    assert reading.verdict.startswith("DO NOT READ THE EFFECTS: SAMPLE RATIO: the arms' sizes contradict")
+    assert reading.warnings[0].startswith("SAMPLE RATIO")
+    assert not any(s.randomised for s in reading.statements)
+    for s in reading.statements:
+        assert s.refused.startswith("SAMPLE RATIO") if s.name.startswith("value") else s.estimate is not None
+        assert s.refused or s.warnings[0].startswith("SAMPLE RATIO")
+    assert all("net value per person" not in row for row in reading.tables["value by rule"])
+    assert to_png(reading)[:4] == b"\x89PNG" and "earns" not in to_text(reading)
+    # the same people where these sizes were planned
+    sound = scored(make_trial(["none", "mail"], arm, np.array([0.65, 0.35]), outcome), draw.random(6000))
+    (value,) = [s for s in sound.statements if s.name == "value, mail to all - nobody"]
+    found = outcome[arm == 1].mean() - outcome[arm == 0].mean()
+    assert value.randomised and value.estimate == pytest.approx(found, abs=0.002) and value.estimate > 0
+
+
+def test_an_arm_of_one_person_has_no_interval() -> None:
+    arm = np.array([0, 1, 2] + [0, 1] * 10)
+    trial = make_trial(["none", "mail", "gift"], arm, np.array([0.45, 0.45, 0.1]), np.arange(23.0) % 3)
+    reading = scored(trial, np.arange(23.0))
+    found = {s.name: s for s in reading.statements}
+    assert found["effect, gift - none"].refused == "an interval needs two people or more in both arms, got 1 and 11"
+    assert found["effect, mail - none"].estimate is not None
+    assert all(np.isfinite(s.low) for s in reading.statements if s.low is not None)
+
+
+def scored(trial: Trial, score: np.ndarray) -> Reading:
+    """Return the reading of a trial by a score that stands for the effect of every arm."""
+    effect = np.zeros((len(trial), len(trial.arms)))
+    effect[:, 1:] = score[:, None]
+    question = UpliftQuestion(event="buy", resamples=100, budget_share=0.3, held_out=HeldOut.CROSS)
+    return uplift_reading(question, trial, effect, folds(len(trial), 3, 0), MeasureSettings(), how="a score")
 
 
 def test_a_question_that_does_not_fit_the_log(tmp_path: Path) -> None:

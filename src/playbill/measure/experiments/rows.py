@@ -89,7 +89,7 @@ def read_rows(
     last_us = None if None in windows else round(max(days for days in windows if days is not None) * DAY_US)
     first_us = -round(pre_days * DAY_US)
     people = pl.LazyFrame({"id": assignment.ids, "at_us": assignment.at_us}).with_row_index("person")
-    end = _until_us(tables, until)
+    end = until_us(tables, until)
     since = pl.col("since_us")
     wanted = (
         (since >= first_us) & (pl.col("happened_us") <= end) & (pl.lit(True) if last_us is None else since <= last_us)
@@ -161,7 +161,12 @@ def _of_people(
     )
 
 
-def _until_us(tables: Path, until: str) -> int:
+def until_us(tables: Path, until: str) -> int:
+    """Return the end of the log, microseconds since 1970; empty takes the last row of events and decisions.
+
+    Raises:
+        ConfigError: `until` is no time.
+    """
     if until:
         try:
             at = datetime.fromisoformat(until)

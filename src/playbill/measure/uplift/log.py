@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from playbill.errors import MeasureError
-from playbill.measure.experiments.assignment import Assignment, read_assignment
+from playbill.measure.experiments.assignment import DECLARED, Assignment, read_assignment
+from playbill.measure.experiments.rows import until_us
 from playbill.measure.experiments.settings import ExperimentQuestion
 from playbill.measure.scan import ROW, refuse, scan
 from playbill.measure.uplift.settings import Outcome, UpliftQuestion
@@ -18,10 +19,14 @@ from playbill.measure.uplift.trial import Trial, make_trial
 def read_trial(question: UpliftQuestion, tables: Path) -> tuple[Trial, list[str]]:
     """Return the trial of the question's experiment and warnings; people in the order of their assignments.
 
+    People whose window is not over when the log ends are left out, of all arms alike: the day of assignment is no
+    effect of the arm, and what they have not done yet is no refusal.
+
     Raises:
         MeasureError: no such experiment or event, a propensity that is missing, <= 0, > 1 or not one for an arm, an arm
-            without people, somebody without user_id or assigned twice, an event without the value that is summed; names
-            column, count and first rows.
+            without people, somebody without user_id or assigned twice, an event without the value that is summed,
+            nobody whose window is over; names column, count and first rows.
+        ConfigError: `question.until` is no time.
         TableError: a table or column is missing.
     """
     asked = ExperimentQuestion(experiment=question.experiment, control=question.control, shares=question.shares)
@@ -34,13 +39,33 @@ def read_trial(question: UpliftQuestion, tables: Path) -> tuple[Trial, list[str]
     unknown = sorted(set(question.cost) - set(assigned.arms))
     if unknown:
         raise MeasureError(f"question.cost names {', '.join(unknown)}, no arm of the experiment: {assigned.arms}")
-    outcome, warnings = _outcomes(question, tables, assigned)
-    share = np.asarray(assigned.shares)
-    return make_trial(assigned.arms, assigned.arm, share, outcome, assigned.ids.to_numpy()), warnings
+    outcome = _outcomes(question, tables, assigned)
+    watched_h = (until_us(tables, question.until) - assigned.at_us) / 3.6e9
+    over = watched_h >= question.window_h
+    if not over.any():
+        raise MeasureError(
+            f"nobody was watched for {question.window_h:g} hours (longest {watched_h.max():.3g}); wait, or shorten the "
+            "window (question.window_h, question.until)"
+        )
+    warnings = [] if assigned.logged else [DECLARED]
+    if not over.all():
+        warnings.append(
+            f"{(~over).sum():,} of {len(over):,} people left out: the log ends before their {question.window_h:g} "
+            "hours are over"
+        )
+    trial = make_trial(
+        assigned.arms,
+        assigned.arm[over],
+        np.asarray(assigned.shares),
+        outcome[over],
+        assigned.ids.to_numpy()[over],
+        logged=assigned.logged,
+    )
+    return trial, warnings
 
 
-def _outcomes(question: UpliftQuestion, tables: Path, assigned: Assignment) -> tuple[np.ndarray, list[str]]:
-    """Return [N] float64 outcomes in the order of the assignments, and warnings."""
+def _outcomes(question: UpliftQuestion, tables: Path, assigned: Assignment) -> np.ndarray:
+    """Return [N] float64 outcomes in the order of the assignments."""
     summed = question.outcome is Outcome.SUM
     wanted = ["user_id", "event", "at", *(["value"] if summed else [])]
     log = scan(tables, "events", wanted)
@@ -66,12 +91,4 @@ def _outcomes(question: UpliftQuestion, tables: Path, assigned: Assignment) -> t
     outcome = joined["outcome"].cast(pl.Float64).fill_null(0.0).to_numpy()
     if question.outcome is Outcome.HAPPENED:
         outcome = (outcome > 0).astype(np.float64)
-    last_us = log.select(at_us.max()).collect().item()
-    unfinished = int((assigned.at_us + window_us > last_us).sum())
-    warnings = []
-    if unfinished:
-        warnings.append(
-            f"the window of {unfinished:,} of {len(people):,} people ends after the last event of the log: what they "
-            "did later is not counted"
-        )
-    return outcome, warnings
+    return outcome

@@ -27,7 +27,17 @@ from playbill.measure.uplift.learners import (
 )
 from playbill.measure.uplift.log import read_trial
 from playbill.measure.uplift.settings import HeldOut, LearnerKind, ModelKind, Outcome, UpliftQuestion
-from playbill.measure.uplift.statements import BEST, LEARNED, NOBODY, RANDOM, average_effect, ranking, sentence, values
+from playbill.measure.uplift.statements import (
+    BEST,
+    LEARNED,
+    NOBODY,
+    RANDOM,
+    Trust,
+    average_effect,
+    ranking,
+    sentence,
+    values,
+)
 from playbill.measure.uplift.trial import CONTROL, Trial, repeated
 from playbill.measure.uplift.value import at_random, contributions, everybody, within_budget
 
@@ -97,11 +107,18 @@ def uplift_reading(
     warnings = list(warnings or ())
     counts = np.bincount(trial.arm, minlength=len(trial.arms))
     ratio = sample_ratio(counts, trial.share.tolist())
+    flagged = ""
     if ratio.flagged:
-        warnings.append(
-            f"the arms hold {counts.tolist()} people where the shares ask for {[round(e) for e in ratio.expected]} "
-            f"(p = {ratio.p_value:.2g}): something broke the randomisation, do not trust what follows"
+        listed = ", ".join(
+            f"{arm} {n:,} of {share:.4g} planned"
+            for arm, n, share in zip(trial.arms, counts, trial.share.tolist(), strict=True)
         )
+        flagged = (
+            f"SAMPLE RATIO: the arms' sizes contradict the planned shares ({listed}; p = {ratio.p_value:.2g}), so "
+            "something decided who is in the log; find it and run the experiment again"
+        )
+        warnings.insert(0, flagged)
+    trust = Trust(randomised=trial.logged and not flagged, flagged=flagged)
     unit = f"{question.event} ({question.outcome.value})" if question.outcome is not Outcome.SUM else question.event
     plans = rules(question, trial, effect, fold, settings.seed)
     cost = costs(question, trial)
@@ -111,26 +128,27 @@ def uplift_reading(
         trial, effect = trial.take(judged), effect[judged]
         plans = {name: plan[judged] for name, plan in plans.items()}
         expected = None if expected is None else expected[judged]
-    statements = [average_effect(whole, a, unit, settings.level) for a in range(1, len(trial.arms))]
+    statements = [average_effect(whole, a, unit, settings.level, trust) for a in range(1, len(trial.arms))]
     curves: list[dict[str, Any]] = []
     for a in range(1, len(trial.arms)):
-        found, rows = ranking(question, trial, effect, a, settings, how)
+        found, rows = ranking(question, trial, effect, a, settings, how, trust)
         statements += found
         curves += rows
     parts = {name: contributions(trial, plan, cost, worth=question.worth) for name, plan in plans.items()}
     doubly = {}
     if expected is not None:
         doubly = {n: contributions(trial, p, cost, worth=question.worth, expected=expected) for n, p in plans.items()}
-    found, table = values(question, trial, plans, parts, doubly, settings, cost)
+    found, table = values(question, trial, plans, parts, doubly, settings, cost, trust)
     statements += found
     named = {s.name: s for s in found}
-    gain = named[f"value, {LEARNED} - {RANDOM}"]
-    against_all = named[f"value, {LEARNED} - {BEST}"]
+    verdict = f"DO NOT READ THE EFFECTS: {flagged}"
+    if not flagged:
+        verdict = " ".join(sentence(LEARNED, other, named[f"value, {LEARNED} - {other}"]) for other in (RANDOM, BEST))
     return Reading(
         title=f"uplift of {question.experiment or 'the experiment'}: {unit}, ranked by {how}",
         statements=statements,
         tables={"value by rule": table, "Qini and uplift curve": curves},
-        verdict=f"{sentence(LEARNED, RANDOM, gain)} {sentence(LEARNED, BEST, against_all)}",
+        verdict=verdict,
         warnings=warnings,
     )
 
@@ -150,8 +168,8 @@ def rules(
         learned[here] = within_budget(
             effect[here], cost, worth=question.worth, most_share=question.budget_share, most_money=money, seed=seed
         )
-        net = [there.outcome[there.arm == a].mean() * question.worth - cost[a] for a in range(arms)]
-        single = 1 + int(np.argmax(net[1:]))
+        mean = [there.outcome[there.arm == a].mean() if (there.arm == a).any() else -np.inf for a in range(arms)]
+        single = 1 + int(np.argmax(np.array(mean[1:]) * question.worth - cost[1:]))
         best[here] = everybody(len(here), arms, single)
         # as many people, of the same kind of treatment, as the budget allows
         share = min(question.budget_share, money / cost[single] if cost[single] else np.inf)

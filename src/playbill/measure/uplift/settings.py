@@ -51,13 +51,15 @@ class UpliftQuestion:
     control: str = "control"
     """Name of the arm without the treatment."""
     shares: dict[str, float] = field(default_factory=dict)
-    """Planned share by arm, summing to 1; empty: the propensities of the decisions."""
+    """Planned share by arm, summing to 1; empty: the decisions' propensities, which alone show that arms were drawn."""
     event: str = "purchase"
     """Name of the event that is the outcome."""
     outcome: Outcome = Outcome.HAPPENED
     """HAPPENED: 1 if any such event; COUNT: how many; SUM: the sum of their values."""
     window_h: float = 336.0
-    """Hours after a person's assignment in which events count."""
+    """Hours after a person's assignment in which events count; people whose window is not over are left out."""
+    until: str = ""
+    """End of the log, ISO 8601 (UTC where no zone is given); empty: the last event or decision in it."""
     scores: str = ""
     """Parquet or csv file with user_id and a column a treated arm: its predicted effect; empty: a learner is fitted."""
     learner: LearnerKind = LearnerKind.X

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from playbill.measure.bootstrap import Interval
@@ -25,35 +26,64 @@ _APART = "one person's treatment does not change another's outcome"
 _GIVEN = "the ranking is taken as given: the intervals do not hold what another training would have changed"
 
 
-def average_effect(trial: Trial, arm: int, unit: str, level: float) -> Statement:
-    """Return the average effect of an arm: the difference of means, with unequal variances."""
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trial is worth as a whole.
+
+    Attributes:
+        randomised: the log tells the planned shares, and the arms are filled as planned.
+        flagged: why nothing counts, where the sample-ratio check failed; empty otherwise.
+    """
+
+    randomised: bool
+    flagged: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands at every statement."""
+        return [self.flagged] if self.flagged else []
+
+
+def average_effect(trial: Trial, arm: int, unit: str, level: float, trust: Trust) -> Statement:
+    """Return the average effect of an arm: the difference of means, with unequal variances.
+
+    Refused with fewer than two people in an arm, since one shows no variance.
+    """
     from scipy.stats import norm
 
     treated, control = trial.outcome[trial.arm == arm], trial.outcome[trial.arm == CONTROL]
+    shared: dict[str, Any] = {
+        "name": f"effect, {trial.arms[arm]} - {trial.arms[CONTROL]}",
+        "level": level,
+        "n": len(treated) + len(control),
+        "unit": f"{unit} per person",
+        "method": "difference of means, normal interval with unequal variances",
+        "randomised": trust.randomised,
+        "assumptions": [_DRAWN, _APART],
+        "warnings": trust.warnings,
+    }
+    if min(len(treated), len(control)) < 2:
+        why = f"an interval needs two people or more in both arms, got {len(treated)} and {len(control)}"
+        return Statement(estimate=None, refused=why, **shared)
     effect = float(treated.mean() - control.mean())
-    error = float(np.sqrt(_variance_of_mean(treated) + _variance_of_mean(control)))
+    error = float(np.sqrt(treated.var(ddof=1) / len(treated) + control.var(ddof=1) / len(control)))
     reach = float(norm.ppf((1 + level) / 2)) * error
     return Statement(
-        name=f"effect, {trial.arms[arm]} - {trial.arms[CONTROL]}",
         estimate=effect,
         low=effect - reach,
         high=effect + reach,
-        level=level,
-        n=len(treated) + len(control),
-        unit=f"{unit} per person",
-        method="difference of means, normal interval with unequal variances",
-        randomised=True,
-        assumptions=[_DRAWN, _APART],
         details={"treated": float(treated.mean()), "control": float(control.mean()), "standard_error": error},
+        **shared,
     )
 
 
-def _variance_of_mean(values: np.ndarray) -> float:
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else float("nan")
-
-
 def ranking(
-    question: UpliftQuestion, trial: Trial, effect: np.ndarray, arm: int, settings: MeasureSettings, how: str
+    question: UpliftQuestion,
+    trial: Trial,
+    effect: np.ndarray,
+    arm: int,
+    settings: MeasureSettings,
+    how: str,
+    trust: Trust,
 ) -> tuple[list[Statement], list[dict[str, Any]]]:
     """Return Qini coefficient and AUUC of one arm's predicted effects, and the curves at every tenth of the people."""
     rows = (trial.arm == arm) | (trial.arm == CONTROL)
@@ -74,8 +104,9 @@ def ranking(
     shared: dict[str, Any] = {
         "level": settings.level,
         "n": int(rows.sum()),
-        "randomised": True,
+        "randomised": trust.randomised,
         "assumptions": [_DRAWN, _APART, _GIVEN],
+        "warnings": trust.warnings,
     }
     qini, area = found["qini score"], found["auuc score"]
     statements = [
@@ -122,8 +153,11 @@ def values(
     doubly: Mapping[str, np.ndarray],
     settings: MeasureSettings,
     cost: np.ndarray,
+    trust: Trust,
 ) -> tuple[list[Statement], list[dict[str, Any]]]:
     """Return what the rules earn against each other, and a table of what each treats and spends.
+
+    Where the sample-ratio check failed the values are refused: they weigh people by shares that were not carried out.
 
     Args:
         plans: [N, A] by rule.
@@ -135,8 +169,8 @@ def values(
     def pairs_of(parts: Mapping[str, np.ndarray]) -> dict[tuple[str, str], Interval]:
         return policy_values(parts, resamples=question.resamples, seed=settings.seed, level=settings.level)[1]
 
-    pairs = pairs_of(parts)
-    robust = pairs_of(doubly) if doubly else {}
+    pairs = {} if trust.flagged else pairs_of(parts)
+    robust = pairs_of(doubly) if doubly and not trust.flagged else {}
 
     def against(name: str, other: str, found: Mapping[tuple[str, str], Interval]) -> Interval | None:
         if (name, other) in found:
@@ -151,22 +185,21 @@ def values(
     wanted += [(BEST, RANDOM)]
     statements = []
     for name, other in wanted:
-        by_weight = against(name, other, pairs)
-        assert by_weight is not None
-        beside = against(name, other, robust)
+        by_weight, beside = (against(name, other, found) for found in (pairs, robust))
         details = {} if beside is None else {"doubly robust": [beside.value, beside.low, beside.high]}
         statements.append(
             Statement(
                 name=f"value, {name} - {other}",
-                estimate=by_weight.value,
-                low=by_weight.low,
-                high=by_weight.high,
+                estimate=None if by_weight is None else by_weight.value,
+                low=None if by_weight is None else by_weight.low,
+                high=None if by_weight is None else by_weight.high,
                 level=settings.level,
                 n=len(trial),
                 unit="money per person, net of cost",
                 method="inverse propensity with the planned shares, paired bootstrap of people",
-                randomised=True,
+                randomised=trust.randomised,
                 assumptions=[_DRAWN, _APART, _GIVEN],
+                refused=trust.flagged,
                 details=details,
             )
         )
@@ -174,7 +207,8 @@ def values(
     for name, plan in plans.items():
         row: dict[str, Any] = {"rule": name, "people treated": float(1 - plan[:, CONTROL].mean())}
         row["cost per person"] = float((plan @ cost).mean())
-        row["net value per person"] = float(parts[name].mean())
+        if not trust.flagged:
+            row["net value per person"] = float(parts[name].mean())
         for a in range(1, len(trial.arms)):
             row[trial.arms[a]] = float(plan[:, a].mean())
         table.append(row)

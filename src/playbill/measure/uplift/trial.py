@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Trial:
         share: [A] float64, planned shares, sum 1: the known propensities.
         outcome: [N] float64, what followed (a flag, a count, money).
         user_id: [N] ids, or empty where nobody asks for them.
+        logged: the log itself tells the shares; False where whoever asks declares them, which shows no random draw.
     """
 
     arms: list[str]
@@ -29,6 +30,7 @@ class Trial:
     share: np.ndarray
     outcome: np.ndarray
     user_id: np.ndarray
+    logged: bool = True
 
     def __len__(self) -> int:
         return len(self.arm)
@@ -36,7 +38,7 @@ class Trial:
     def take(self, rows: np.ndarray) -> Trial:
         """Return the trial of some people ([M] int64 rows or [N] bool)."""
         users = self.user_id[rows] if len(self.user_id) else self.user_id
-        return Trial(self.arms, self.arm[rows], self.share, self.outcome[rows], users)
+        return replace(self, arm=self.arm[rows], outcome=self.outcome[rows], user_id=users)
 
     @property
     def binary(self) -> bool:
@@ -50,6 +52,8 @@ def make_trial(
     share: np.ndarray,
     outcome: np.ndarray,
     user_id: np.ndarray | None = None,
+    *,
+    logged: bool = True,
 ) -> Trial:
     """Return a checked trial.
 
@@ -59,6 +63,7 @@ def make_trial(
         share: [A] planned shares, each in (0, 1), sum 1.
         outcome: [N] float.
         user_id: [N] ids, unique; None where there are none.
+        logged: whether the log tells the shares.
     Raises:
         MeasureError: shapes that do not fit, an arm out of range or without people, a share outside (0, 1), shares that
             do not sum to 1, an outcome that is not finite, a person twice; with the count and the first rows.
@@ -84,7 +89,7 @@ def make_trial(
         if users.shape != arm.shape:
             raise MeasureError(f"user_id must be [N] = {arm.shape}, got {users.shape}")
         refuse_rows("trial", "user_id", repeated(users), users, "a person may stand in a trial once")
-    return Trial(list(arms), arm.astype(np.int64), share, outcome, users)
+    return Trial(list(arms), arm.astype(np.int64), share, outcome, users, logged)
 
 
 def repeated(values: np.ndarray) -> np.ndarray:
