@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from playbill.measure.drift.compare import Pair, compare_windows
 from playbill.measure.drift.distance import Kind, Sample, distance
 from playbill.measure.drift.read import run
 from playbill.measure.drift.settings import Control, DriftQuestion
+from playbill.measure.drift.windows import open_log
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading, to_png, to_text
 from playbill.tables.folder import write_folder
@@ -247,6 +249,37 @@ def test_what_changed_is_named(log: Callable[..., Path]) -> None:
     assert click.unit == "difference of rates"
     only = ask(folder, columns=["users.age"])
     assert [s.name for s in only.statements] == ["users.age"]
+
+
+def test_only_what_is_asked_for_is_read(log: Callable[..., Path]) -> None:
+    """Contexts and other columns are the bulk of a log, and nothing is compared there."""
+    size = 4000
+    folder = log(context=["{}" * 50] * size, surface=["a", "b"] * (size // 2))
+    whole = open_log(folder, "item")
+    assert whole.decisions is not None and whole.events is not None
+    assert set(whole.decisions.columns) == {"decision_id", "kind", "at", "propensity", "surface", "who"}
+    some = open_log(folder, "item", ["decisions.surface"])
+    assert some.decisions is not None and set(some.decisions.columns) == {"decision_id", "kind", "at", "surface", "who"}
+    assert some.events is not None and "device" not in some.events.columns
+    of_all = {s.name: (s.estimate, s.low, s.high) for s in ask(folder).statements}
+    for name in ("decisions.surface", "events.device", "items.categories", "events.value[click]", "outcome.click"):
+        [s] = ask(folder, columns=[name]).statements
+        assert (s.estimate, s.low, s.high) == of_all[name], name
+    with pytest.raises(MeasureError, match=r"no column events\.devise .* decisions\.surface, events\.device"):
+        ask(folder, columns=["events.devise", "users.age"])
+
+
+def test_texts_are_compared_alike_in_a_series_and_in_an_array() -> None:
+    draw = np.random.default_rng(8)
+    windows_ = [draw.choice(np.array(["a", "b", "c", None], object), 500, p=[0.5, 0.3, 0.15, 0.05]) for _ in range(2)]
+    plain = distance(Kind.CATEGORY, *(alone(v) for v in windows_), resamples=199)
+    series = distance(
+        Kind.CATEGORY,
+        *(Sample(pl.Series(v.tolist(), dtype=pl.String), np.arange(500)) for v in windows_),
+        resamples=199,
+    )
+    assert (plain.value, plain.p_value, plain.cells) == (series.value, series.p_value, series.cells)
+    np.testing.assert_array_equal(plain.after, series.after)
 
 
 def test_two_folders_and_files_of_scores(log: Callable[..., Path], tmp_path: Path) -> None:

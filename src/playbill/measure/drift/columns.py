@@ -14,21 +14,12 @@ from playbill.errors import MeasureError
 from playbill.measure.drift.compare import Pair
 from playbill.measure.drift.distance import Kind, Sample
 from playbill.measure.drift.settings import DriftQuestion
-from playbill.measure.drift.windows import Log, with_outcomes
+from playbill.measure.drift.windows import NEVER, Log, with_outcomes
 from playbill.measure.people import WHO
 from playbill.measure.slices import long_form
 from playbill.measure.times import DAY_US
 from playbill.tables.folder import has_table, read_table
 
-# what names a row, or differs between windows by its very nature
-_NEVER = {
-    "users": {"user_id"},
-    "items": {"item_id", "title", "text", "published_at"},
-    "events": {"event_id", "user_id", "session_id", "at", "item_id", "creative_id", "decision_id", "value"},
-    "decisions": {
-        "decision_id", "request_id", "kind", "chosen", "at", "user_id", "session_id", "bundle", "context", "position",
-    },
-}  # fmt: skip
 _MOST_TEXTS = 0.5  # a text column with more different values than this share of its rows is a name or free text
 _FEW_NUMBERS = 10  # numbers with no more different values are categories
 
@@ -70,7 +61,8 @@ def columns_of(windows: Windows, question: DriftQuestion) -> list[Pair]:
             found[name] = pair
     unknown = [c for c in question.columns if found.get(c) is None and not any(c in w for w in windows.left_out)]
     if unknown:
-        raise MeasureError(f"no column {', '.join(unknown)} in both windows; there are: {', '.join(sorted(found))}")
+        there_are = sorted(found.keys() | set.intersection(*(log.columns for log in windows.logs)))
+        raise MeasureError(f"no column {', '.join(unknown)} in both windows; there are: {', '.join(there_are)}")
     return [pair for pair in found.values() if pair is not None]
 
 
@@ -80,7 +72,7 @@ def _candidates(
     """Yield name, role, kind (None: by its values) and, for each window, the rows (who, value)."""
     for table, key in (("users", WHO), ("items", "item_id")):
         joined = [_joined(log, table, key) for log in windows.cut]
-        for column in _shared(joined, _NEVER[table] | {WHO, "item_id"}):
+        for column in _shared(joined, NEVER[table] | {WHO, "item_id"}):
             yield f"{table}.{column}", "feature", None, [f.select(WHO, value=column) for f in joined]
     events = [log.events for log in windows.cut]
     if all(e is not None and len(e) for e in events):
@@ -88,7 +80,7 @@ def _candidates(
     decisions = [log.decisions for log in windows.cut]
     if all(d is not None and len(d) for d in decisions):
         rows = [d for d in decisions if d is not None]
-        for column in _shared(rows, _NEVER["decisions"] | {WHO}):
+        for column in _shared(rows, NEVER["decisions"] | {WHO}):
             role = "score" if column in question.scores else "feature"
             yield f"decisions.{column}", role, None, [d.select(WHO, value=column) for d in rows]
     yield from _outcomes(windows, question)
@@ -97,7 +89,7 @@ def _candidates(
 def _of_events(
     events: list[pl.DataFrame], windows: Windows
 ) -> Iterator[tuple[str, str, Kind | None, list[pl.DataFrame]]]:
-    for column in _shared(events, _NEVER["events"] | {WHO}):
+    for column in _shared(events, NEVER["events"] | {WHO}):
         yield f"events.{column}", "feature", None, [e.select(WHO, value=column) for e in events]
     if all("value" in e.columns for e in events):
         for name in _names(events):
@@ -155,7 +147,7 @@ def _joined(log: Log, table: str, key: str) -> pl.DataFrame:
         return nothing
     there = [f for f in (log.events, log.decisions) if f is not None and len(f)]
     names = [
-        c for c in pq.read_schema(log.folder / f"{table}.parquet").names if c == "item_id" or c not in _NEVER[table]
+        c for c in pq.read_schema(log.folder / f"{table}.parquet").names if c == "item_id" or c not in NEVER[table]
     ]
     if table == "users":
         rows = pl.DataFrame(pl.from_arrow(read_table(log.folder, table, ["user_id", *names])))
@@ -197,9 +189,9 @@ def _pair(name: str, role: str, kind: Kind | None, frames: list[pl.DataFrame], p
     return Pair(name, role, kind, *samples)
 
 
-def _array(value: pl.Series, kind: Kind) -> np.ndarray:
+def _array(value: pl.Series, kind: Kind) -> np.ndarray | pl.Series:
     if kind is Kind.CATEGORY:
-        return np.asarray(value.cast(pl.String).to_list(), object)
+        return value.cast(pl.String)
     return value.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 

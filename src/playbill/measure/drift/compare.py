@@ -118,7 +118,7 @@ def _statement(
         low=low,
         high=high,
         level=level,
-        n=len(np.union1d(pair.before.person, pair.after.person)),
+        n=_people(pair.before, pair.after),
         unit="difference of rates" if pair.kind is Kind.RATE else "distance",
         method=f"{_METHODS[pair.kind]}, wild bootstrap over people, adjusted p = {adjusted:.3g}"
         + (", ALARM" if details["alarm"] else ""),
@@ -131,7 +131,8 @@ def _statement(
 def _moments(pair: Pair) -> dict[str, float]:
     from scipy.stats import wasserstein_distance
 
-    known = [s.values[~np.isnan(s.values)] for s in (pair.before, pair.after)]
+    every = [np.asarray(s.values) for s in (pair.before, pair.after)]
+    known = [v[~np.isnan(v)] for v in every]
     if not all(len(v) for v in known):
         return {}
     spread = float(np.std(np.concatenate(known)))
@@ -140,8 +141,8 @@ def _moments(pair: Pair) -> dict[str, float]:
         "before_mean": float(known[0].mean()),
         "after_mean": float(known[1].mean()),
         "wasserstein_sd": apart / spread if spread > 0 else 0.0,
-        "before_missing": float(np.isnan(pair.before.values).mean()),
-        "after_missing": float(np.isnan(pair.after.values).mean()),
+        "before_missing": float(np.isnan(every[0]).mean()),
+        "after_missing": float(np.isnan(every[1]).mean()),
     }
 
 
@@ -156,17 +157,25 @@ def _moved(pair: Pair, found: Distance) -> list[dict[str, Any]]:
 
 
 def _too_few(pair: Pair, min_people: int) -> str:
-    people = [len(np.unique(s.person)) for s in (pair.before, pair.after)]
+    people = [_people(s) for s in (pair.before, pair.after)]
     if min(people) >= min_people:
         return ""
     return f"only {people[0]:,} people before and {people[1]:,} after; needs {min_people:,} in each (min_people)"
+
+
+def _people(*samples: Sample) -> int:
+    """Return how many different people stand in any of these; their codes are small, so nothing need be sorted."""
+    there = np.zeros(max(int(s.person.max()) for s in samples) + 1, bool)
+    for s in samples:
+        there[s.person] = True
+    return int(there.sum())
 
 
 def _refused(pair: Pair, why: str) -> Statement:
     return Statement(
         name=pair.name,
         estimate=None,
-        n=len(np.union1d(pair.before.person, pair.after.person)),
+        n=_people(pair.before, pair.after),
         unit="distance",
         method=_METHODS[pair.kind],
         refused=why,

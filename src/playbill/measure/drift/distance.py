@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+import polars as pl
 
 from playbill.errors import MeasureError
 
+_Values = np.ndarray | pl.Series
 _MOST_CELLS = 64
 _FEWEST_ROWS = 20  # of a category with a cell of its own: of fewer, chance is not normal
 _MOST_GROUPS = 2_000  # people beyond that are put together at random, which costs nothing but bounds the work
@@ -38,11 +40,12 @@ class Sample:
     """A column in one window.
 
     Attributes:
-        values: [N] float64 numbers (NaN where missing), 0 or 1 for a rate; or [N] text (None where missing).
+        values: [N] float64 numbers (NaN where missing), 0 or 1 for a rate; or [N] text (missing: None or null), which a
+            polars series holds in far less room than an array of objects.
         person: [N] int64, whose each row is; the same person has one code in both windows.
     """
 
-    values: np.ndarray
+    values: np.ndarray | pl.Series
     person: np.ndarray
 
 
@@ -74,8 +77,8 @@ class Distance:
 
 def check_sample(name: str, sample: Sample) -> None:
     """Raise MeasureError where a window of a column has no rows, or rows that do not fit together."""
-    if np.ndim(sample.values) != 1 or np.shape(sample.values) != np.shape(sample.person):
-        shapes = np.shape(sample.values), np.shape(sample.person)
+    shapes = sample.values.shape, sample.person.shape
+    if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
         raise MeasureError(f"{name}: values and person are parallel [N] arrays, got {shapes[0]} and {shapes[1]}")
     if not len(sample.values):
         raise MeasureError(f"{name}: a window has no rows; move or widen it")
@@ -146,10 +149,11 @@ def _shares(cells: np.ndarray, group: np.ndarray, groups: int, num_cells: int) -
     return share, (counts - rows * share) / np.maximum(total - rows, 1)
 
 
-def _cells(kind: Kind, before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _cells(kind: Kind, before: _Values, after: _Values) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return labels of the cells and the cell of each row of both windows."""
     if kind is Kind.CATEGORY:
         return _named_cells(before, after)
+    before, after = np.asarray(before), np.asarray(after)
     pooled = np.concatenate([before, after]).astype(np.float64)
     if kind is Kind.RATE:
         bad = np.flatnonzero((pooled != 0) & (pooled != 1))
@@ -169,10 +173,9 @@ def _cells(kind: Kind, before: np.ndarray, after: np.ndarray) -> tuple[list[str]
     return labels, cell[: len(before)], cell[len(before) :]
 
 
-def _named_cells(before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    import polars as pl  # its dictionary of texts is far faster than numpy's sort of objects
-
-    pooled = pl.Series("value", [*before, *after], pl.String)
+def _named_cells(before: _Values, after: _Values) -> tuple[list[str], np.ndarray, np.ndarray]:
+    # the dictionary of texts of polars is far faster than numpy's sort of objects
+    pooled = pl.concat([pl.Series("value", v, pl.String) for v in (before, after)])
     counts = pooled.drop_nulls().value_counts(sort=True).sort(["count", "value"], descending=[True, False])
     names = counts.filter(pl.col("count") >= _FEWEST_ROWS)["value"][: _MOST_CELLS - 2].to_list()
     codes = pl.DataFrame({"value": names, "cell": np.arange(len(names))}, schema={"value": pl.String, "cell": pl.Int64})

@@ -55,12 +55,12 @@ def run(question: DriftQuestion, tables: Path, settings: MeasureSettings) -> Rea
 
 
 def _windows(question: DriftQuestion, tables: Path, settings: MeasureSettings) -> Windows:
-    after = open_log(tables, question.kind)
+    after = open_log(tables, question.kind, question.columns)
     before = after
     if question.before_tables:
         named = Path(question.before_tables)
         folder = named if named.is_dir() else Path(settings.home) / "tables" / question.before_tables
-        before = open_log(folder, question.kind)
+        before = open_log(folder, question.kind, question.columns)
     if question.before:
         first, second = window_us(question.before, "question.before"), window_us(question.after, "question.after")
     elif question.before_tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,20 @@ from playbill.measure.times import iso
 from playbill.tables.folder import has_table, read_table
 
 _HOUR_US = 3_600_000_000
+# what names a row, or differs between windows by its very nature
+NEVER = {
+    "users": {"user_id"},
+    "items": {"item_id", "title", "text", "published_at"},
+    "events": {"event_id", "user_id", "session_id", "at", "item_id", "creative_id", "decision_id", "value"},
+    "decisions": {
+        "decision_id", "request_id", "kind", "chosen", "at", "user_id", "session_id", "bundle", "context", "position",
+    },
+}  # fmt: skip
+# what windows, outcomes and values are told by
+_NEEDED = {
+    "events": ("user_id", "session_id", "at", "event", "decision_id", "item_id", "value"),
+    "decisions": ("user_id", "session_id", "at", "kind", "decision_id"),
+}
 
 
 @dataclass(slots=True)
@@ -24,12 +39,14 @@ class Log:
     Attributes:
         folder: where it stands.
         events, decisions: rows with `who` and `at` (int64 us); None where the folder has no such table. Decisions are
-            of one kind; events keep `decision_id` where there is one.
+            of one kind; events keep `decision_id` where there is one. Only what was asked for was read.
+        columns: all columns of both tables that could be compared, such as `events.device`.
     """
 
     folder: Path
     events: pl.DataFrame | None
     decisions: pl.DataFrame | None
+    columns: set[str]
 
     def span(self) -> tuple[int, int]:
         """Return the first moment of the log and the one just after its last, microseconds since 1970.
@@ -53,6 +70,7 @@ class Log:
             self.folder,
             None if self.events is None else self.events.filter(inside),
             None if self.decisions is None else self.decisions.filter(inside),
+            self.columns,
         )
         if not any(f is not None and len(f) for f in (cut.events, cut.decisions)):
             first, last = self.span()
@@ -63,14 +81,19 @@ class Log:
         return cut
 
 
-def open_log(folder: Path, kind: str) -> Log:
+def open_log(folder: Path, kind: str, asked: Sequence[str] = ()) -> Log:
     """Return the log of a folder, with the decisions of one kind.
 
+    Args:
+        folder: of tables.
+        kind: of the decisions.
+        asked: columns to compare, such as `events.device`; none means all that can be.
     Raises:
         MeasureError: rows that belong to nobody or have no time; names table, count and first rows.
     """
-    events = _rows(folder, "events") if has_table(folder, "events") else None
-    decisions = _rows(folder, "decisions") if has_table(folder, "decisions") else None
+    columns: set[str] = set()
+    events = _rows(folder, "events", asked, columns) if has_table(folder, "events") else None
+    decisions = _rows(folder, "decisions", asked, columns) if has_table(folder, "decisions") else None
     if decisions is not None:
         kinds = decisions["kind"].unique().to_list()
         decisions = decisions.filter(pl.col("kind") == kind)
@@ -78,7 +101,7 @@ def open_log(folder: Path, kind: str) -> Log:
             raise MeasureError(f"decisions.kind is never {kind!r}; it is: {', '.join(sorted(map(str, kinds)))}")
     if events is None and decisions is None:
         raise MeasureError(f"{folder} has neither events nor decisions: drift is read from a log")
-    return Log(folder, events, decisions)
+    return Log(folder, events, decisions, columns)
 
 
 def with_outcomes(log: Log, window: pl.DataFrame, names: list[str], hours: float) -> tuple[pl.DataFrame, int]:
@@ -127,8 +150,14 @@ def read_scores(path: str, column: str) -> pl.DataFrame:
     return rows.select(WHO, score=pl.col(column).cast(pl.Float64))
 
 
-def _rows(folder: Path, table: str) -> pl.DataFrame:
-    rows = with_who(pl.DataFrame(pl.from_arrow(read_table(folder, table))), table)
+def _rows(folder: Path, table: str, asked: Sequence[str], columns: set[str]) -> pl.DataFrame:
+    """Return the rows of a table with who and at; adds the columns that it could compare to `columns`."""
+    there = pq.read_schema(folder / f"{table}.parquet").names
+    comparable = [c for c in there if c not in NEVER[table]]
+    columns |= {f"{table}.{c}" for c in comparable}
+    wanted = {*_NEEDED[table], *(c for c in comparable if not asked or f"{table}.{c}" in asked)}
+    rows = pl.DataFrame(pl.from_arrow(read_table(folder, table, [c for c in there if c in wanted])))
+    rows = with_who(rows, table).drop("user_id", "session_id", strict=False)
     late = rows["at"].is_null()
     if late.any():
         first = ", ".join(f"row {i}" for i in late.arg_true()[:5].to_list())
