@@ -16,8 +16,10 @@ from playbill.cli import compose
 from playbill.errors import ConfigError, WorldError
 from playbill.world import words
 from playbill.world.build import World, build, items_there
+from playbill.world.fitting.calibrate import ratings
 from playbill.world.parameters import Catalogue, Messages, Parameters, Population, Switches
 from playbill.world.people import AGE_BANDS, ZONES
+from playbill.world.respond import completion_mean
 from playbill.world.settings import Size, first_weekday, start_us
 
 PEOPLE = 40_000
@@ -269,6 +271,24 @@ def test_presets_differ_in_what_they_say(presets: dict[str, Any]) -> None:
     assert easy.clicks.taste > fitted.clicks.taste > hard.clicks.taste
     assert hard.population.anonymous_share == 0.6
     assert not easy.switches.drift and hard.switches.drift
+    # a size means as many visits in every world
+    assert easy.population.activity_mean == hard.population.activity_mean == fitted.population.activity_mean
+
+
+def test_stars_of_the_hard_world_mislead_as_a_log_could(presets: dict[str, Any]) -> None:
+    """Half are five, none of the five is rare, and an item's mean stars tell its fame better than its worth."""
+    world = build(presets["hard"].world, Size(people=1000, items=400, days=30), seed=3)
+    person, item, stars, hype = ratings(world, seed=3, plays=10_000)
+    shares = np.bincount(stars.astype(int), minlength=6)[1:] / len(stars)
+    assert 0.45 < shares[4] < 0.55 and shares.min() > 0.03
+    often = np.bincount(item) >= 10
+    mean = (np.bincount(item, stars) / np.bincount(item))[often]
+    people = np.arange(300)
+    worth = completion_mean(world, people[:, None], np.arange(400), 15).mean(0)
+    rows = np.searchsorted(np.sort(world.items.hype), hype)
+    worth = worth[np.argsort(world.items.hype)][rows][often]
+    by_fame, by_worth = (np.corrcoef(mean, other)[0, 1] for other in (hype[often], worth))
+    assert often.sum() > 100 and by_fame > by_worth + 0.02 > 0.4
 
 
 def test_the_shop_fits_into_memory(presets: dict[str, Any]) -> None:
