@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,34 @@ def test_the_policy_column_serves_too(tmp_path: Path) -> None:
     decisions = [{("policy" if k == "arm" else k): v for k, v in d.items()} for d in decisions]
     folder = write(tmp_path, decisions, events)
     assert read(folder, ours="tower", team_column=TeamColumn.policy).statements[0].estimate == 0.5
+
+
+def test_sessions_and_requests_are_not_called_people(tmp_path: Path) -> None:
+    decisions, events = log()
+    named = [d if d["user_id"] < 30 else d | {"user_id": None, "session_id": f"s{d['user_id']}"} for d in decisions]
+    reading = read(write(tmp_path / "sessions", named, events), ours="tower")
+    assert [(s.n, s.of) for s in reading.statements] == [
+        (40, "people or sessions"),
+        (40, "people or sessions with a preference"),
+    ]
+    assert reading.warnings[0].startswith("counted are 30 people and 10 sessions: who comes back without signing in")
+    assert "80 lists of 40 people or sessions" in reading.title
+    nameless = [{k: v for k, v in d.items() if k != "user_id"} for d in decisions]
+    reading = read(write(tmp_path / "nameless", nameless, events), ours="tower")
+    assert (reading.statements[0].n, reading.statements[0].of) == (80, "requests")
+    assert reading.warnings[0].startswith("counted are 80 requests: ") and "people," not in reading.verdict
+
+
+def test_a_click_before_its_decision_earns_nothing(tmp_path: Path) -> None:
+    """Every tower's click made early but those on first places, which earn credit by a second click in time."""
+    decisions, events = log()
+    early = [e | {"at": e["at"] - timedelta(seconds=1), "event_id": f"early {e['event_id']}"} for e in events]
+    first = [e for e in events if e["decision_id"].endswith("/0")]
+    reading = read(write(tmp_path, decisions, early + first), ours="tower")
+    assert f"{len(early)} clicks are left out: they come before the decision" in " ".join(reading.warnings)
+    credited, places = ([row[key] for row in reading.tables["rankers"]] for key in ("credited", "first_places"))
+    assert credited == places and sum(places) == 80
+    assert not any("left out: they come before" in w for w in read(write(tmp_path / "b", decisions, events)).warnings)
 
 
 def test_a_broken_coin_is_seen(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from playbill.errors import MeasureError
 from playbill.measure.scan import ROW
 
 WHO = "who"
+_UNITS = {"u": "people", "s": "sessions", "r": "requests"}
 
 
 def who_columns(path: str) -> list[str]:
@@ -40,3 +41,23 @@ def with_who(rows: pl.DataFrame, table: str) -> pl.DataFrame:
             f"neither, first {first}"
         )
     return rows
+
+
+def units(who: pl.Series) -> dict[str, int]:
+    """Return how many different people, sessions and requests are among the values of `who`, without those that are 0.
+
+    `r:<request_id>` is for callers that tell apart by request what bears no other name.
+    """
+    first = who.unique().str.slice(0, 1)
+    return {name: number for letter, name in _UNITS.items() if (number := int((first == letter).sum()))}
+
+
+def unit_warnings(number: dict[str, int]) -> list[str]:
+    """Return what speaks against counting each of `units` once; nothing where all are people."""
+    if set(number) <= {"people"}:
+        return []
+    said = " and ".join(f"{n:,} {name}" for name, n in number.items())
+    return [
+        f"counted are {said}: who comes back without signing in counts again, so intervals are narrower than they would "
+        "be over people"
+    ]

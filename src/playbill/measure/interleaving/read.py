@@ -12,6 +12,7 @@ import polars as pl
 from playbill.errors import MeasureError
 from playbill.measure.interleaving.settings import InterleavingQuestion
 from playbill.measure.interleaving.team_draft import Preference, preference, winners
+from playbill.measure.people import unit_warnings, units
 from playbill.measure.scan import ROW, columns_of, refuse, scan
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading, Statement
@@ -29,8 +30,10 @@ def run(question: InterleavingQuestion, tables: Path, settings: MeasureSettings)
     """
     placed = _placements(tables, question)
     ours, theirs = _teams(placed, question)
-    clicked = _clicked(tables, question)
-    placed = placed.with_columns(pl.col("decision_id").is_in(clicked.implode()).alias("credited"))
+    clicked = _clicked(tables, question).join(placed.select("decision_id", decided="at"), on="decision_id", how="left")
+    early = clicked["at"] < clicked["decided"]
+    credit = clicked.filter(~early.fill_null(False))["decision_id"].unique()
+    placed = placed.with_columns(pl.col("decision_id").is_in(credit.implode()).alias("credited"))
     both = placed.filter(pl.col("team").is_in([ours, theirs]))
     both = both.filter(pl.col("team").n_unique().over("request") == 2)
     if both.is_empty():
@@ -48,26 +51,28 @@ def run(question: InterleavingQuestion, tables: Path, settings: MeasureSettings)
     winner = winners(lists["ours"].to_numpy(), lists["theirs"].to_numpy())
     found = preference(person, winner, resamples=question.resamples, seed=settings.seed, level=settings.level)
     coin = _coin(int((lists["first"] == ours).sum()), len(lists))
+    number = units(lists["person"])
+    who = " or ".join(number)
     return Reading(
-        title=f"Interleaving: {ours} against {theirs}, {found.lists:,} lists of {found.people:,} people",
-        statements=_statements(found, ours, theirs, coin >= _BROKEN_COIN, settings.level),
+        title=f"Interleaving: {ours} against {theirs}, {found.lists:,} lists of {found.people:,} {who}",
+        statements=_statements(found, ours, theirs, who, coin >= _BROKEN_COIN, settings.level),
         tables={
             "rankers": _ranker_rows(both, lists, ours, theirs),
             "lists": [{"outcome": f"{ours} won", "lists": found.won}, {"outcome": f"{theirs} won", "lists": found.lost},
                       {"outcome": "tied", "lists": found.tied}],
         },
-        verdict=_verdict(found, ours, theirs, settings.level),
-        warnings=_warnings(placed, both, coin, len(clicked), found),
+        verdict=_verdict(found, ours, theirs, who, settings.level),
+        warnings=unit_warnings(number) + _warnings(placed, both, coin, clicked, int(early.sum()), found),
     )  # fmt: skip
 
 
 def _placements(tables: Path, question: InterleavingQuestion) -> pl.DataFrame:
-    """Return request, person, team, position and decision_id of every placement."""
+    """Return request, person, team, position, decision_id and time of every placement."""
     column = question.team_column.value
-    frame = scan(tables, "decisions", ["decision_id", "request_id", "kind", "position", column])
+    frame = scan(tables, "decisions", ["decision_id", "request_id", "kind", "position", "at", column])
     known = columns_of(tables, "decisions")
     # a session may bear the number of a person
-    who = [pl.format(c + " {}", c) for c in ("user_id", "session_id", "request_id") if c in known]
+    who = [pl.format(f"{c[0]}:{{}}", c) for c in ("user_id", "session_id", "request_id") if c in known]
     rows = (
         frame.filter(pl.col("kind") == question.kind)
         .select(
@@ -78,6 +83,7 @@ def _placements(tables: Path, question: InterleavingQuestion) -> pl.DataFrame:
             pl.coalesce(who).alias("person"),
             pl.col(column).alias("team"),
             "position",
+            "at",
         )
         .collect()
     )
@@ -110,9 +116,11 @@ def _teams(placed: pl.DataFrame, question: InterleavingQuestion) -> tuple[str, s
     return ours, question.theirs or left.pop(0)
 
 
-def _clicked(tables: Path, question: InterleavingQuestion) -> pl.Series:
-    events = scan(tables, "events", ["event", "decision_id"])
-    ids = events.filter(pl.col("event") == question.event).select("decision_id").collect().to_series()
+def _clicked(tables: Path, question: InterleavingQuestion) -> pl.DataFrame:
+    """Return decision_id and time of every click that names its decision."""
+    events = scan(tables, "events", ["event", "decision_id", "at"])
+    clicks = events.filter(pl.col("event") == question.event).select("decision_id", "at").collect()
+    ids = clicks["decision_id"]
     if not len(ids):
         names = events.select(pl.col("event").unique()).collect().to_series().drop_nulls().sort()
         raise MeasureError(f"events.event: no {question.event!r}; there are: {', '.join(names)}")
@@ -121,7 +129,7 @@ def _clicked(tables: Path, question: InterleavingQuestion) -> pl.Series:
             f"events.decision_id: empty in all {len(ids):,} rows of event {question.event!r}; "
             "credit needs the decision that was clicked"
         )
-    return ids.drop_nulls().unique()
+    return clicks.filter(ids.is_not_null())
 
 
 def _coin(ours_first: int, lists: int) -> float:
@@ -130,7 +138,7 @@ def _coin(ours_first: int, lists: int) -> float:
     return float(binomtest(ours_first, lists).pvalue)
 
 
-def _statements(found: Preference, ours: str, theirs: str, fair: bool, level: float) -> list[Statement]:
+def _statements(found: Preference, ours: str, theirs: str, who: str, fair: bool, level: float) -> list[Statement]:
     decided = found.people_ours + found.people_theirs
     common: dict[str, Any] = {
         "level": level,
@@ -138,7 +146,7 @@ def _statements(found: Preference, ours: str, theirs: str, fair: bool, level: fl
         "assumptions": [
             "a coin decided in every round who placed first",
             "people click what they like more often, wherever it came from",
-            "people are independent of each other",
+            f"{who} are independent of each other",
         ],
     }
     nobody = "" if decided else "nobody clicked more on one ranker's items than on the other's"
@@ -149,19 +157,20 @@ def _statements(found: Preference, ours: str, theirs: str, fair: bool, level: fl
             low=found.low,
             high=found.high,
             n=found.people,
+            of=who,
             unit="of lists won above one half",
-            method="team draft (Radlinski et al. 2008), bootstrap over people",
+            method=f"team draft (Radlinski et al. 2008), bootstrap over {who}",
             details={"lists": found.lists, "won": found.won, "lost": found.lost, "tied": found.tied},
             **common,
         ),
         Statement(
-            name=f"people who prefer {ours}",
+            name=f"{who} who prefer {ours}",
             estimate=None if nobody else found.share,
             low=None if nobody else found.share_low,
             high=None if nobody else found.share_high,
             n=decided,
-            of="people with a preference",
-            unit="of people with a preference",
+            of=f"{who} with a preference",
+            unit=f"of {who} with a preference",
             method=f"exact sign test, p = {found.p_value:.2g}",
             refused=nobody,
             details={"p_value": found.p_value, "people_ours": found.people_ours, "people_theirs": found.people_theirs},
@@ -187,14 +196,16 @@ def _ranker_rows(both: pl.DataFrame, lists: pl.DataFrame, ours: str, theirs: str
     return rows
 
 
-def _verdict(found: Preference, ours: str, theirs: str, level: float) -> str:
+def _verdict(found: Preference, ours: str, theirs: str, who: str, level: float) -> str:
     if found.p_value >= 1 - level:
-        return f"No preference shown between {ours} and {theirs} (sign test over people, p = {found.p_value:.2g})."
+        return f"No preference shown between {ours} and {theirs} (sign test over {who}, p = {found.p_value:.2g})."
     better, worse = (ours, theirs) if found.people_ours > found.people_theirs else (theirs, ours)
-    return f"People prefer {better} to {worse} (sign test over people, p = {found.p_value:.2g})."
+    return f"People prefer {better} to {worse} (sign test over {who}, p = {found.p_value:.2g})."
 
 
-def _warnings(placed: pl.DataFrame, both: pl.DataFrame, coin: float, clicked: int, found: Preference) -> list[str]:
+def _warnings(
+    placed: pl.DataFrame, both: pl.DataFrame, coin: float, clicked: pl.DataFrame, early: int, found: Preference
+) -> list[str]:
     warnings = []
     if coin < _BROKEN_COIN:
         warnings.append(
@@ -205,7 +216,9 @@ def _warnings(placed: pl.DataFrame, both: pl.DataFrame, coin: float, clicked: in
         warnings.append(
             f"{single:,} lists hold items of one of the two rankers alone, or of neither; they are left out"
         )
-    strange = clicked - int(placed["credited"].sum())
+    strange = clicked.filter(~pl.col("decision_id").is_in(placed["decision_id"].implode()))["decision_id"].n_unique()
+    if early:
+        warnings.append(f"{early:,} clicks are left out: they come before the decision that they name")
     if strange:
         warnings.append(f"{strange:,} clicked decisions are not among these lists; they earn no credit")
     if not both["credited"].any():

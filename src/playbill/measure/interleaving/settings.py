@@ -22,7 +22,8 @@ class InterleavingQuestion:
     playbill measure question=interleaving tables=my_shop question.ours=tower question.theirs=item_knn
 
     Lists: decisions of kind item; request_id is one list, and arm (or policy) the ranker that placed the item, empty
-    where none earns credit. Credit: events that name the decision (events.decision_id).
+    where none earns credit. Credit: events that name the decision (events.decision_id) and do not come before it.
+    Who had not signed in is told apart by session_id, and without one by request_id.
     """
 
     ours: str = ""
