@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
+from playbill.measure.off_policy.eligible import Eligible, actions_of
 from playbill.measure.off_policy.features import features_of
 from playbill.measure.off_policy.log import check_propensities
 from playbill.measure.off_policy.rewards import with_rewards
@@ -24,21 +23,6 @@ _USED = ("user_id", "session_id", "position", "propensity", "policy", "eligible_
 
 
 @dataclass(slots=True)
-class Eligible:
-    """Which actions each round could choose, as CSR, in the order in which they were written.
-
-    Attributes:
-        first: [N + 1] int64.
-        action: [T] int64.
-        logging: [T] float64, the logging policy's probabilities; None where they were not written.
-    """
-
-    first: np.ndarray
-    action: np.ndarray
-    logging: np.ndarray | None
-
-
-@dataclass(slots=True)
 class Rounds:
     """N decisions and their rewards, before there is a target policy.
 
@@ -47,7 +31,7 @@ class Rounds:
         action: [N] int64, index into `actions`.
         actions: names of actions, as text.
         reward, propensity: [N] float64.
-        position, request, unit: [N] int64.
+        position, request, unit, person: [N] int64.
         units_are: people, requests or decisions.
         features: [N, F] float64 or None.
         eligible: lists of eligible actions, or None.
@@ -64,6 +48,7 @@ class Rounds:
     position: np.ndarray
     request: np.ndarray
     unit: np.ndarray
+    person: np.ndarray
     units_are: str
     features: np.ndarray | None
     eligible: Eligible | None
@@ -71,11 +56,6 @@ class Rounds:
     reward_low: float
     reward_high: float
     notes: list[str] = field(default_factory=list)
-
-
-class _Context(msgspec.Struct):
-    eligible: list[int | float | str] | None = None
-    propensities: list[float] | None = None
 
 
 def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
@@ -89,8 +69,14 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
     every, mine = _decisions(tables, question)
     notes: list[str] = []
     decisions, reward = with_rewards(tables, every, mine, question, notes)
-    action, names, eligible = _actions(decisions, question.every_action_eligible)
-    unit, units_are = _units(decisions, question.unit)
+    action, names, eligible = actions_of(decisions, every=question.every_action_eligible)
+    person, people = _people(decisions)
+    request = _codes(decisions["request_id"])
+    unit, units_are = {
+        Unit.PERSON: (person, people),
+        Unit.REQUEST: (request, "requests"),
+        Unit.DECISION: (np.arange(len(decisions)), "decisions"),
+    }[question.unit]
     position = decisions["position"].fill_null(0).cast(pl.Int64).to_numpy() if "position" in decisions.columns else None
     known = question.reward is RewardOf.ANY or question.reward_high > 0
     return Rounds(
@@ -100,8 +86,9 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
         reward=reward,
         propensity=decisions["propensity"].to_numpy(),
         position=np.zeros(len(decisions), np.int64) if position is None else position,
-        request=_codes(decisions["request_id"]),
+        request=request,
         unit=unit,
+        person=person,
         units_are=units_are,
         features=features_of(tables, decisions, question.features),
         eligible=eligible,
@@ -147,55 +134,9 @@ def _codes(values: pl.Series) -> np.ndarray:
     return values.rank("dense").cast(pl.Int64).to_numpy() - 1
 
 
-def _units(decisions: pl.DataFrame, unit: Unit) -> tuple[np.ndarray, str]:
-    if unit is Unit.DECISION:
-        return np.arange(len(decisions)), "decisions"
-    if unit is Unit.PERSON:
-        there = [name for name in ("user_id", "session_id", "request_id") if name in decisions.columns]
-        # a letter before each, so that user 7 and session 7 stay apart
-        who = [pl.lit(f"{name[0]}:") + pl.col(name).cast(pl.String) for name in there]
-        return _codes(decisions.select(pl.coalesce(who)).to_series()), "people" if len(there) > 1 else "requests"
-    return _codes(decisions["request_id"]), "requests"
-
-
-def _actions(decisions: pl.DataFrame, every: bool) -> tuple[np.ndarray, list[str], Eligible | None]:
-    n = len(decisions)
-    chosen = decisions["chosen"].cast(pl.String)
-    lists = None if every or "context" not in decisions.columns else _contexts(decisions["context"])
-    if lists is None:
-        coded = pa.array(chosen.to_list()).dictionary_encode()
-        action, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
-        if not every:
-            return action, names, None
-        return action, names, Eligible(np.arange(n + 1) * len(names), np.tile(np.arange(len(names)), n), None)
-    eligible, logging = lists
-    lengths = np.array([len(one) for one in eligible])
-    flat = [str(name) for one in eligible for name in one]
-    coded = pa.array([*chosen.to_list(), *flat]).dictionary_encode()
-    codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
-    return codes[:n], names, Eligible(np.concatenate([[0], np.cumsum(lengths)]), codes[n:], logging)
-
-
-def _contexts(context: pl.Series) -> tuple[list[list[int | float | str]], np.ndarray | None] | None:
-    """Return each round's eligible actions, and their propensities if all have them; None where a list is missing."""
-    decode = msgspec.json.Decoder(_Context).decode
-    eligible, propensities = [], []
-    for row, text in enumerate(context.to_list()):
-        if not text:
-            return None
-        try:
-            found = decode(text)
-        except msgspec.DecodeError as error:
-            raise MeasureError(f"decisions.context: row {row} is not a json object as expected: {error}") from error
-        if not found.eligible:
-            return None
-        if found.propensities is not None and len(found.propensities) != len(found.eligible):
-            raise MeasureError(
-                f"decisions.context: row {row} has {len(found.propensities)} propensities for {len(found.eligible)} "
-                "eligible actions; write one each"
-            )
-        eligible.append(found.eligible)
-        propensities.append(found.propensities)
-    if any(one is None for one in propensities):
-        return eligible, None
-    return eligible, np.array([p for one in propensities if one is not None for p in one], np.float64)
+def _people(decisions: pl.DataFrame) -> tuple[np.ndarray, str]:
+    """Return [N] int64 numbers of people, sessions where nobody is known, else requests; and what they are."""
+    there = [name for name in ("user_id", "session_id", "request_id") if name in decisions.columns]
+    # a letter before each, so that user 7 and session 7 stay apart
+    who = [pl.lit(f"{name[0]}:") + pl.col(name).cast(pl.String) for name in there]
+    return _codes(decisions.select(pl.coalesce(who)).to_series()), "people" if len(there) > 1 else "requests"

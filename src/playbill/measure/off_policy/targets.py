@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from playbill.errors import MeasureError
+from playbill.measure.off_policy.eligible import Eligible
 from playbill.measure.off_policy.log import SUM_TOLERANCE, Choices, Log
-from playbill.measure.off_policy.rounds import Eligible, Rounds
+from playbill.measure.off_policy.rounds import Rounds
 from playbill.measure.off_policy.settings import OffPolicyQuestion
 from playbill.measure.statement import refuse_rows
 
