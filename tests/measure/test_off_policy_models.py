@@ -114,7 +114,7 @@ def test_rewards_of_another_range_are_moved_there_and_back() -> None:
 
 def test_refuses() -> None:
     log = uniform_log(30)
-    with pytest.raises(MeasureError, match=r"folds must lie in 2\.\.30, the number of units, got 31"):
+    with pytest.raises(MeasureError, match=r"folds must lie in 2\.\.30, the number of people, got 31"):
         cross_fit(log, lambda: ActionMeans(3), folds=31)
     without = Log(reward=log.reward, propensity=log.propensity, target=log.target, action=log.action)
     with pytest.raises(MeasureError, match="target's probability of every action"):

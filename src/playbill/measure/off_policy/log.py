@@ -57,6 +57,8 @@ class Log:
         position: [N] int64, 0-based place on the slate; all 0 where there are no slates.
         request: [N] int64, rounds with the same number were one slate; None where each round stands alone.
         unit: [N] int64, rounds with the same number may depend on each other; None where requests do not.
+        person: [N] int64, rounds with the same number are of one person: what learns from the log never sees the
+            person it is asked of, however small units are; None where units are people.
         features: [N, F] float64, what was known of the person and the moment, for reward models; None without any.
         choices: all actions of each round with their probabilities; None where only the chosen one's are known.
         reward_low, reward_high: range of one round's reward; an end that is not finite is unknown.
@@ -73,6 +75,7 @@ class Log:
     position: np.ndarray | None = None
     request: np.ndarray | None = None
     unit: np.ndarray | None = None
+    person: np.ndarray | None = None
     features: np.ndarray | None = None
     choices: Choices | None = None
     reward_low: float = 0.0
@@ -90,7 +93,8 @@ class Log:
         rows = np.arange(n)
         self.request = rows if self.request is None else _numbered(self.request)
         self.unit = self.request if self.unit is None else _numbered(self.unit)
-        for name in ("propensity", "target", "action", "position", "unit", "request", "features"):
+        self.person = self.unit if self.person is None else _numbered(self.person)
+        for name in ("propensity", "target", "action", "position", "unit", "person", "request", "features"):
             values = getattr(self, name)
             if values is not None and len(values) != n:
                 raise MeasureError(f"log.{name} has {len(values)} rows, reward has {n}; one a round")

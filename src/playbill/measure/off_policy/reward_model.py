@@ -1,4 +1,4 @@
-"""Reward models for DM, DR and switch-DR, cross-fitted: no round is predicted by a model that saw its unit.
+"""Reward models for DM, DR and switch-DR, cross-fitted: no round is predicted by a model that saw its person.
 
 A model is anything with `fit` and `predict` over rows of (action, position, features); three stand here. `cross_fit`
 takes a function that makes a fresh one for each fold.
@@ -167,29 +167,29 @@ class Boosted:
 
 
 def cross_fit(log: Log, make: Callable[[], RewardModel], *, folds: int = 3, seed: int = 0) -> Prediction:
-    """Return what models expect of each round, each fitted on the other folds' units.
+    """Return what models expect of each round, each fitted on the other folds' people.
 
     Args:
         log: with `choices`: expectations over the target policy need all of its probabilities.
         make: returns an unfitted model, such as `lambda: Logistic(actions=80)`.
-        folds: 2 or more; units are dealt at random.
+        folds: 2 or more; people are dealt at random.
         seed: of the dealing.
     Raises:
-        MeasureError: no distributions, fewer units than folds, or a model whose predictions are not finite.
+        MeasureError: no distributions, fewer people than folds, or a model whose predictions are not finite.
     Source:
         Chernozhukov et al. 2018, Double/debiased machine learning (cross-fitting).
     """
-    choices, unit, position = log.choices, log.unit, log.position
-    assert unit is not None and position is not None
+    choices, person, position = log.choices, log.person, log.position
+    assert person is not None and position is not None
     if choices is None:
         raise MeasureError(
             "a reward model's value needs the target's probability of every action, not only of the chosen one; give "
             "actions and probabilities in the target's file, or eligible lists in decisions.context"
         )
-    units = int(unit.max()) + 1
-    if not 2 <= folds <= units:
-        raise MeasureError(f"folds must lie in 2..{units}, the number of units, got {folds}")
-    dealt = (np.random.default_rng(seed).permutation(units) % folds)[unit]
+    people = int(person.max()) + 1
+    if not 2 <= folds <= people:
+        raise MeasureError(f"folds must lie in 2..{people}, the number of people, got {folds}")
+    dealt = (np.random.default_rng(seed).permutation(people) % folds)[person]
     features = np.zeros((len(log), 0)) if log.features is None else log.features
     low, width = (log.reward_low, log.reward_high - log.reward_low) if log.bounded() else (0.0, 1.0)
     reward = (log.reward - low) / width

@@ -1,7 +1,7 @@
 """What the target policy would have done in each round: from a file of probabilities, or one of four plain policies.
 
-Policies that learn from the log (popularity, greedy) are learned on the other half of its units: a policy that picks
-what happened to be lucky in a log looks lucky in that log.
+Policies that learn from the log (popularity, greedy) are learned on the other half of its people, whatever is
+resampled: a policy that picks what happened to be lucky in a log looks lucky in that log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def log_of(rounds: Rounds, question: OffPolicyQuestion, *, seed: int = 0) -> Log
     """Return the log of the question's target policy.
 
     Args:
-        seed: deals units into halves where the target learns from the log.
+        seed: deals people into halves where the target learns from the log.
     Raises:
         MeasureError: probabilities that are missing, out of range or do not sum to 1, or eligible lists that the target
             needs and the log lacks; names the column, how many rows, and the first ones.
@@ -66,6 +66,7 @@ def log_of(rounds: Rounds, question: OffPolicyQuestion, *, seed: int = 0) -> Log
         position=rounds.position,
         request=rounds.request,
         unit=rounds.unit,
+        person=rounds.person,
         features=rounds.features,
         choices=choices,
         reward_low=rounds.reward_low,
@@ -90,13 +91,13 @@ def _learned(rounds: Rounds, eligible: Eligible, question: OffPolicyQuestion, se
     if question.target == "uniform":
         alike: np.ndarray = 1.0 / size[of]
         return alike
-    _, unit = np.unique(rounds.unit, return_inverse=True)
-    half = (np.random.default_rng(seed).permutation(int(unit.max()) + 1) % 2)[unit]
+    _, person = np.unique(rounds.person, return_inverse=True)
+    half = (np.random.default_rng(seed).permutation(int(person.max()) + 1) % 2)[person]
     chances = np.empty(len(of))
     for side in (0, 1):
         seen = half != side
         if not seen.any():
-            raise MeasureError(f"target {question.target} learns on half of the units, and the log has only one unit")
+            raise MeasureError(f"target {question.target} learns on half of the people, and the log has only one")
         total = np.bincount(rounds.action[seen], rounds.reward[seen], minlength=len(rounds.actions))
         shown = np.bincount(rounds.action[seen], minlength=len(rounds.actions))
         mine = half[of] == side
