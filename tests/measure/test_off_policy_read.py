@@ -126,6 +126,12 @@ def test_an_event_that_names_the_item_is_the_reward_of_its_artwork_too(tables_of
     assert hours.reward.tolist() == [1]
     with pytest.raises(MeasureError, match=r"none of the open events that name a decision \(1\).*they name .* subject"):
         read_rounds(tables, question(within_h=0, kind="item", reward_event="open"))
+    # two artworks at one place: an event that names the item is of neither, and the other places keep theirs
+    both = [decision(7, "other art of a", 0.5, request_id=1, position=0.0, kind="creative")]
+    tables = tables_of([*rows, *both], [event(1, 1, 1.0), event(2, 2, 1.0), event(3, 7, 1.0)])
+    found = read_rounds(tables, question(within_h=0, kind="creative"))
+    assert found.reward.tolist() == [0, 1, 1]
+    assert any("1 click events name a decision of another kind at one of 1 places" in note for note in found.notes)
     # without positions nobody knows which of a slate's artworks was meant
     blurred = tables_of([row | {"position": None} for row in rows], [event(1, 2, 1.0), event(2, 4, 1.0)])
     assert read_rounds(blurred, question(within_h=0, kind="creative")).reward.tolist() == [0, 1]

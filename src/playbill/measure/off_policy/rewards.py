@@ -2,7 +2,8 @@
 
 An event names one decision. Where that is a decision of another kind, its reward belongs to all decisions of the same
 place (request and position): a click that names the item is also the reward of the artwork it was shown with, and an
-opened mail that of its hour.
+opened mail that of its hour. Where several decisions of the kind stand at one place nobody knows which was answered:
+only events that name one of them count there.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def with_rewards(
         )
     decisions = decisions.with_columns(pl.col("at").cast(pl.Int64).alias("decided_us"))
     rows = decisions.filter(mine)
-    matched = _matched(answers, decisions, rows, question)
+    matched = _matched(answers, decisions, rows, question, notes)
     window_us = round(question.within_h * _HOUR_US)
     if window_us:
         rows = _complete(rows, max(last_us, _latest(rows["decided_us"])), window_us, question, notes)
@@ -78,19 +79,29 @@ def _answers(tables: Path, question: OffPolicyQuestion) -> tuple[pl.DataFrame, i
 
 
 def _matched(
-    answers: pl.DataFrame, decisions: pl.DataFrame, rows: pl.DataFrame, question: OffPolicyQuestion
+    answers: pl.DataFrame,
+    decisions: pl.DataFrame,
+    rows: pl.DataFrame,
+    question: OffPolicyQuestion,
+    notes: list[str],
 ) -> pl.DataFrame:
     """Return the answers with the measured decision that each belongs to, as `decision_id`."""
     direct = answers.join(rows.select("decision_id"), on="decision_id", how="semi")
     place = [name for name in _PLACE if name in decisions.columns]
-    # two decisions of the kind at one place, such as a slate without positions: nobody knows which one was answered
-    if rows.select(place).is_duplicated().any():
-        matched = direct
-    else:
-        others = answers.join(rows.select("decision_id"), on="decision_id", how="anti")
-        others = others.join(decisions.select("decision_id", *place), on="decision_id").drop("decision_id")
-        others = others.join(rows.select("decision_id", *place), on=place, nulls_equal=True)
-        matched = pl.concat([direct, others.select(direct.columns)])
+    others = answers.join(rows.select("decision_id"), on="decision_id", how="anti")
+    others = others.join(decisions.select("decision_id", *place), on="decision_id").drop("decision_id")
+    # such as two artworks of one item, or a slate without positions
+    several = rows.select(place).is_duplicated()
+    shared = rows.filter(several).select(place).unique()
+    lost = len(others.join(shared, on=place, how="semi", nulls_equal=True))
+    if lost:
+        notes.append(
+            f"{lost:,} {question.reward_event} events name a decision of another kind at one of {len(shared):,} places "
+            f"(request and position) where several {question.kind} decisions stand, and were not counted: nobody knows "
+            "which of them was answered"
+        )
+    others = others.join(rows.filter(~several).select("decision_id", *place), on=place, nulls_equal=True)
+    matched = pl.concat([direct, others.select(direct.columns)])
     if not len(matched):
         named = decisions.join(answers, on="decision_id", how="semi")["kind"].drop_nulls().unique().to_list()
         raise MeasureError(
