@@ -197,6 +197,31 @@ def test_few_rounds_are_switched_where_a_weight_is_huge_and_many_rounds_keep_it(
     assert switch_threshold(log_of(50_000), half[50_000]) == pytest.approx(50)
 
 
+def test_rounds_of_one_person_tell_the_threshold_no_more_than_one_of_them() -> None:
+    """One person in fifty got what carries 5 % of the target, weight 50; everybody's round stands there 400 times."""
+    person = np.repeat(np.arange(50), 400)
+    rare, n = person == 0, len(person)
+    half = Prediction(np.full(n, 0.5), np.full(n, 0.5))
+    found = {}
+    for name, unit in (("people", person), ("rounds", None)):
+        log = Log(
+            reward=person % 2 == 0,
+            propensity=np.where(rare, 0.001, 0.999),
+            target=np.where(rare, 0.05, 0.95),
+            action=rare.astype(int),
+            unit=unit,
+            choices=Choices(
+                first=np.arange(n + 1) * 2,
+                action=np.tile([0, 1], n),
+                target=np.tile([0.95, 0.05], n),
+                logging=np.tile([0.999, 0.001], n),
+                chosen=np.arange(n) * 2 + rare,
+            ),
+        )
+        found[name] = switch_threshold(log, half)
+    assert found["rounds"] == pytest.approx(50) and found["people"] < 50, found
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -135,7 +135,8 @@ def switch_threshold(log: Log, prediction: Prediction, candidates: int = 20) -> 
     """Return the threshold of least estimated squared error: variance + squared bound on the bias, over a grid.
 
     The bias is at most the reward's range times the target's mass on actions heavier than the threshold; the mass is
-    exact where distributions are known, else estimated by the mean of the weights above the threshold.
+    exact where distributions are known, else estimated by the mean of the weights above the threshold. The variance is
+    that of sums over units: rounds of one person are not independent.
 
     Args:
         candidates: thresholds tried, evenly over the quantiles of the weights; the largest keeps every round (DR).
@@ -145,7 +146,8 @@ def switch_threshold(log: Log, prediction: Prediction, candidates: int = 20) -> 
     weight = log.weight()
     grid = np.unique(np.quantile(weight, np.linspace(0, 1, candidates)))
     range_ = log.reward_high - log.reward_low if log.bounded() else float(np.ptp(log.reward))
-    choices = log.choices
+    choices, unit = log.choices, log.unit
+    assert unit is not None
     errors = []
     for threshold in grid:
         if choices is not None and choices.logging is not None:
@@ -153,7 +155,8 @@ def switch_threshold(log: Log, prediction: Prediction, candidates: int = 20) -> 
             mass = float(choices.target[heavy].sum() / len(log))
         else:
             mass = float(weight[weight > threshold].sum() / len(log))
-        spread = switch_dr(log, prediction, float(threshold)).numerator[:, 0].var() / len(log)
+        gained = switch_dr(log, prediction, float(threshold)).numerator[:, 0]
+        spread = float((np.bincount(unit, gained - gained.mean()) ** 2).sum()) / len(log) ** 2
         errors.append(spread + (range_ * min(mass, 1.0)) ** 2)
     return float(grid[int(np.argmin(errors))])
 
