@@ -15,7 +15,9 @@ from playbill.measure.off_policy.log import Log
 
 _CERTAIN = 0.99  # level at which a mean weight that is not 1 is held to be no accident
 _NEAR_ONE = 0.1  # and by how much it must differ to refuse a value
-_FEW_REWARDS = 50  # below it, rounds with a reward are too few for what nearly cancels
+# below it, rounds with a reward are too few for what nearly cancels: intervals of nominal 95 % of a difference hold the
+# truth in 90 to 92 % of logs of 24, 93 % of 54, 94.5 % of 102
+FEW_REWARDS = 100
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +92,10 @@ def overlap(
     lowest = log.reward_low if np.isfinite(log.reward_low) else log.reward.min()
     rewarded = int(((weight > 0) & (log.reward > lowest)).sum())
     warnings = _warnings(len(log), mean, low, high, unsupported, effective, share)
-    if rewarded < _FEW_REWARDS:
+    if rewarded < FEW_REWARDS:
         warnings.append(
             f"only {rewarded} rounds brought anything: the intervals of differences then hold the truth less often "
-            "than they say (90 % where 24 rounds did)"
+            "than they say (90 % where 24 rounds did, 93 % where 54 did)"
         )
     return Overlap(
         rounds=len(log),

@@ -23,7 +23,7 @@ from playbill.measure.off_policy.estimators import (
     switch_threshold,
 )
 from playbill.measure.off_policy.log import Log
-from playbill.measure.off_policy.overlap import Overlap, overlap
+from playbill.measure.off_policy.overlap import FEW_REWARDS, Overlap, overlap
 from playbill.measure.off_policy.reward_model import ActionMeans, Boosted, Logistic, RewardModel, cross_fit
 from playbill.measure.off_policy.rounds import read_rounds
 from playbill.measure.off_policy.settings import Model, OffPolicyQuestion
@@ -180,6 +180,12 @@ def _verdict(case: Case, statements: list[Statement], best: str, apart: Statemen
         return f"{text}; too few rewards to say whether they differ."
     if apart.low > 0:
         return f"{text}: better, by {apart.low:.4g} to {apart.high:.4g}."
-    if apart.high < 0:
-        return f"{text}: worse, by {-apart.high:.4g} to {-apart.low:.4g}."
-    return f"{text}; the log cannot tell them apart (difference {apart.low:.4g} to {apart.high:.4g})."
+    return f"{text}: worse, by {-apart.high:.4g} to {-apart.low:.4g}."
+    between = f"difference {apart.low:.4g} to {apart.high:.4g}"
+    if apart.low <= 0 <= apart.high:
+        return f"{text}; the log cannot tell them apart ({between})."
+    if case.overlap.rewarded_rounds < FEW_REWARDS:
+        return (
+            f"{text}; whether they differ is left open ({between}): only {case.overlap.rewarded_rounds} decisions "
+            f"brought anything, and below {FEW_REWARDS} such intervals miss the truth more often than they say."
+        )
