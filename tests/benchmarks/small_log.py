@@ -20,6 +20,8 @@ from playbill.world.respond import Impressions, click_probability, completion_me
 from playbill.world.settings import LoggingPolicy, PolicyKind, Size
 
 POSITIONS, POOL, MOST_VISITS = 3, 8, 4
+MOST_DECISIONS = POSITIONS * MOST_VISITS
+"""Decisions that a person can have, whoever is drawn."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,10 @@ class SmallWorld:
     click: np.ndarray
     finished: np.ndarray
     features: np.ndarray
+
+    def largest_weight(self) -> float:
+        """Return the largest weight that any decision can have."""
+        return float((self.target / self.logging).max())
 
     def value(self, policy: np.ndarray, reward: str = "click") -> float:
         """Return the exact mean reward of an impression under [P, POSITIONS, POOL] probabilities."""
@@ -82,7 +88,7 @@ def small_world(
         world=world,
         logging=_softmax(stale_belief, logging_temperature)[segment],
         target=_softmax(true_belief, 0.8)[segment],
-        visits=1 + np.searchsorted(np.quantile(activity, [0.4, 0.7, 0.9]), activity),
+        visits=1 + np.searchsorted(np.quantile(activity, [0.4, 0.7, 0.9]), activity),  # 1 .. MOST_VISITS
         click=click,
         finished=finished,
         features=np.eye(len(members))[segment],

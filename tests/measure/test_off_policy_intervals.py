@@ -183,22 +183,43 @@ def test_the_bound_holds_at_any_size(n: int, distributions: bool) -> None:
     missed = 0
     for seed in range(100):
         log, truth = skewed_log(seed, n, distributions=distributions)
-        found = value_bound(log, level=0.8)
+        found = value_bound(log, most=2, level=0.8)
         assert 0 <= found.low <= found.high <= 1
         missed += not found.low <= truth <= found.high
     assert missed <= 30
 
 
+def test_few_who_come_often_are_held_by_what_is_declared_and_not_by_what_was_seen() -> None:
+    """One in a hundred comes 60 times and clicks half of the time, the others once and hardly ever.
+
+    In a third of the logs nobody of these few came: every unit has one round, and a bound that believes it misses.
+    """
+    truth = (0.01 * 60 * 0.5 + 0.99 * 0.02) / (0.01 * 60 + 0.99)
+    missed = {"declared": 0, "seen": 0}
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        often = rng.random(100) < 0.01
+        unit = np.repeat(np.arange(100), np.where(often, 60, 1))
+        action = rng.integers(2, size=len(unit))
+        clicked = rng.random(len(unit)) < np.where(often, 0.5, 0.02)[unit]
+        target = np.where(action == 1, 0.8, 0.2)
+        log = Log(reward=clicked, propensity=np.full(len(unit), 0.5), target=target, action=action, unit=unit)
+        for name, most in (("declared", 60), ("seen", np.bincount(unit).max())):
+            found = value_bound(log, most=most, largest_weight=1.6)
+            missed[name] += not found.low <= truth <= found.high
+    assert missed["declared"] <= 5 and missed["seen"] >= 25, missed
+
+
 def test_betting_is_sharper_than_empirical_bernstein_and_narrows_with_the_log() -> None:
     log, truth = skewed_log(0, 4000)
     alone = Log(reward=log.reward, propensity=log.propensity, target=log.target, action=log.action, choices=log.choices)
-    bet = value_bound(alone)
+    bet = value_bound(alone, most=1)
     largest = alone.largest_weight()
     assert largest == pytest.approx(7.0)
     bernstein = empirical_bernstein(ips(alone).numerator[:, 0], low=0, high=largest)
     assert bet.high - bet.low < 0.85 * (bernstein.high - bernstein.low)
     small, _ = skewed_log(0, 400)
-    few = value_bound(small)
+    few = value_bound(small, most=2)
     assert few.low < bet.low <= truth <= bet.high < few.high
 
 
@@ -214,16 +235,18 @@ def test_rewards_of_another_range_move_the_bound() -> None:
         reward_low=-3,
         reward_high=1,
     )
-    plain, wide = value_bound(log), value_bound(moved)
+    plain, wide = value_bound(log, most=2), value_bound(moved, most=2)
     assert (wide.low, wide.high) == pytest.approx((plain.low * 4 - 3, plain.high * 4 - 3))
 
 
 def test_refuses() -> None:
     log, _ = skewed_log(2, 300)
     with pytest.raises(MeasureError, match="a weight of 7, above the largest possible 2"):
-        value_bound(log, largest_weight=2.0)
+        value_bound(log, most=2, largest_weight=2.0)
     with pytest.raises(MeasureError, match="needs the range of rewards"):
-        value_bound(Log(reward=[1.0], propensity=[1.0], target=[1.0], action=[0], reward_high=np.inf))
+        value_bound(Log(reward=[1.0], propensity=[1.0], target=[1.0], action=[0], reward_high=np.inf), most=1)
+    with pytest.raises(MeasureError, match="a unit of 2 decisions, above the declared most of 1"):
+        value_bound(log, most=1)
     with pytest.raises(MeasureError, match="at least two independent units, the log has 1"):
         bootstrap_interval(mean_of("x", np.ones(3)), np.zeros(3, np.int64))
     with pytest.raises(MeasureError, match=r"level must lie between 0 and 1, got 1\.5"):

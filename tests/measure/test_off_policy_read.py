@@ -15,7 +15,7 @@ import pytest
 from playbill.errors import ConfigError, MeasureError
 from playbill.measure.off_policy.read import run
 from playbill.measure.off_policy.rounds import read_rounds
-from playbill.measure.off_policy.settings import Model, OffPolicyQuestion, RewardOf, Unit
+from playbill.measure.off_policy.settings import Model, OffPolicyQuestion, RewardOf, SlatePropensities, Unit
 from playbill.measure.off_policy.targets import log_of
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading, to_json
@@ -254,7 +254,10 @@ def test_slates_stand_beside_single_positions(tables_of: Callable[..., Path]) ->
             if rng.random() < 0.2 + 0.3 * chosen:
                 events.append(event(number, number, 1.0))
     tables = tables_of(rows, events)
-    asked = question(within_h=0, target="uniform", least_effective=50.0, model=Model.LIGHTGBM)
+    declared = SlatePropensities.INDEPENDENT
+    asked = question(
+        within_h=0, target="uniform", least_effective=50.0, model=Model.LIGHTGBM, slate_propensities=declared
+    )
     reading = run(asked, tables, MeasureSettings())
     values = figures(reading)
     assert values["value of uniform's slate, independent"] == pytest.approx(2 * (values["value of uniform, IPS"] or 0))

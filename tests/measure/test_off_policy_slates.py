@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from playbill.errors import MeasureError
 from playbill.measure.off_policy.estimators import dr, ips, snips
 from playbill.measure.off_policy.log import Choices, Log
+from playbill.measure.off_policy.read import evaluate
 from playbill.measure.off_policy.reward_model import ActionMeans, cross_fit
-from playbill.measure.off_policy.slates import per_slate, slate_value, slates_of
+from playbill.measure.off_policy.settings import Model, OffPolicyQuestion, SlatePropensities
+from playbill.measure.off_policy.slates import ASSUMPTIONS, per_slate, slate_value, slates_of
 
 # two slates of two positions, rows out of order:
 #   slate a: weights 2, 0.5   rewards 1, 1
@@ -92,6 +96,84 @@ def test_each_assumption_is_unbiased_where_it_holds(seed: int) -> None:
             )
             found = chance @ slate_value(slates_of(log), assumption).per_round()
             assert found == pytest.approx(wanted @ np.sum(rewards[world], axis=1), abs=1e-9), (assumption, world)
+
+
+def without_replacement() -> tuple[Log, np.ndarray, np.ndarray, float]:
+    """Return all slates of two of three items, drawn by 10 : 1 : 1 and judged for a uniform draw, each given the first.
+
+    Rewards depend on the item alone.
+
+    Returns:
+        The log of six slates, their probabilities (as logged), the marginal ratios ([6, 2]), and the target's value.
+    """
+    weight, brings = np.array([10.0, 1.0, 1.0]), np.array([0.9, 0.1, 0.1])
+    pairs = np.array([(a, b) for a in range(3) for b in range(3) if a != b])
+    first, second = weight[pairs[:, 0]] / 12, weight[pairs[:, 1]] / (12 - weight[pairs[:, 0]])
+    chance = first * second
+    log = Log(
+        reward=brings[pairs].ravel(),
+        propensity=np.stack([first, second], 1).ravel(),
+        target=np.tile([1 / 3, 1 / 2], 6),
+        action=pairs.ravel(),
+        position=np.tile([0, 1], 6),
+        request=np.repeat(np.arange(6), 2),
+    )
+    marginal = np.stack([np.bincount(column, chance) for column in pairs.T], 1)
+    ratio = (1 / 3) / np.take_along_axis(marginal, pairs, 0)
+    return log, chance, ratio, float(2 * brings.mean())
+
+
+def test_drawn_without_replacement_only_marginal_weights_are_right_position_by_position() -> None:
+    log, chance, ratio, truth = without_replacement()
+    slates = slates_of(log)
+    values = {name: float(chance @ slate_value(slates, name).per_round()) for name in ASSUMPTIONS}
+    assert values["cascade"] == pytest.approx(truth) and values["standard"] == pytest.approx(truth)
+    assert truth == pytest.approx(11 / 15) and values["independent"] == pytest.approx(8 / 15)
+    slates.weight = ratio
+    assert chance @ slate_value(slates, "independent").per_round() == pytest.approx(truth)
+
+
+@pytest.mark.parametrize(
+    ("declared", "given"),
+    [
+        (SlatePropensities.NOT_DECLARED, set()),
+        (SlatePropensities.MARGINAL, {"independent", "independent DR"}),
+        (SlatePropensities.CONDITIONAL, {"cascade", "standard"}),
+        (SlatePropensities.INDEPENDENT, {"independent", "independent DR", "cascade", "standard"}),
+    ],
+)
+def test_a_slate_is_valued_only_with_the_propensities_it_needs(declared: SlatePropensities, given: set[str]) -> None:
+    one, chance, _, truth = without_replacement()
+    drawn = np.random.default_rng(0).choice(6, 2000, p=chance)
+    rows = (2 * drawn[:, None] + [0, 1]).ravel()
+    n = len(rows)
+    log = Log(
+        reward=one.reward[rows],
+        propensity=one.propensity[rows],
+        target=one.target[rows],
+        action=one.action[rows],
+        position=np.tile([0, 1], 2000),
+        request=np.arange(n) // 2,
+        choices=Choices(  # what is drawn second, and the rest in one
+            first=np.arange(n + 1) * 2,
+            action=np.stack([one.action[rows], np.full(n, 3)], 1).ravel(),
+            target=np.stack([one.target[rows], 1 - one.target[rows]], 1).ravel(),
+            chosen=np.arange(n) * 2,
+        ),
+    )
+    asked = OffPolicyQuestion(slate_propensities=declared, model=Model.MEANS, resamples=200, least_effective=1)
+    reading = evaluate(log, asked)
+    found = {s.name.split("slate, ")[1]: s for s in reading.statements if "slate, " in s.name}
+    assert {name for name, s in found.items() if not s.refused and "normalised" not in name} == given
+    for name in {"cascade", "standard"} & given:
+        assert found[name].low is not None and found[name].low <= truth <= found[name].high
+    if declared is SlatePropensities.CONDITIONAL:
+        why = "`independent` needs marginal probabilities .* declared conditional .* read cascade and standard instead"
+        assert re.search(why, found["independent"].refused) and re.search(why, found["independent DR"].refused)
+        assert any("leave what stands above as the logging policy chose it" in w for w in reading.warnings)
+    if not given:
+        (slate,) = [s for s in reading.statements if "slate" in s.name]
+        assert "question.slate_propensities" in slate.refused
 
 
 def test_contributions_of_rounds_add_up_over_slates() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from small_log import POOL, POSITIONS, SmallWorld, draw_log, small_world
+from small_log import MOST_DECISIONS, POOL, POSITIONS, SmallWorld, draw_log, small_world
 
 from playbill.measure.off_policy.estimators import difference, dr, ips, on_policy, snips
 from playbill.measure.off_policy.intervals import bootstrap_intervals, value_bound
@@ -29,7 +29,7 @@ from playbill.measure.off_policy.slates import slate_value, slates_of
 from playbill.measure.settings import MeasureSettings
 from playbill.world.build import World, build
 from playbill.world.generate import generate
-from playbill.world.identifiers import Sessions
+from playbill.world.identifiers import VISITS_A_DAY, Sessions
 from playbill.world.parameters import Parameters
 from playbill.world.respond import click_probability
 from playbill.world.settings import GenerateSettings, LoggingPolicy, PolicyKind, Size
@@ -67,7 +67,7 @@ def test_intervals_hold_the_truth(small: SmallWorld) -> None:
         for one, interval in zip(several, found, strict=True):
             held[one.name] += interval.low <= wanted[one.name] <= interval.high
             estimates[one.name].append(interval.value)
-        bound = value_bound(log)
+        bound = value_bound(log, most=MOST_DECISIONS, largest_weight=small.largest_weight())
         held["bound"] += bound.low <= truth <= bound.high
     assert all(held[name] >= 70 for name in wanted), held
     assert held["bound"] >= 76, held
@@ -108,7 +108,13 @@ def test_tables_of_a_generated_world_give_the_value_of_uniform_choices(tmp_path:
     """Every candidate of every slate is written, so the exact value of choosing among them at random is known too."""
     world = build(Parameters(), Size(people=150, items=80, days=10, activity=8.0), seed=4)
     generate(world, tmp_path / "tables", GenerateSettings(item=LoggingPolicy(kind=PolicyKind.softmax)))
-    asked = OffPolicyQuestion(target="uniform", model=Model.MEANS, resamples=300, features=["context.hour"])
+    asked = OffPolicyQuestion(
+        target="uniform",
+        model=Model.MEANS,
+        resamples=300,
+        features=["context.hour"],
+        most_decisions_per_unit=world.size.days * VISITS_A_DAY * world.size.slate_length,
+    )
     reading = run(asked, tmp_path / "tables", MeasureSettings())
     found = {s.name: s for s in reading.statements}
     decisions = pl.read_parquet(tmp_path / "tables" / "decisions.parquet")

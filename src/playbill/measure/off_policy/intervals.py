@@ -152,7 +152,7 @@ def betting_bound(total: np.ndarray, size: np.ndarray, *, largest: float, most: 
     return Bound(low, _limit(_bets_on_less(total, size, largest, most, goal), largest, 0.0, goal))
 
 
-def value_bound(log: Log, *, largest_weight: float | None = None, level: float = 0.95) -> Bound:
+def value_bound(log: Log, *, most: float, largest_weight: float | None = None, level: float = 0.95) -> Bound:
     """Return finite-sample limits of the target policy's value per round, around IPS.
 
     Rewards are moved to 0..1. Below, weighted rewards only need to be >= 0. Above there are two gamblers who share one
@@ -160,10 +160,13 @@ def value_bound(log: Log, *, largest_weight: float | None = None, level: float =
     w (1 - r), whose mean is 1 - value when weights average 1, and needs none.
 
     Args:
-        largest_weight: that any round can have; None takes it from the log's distributions, where they are known.
+        most: most rounds that a unit can have, by how the log was made. The most that a log holds will not do: the few
+            units that have far more, and may bring far more, are missing from many logs.
+        largest_weight: that any round can have; None takes the largest among the log's contexts, where distributions
+            are known.
         level: coverage, at least.
     Raises:
-        MeasureError: the rewards have no known range, or a weight in the log exceeds `largest_weight`.
+        MeasureError: the rewards have no known range, a weight in the log exceeds `largest_weight`, or a unit `most`.
     """
     if not log.bounded():
         raise MeasureError("a finite-sample bound needs the range of rewards; set question.reward_high")
@@ -175,7 +178,9 @@ def value_bound(log: Log, *, largest_weight: float | None = None, level: float =
         raise MeasureError(f"the log holds a weight of {weight.max():.6g}, above the largest possible {largest:.6g}")
     reward = (log.reward - log.reward_low) / width
     size = np.bincount(unit).astype(np.float64)
-    most, goal = float(size.max()), float(np.log(2 / (1 - level)))
+    if size.max() > most:
+        raise MeasureError(f"the log holds a unit of {size.max():.0f} decisions, above the declared most of {most:g}")
+    goal = float(np.log(2 / (1 - level)))
     gained, missed = np.bincount(unit, weight * reward), np.bincount(unit, weight * (1 - reward))
     on_missed = _bets_on_more(missed, size, most, most, goal)
     if largest is not None and largest > 1:

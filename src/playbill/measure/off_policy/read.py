@@ -26,7 +26,7 @@ from playbill.measure.off_policy.log import Log
 from playbill.measure.off_policy.overlap import FEW_REWARDS, Overlap, overlap
 from playbill.measure.off_policy.reward_model import ActionMeans, Boosted, Logistic, RewardModel, cross_fit
 from playbill.measure.off_policy.rounds import read_rounds
-from playbill.measure.off_policy.settings import Model, OffPolicyQuestion
+from playbill.measure.off_policy.settings import Model, OffPolicyQuestion, SlatePropensities
 from playbill.measure.off_policy.statements import (
     Case,
     bounded_value,
@@ -96,6 +96,12 @@ def evaluate(
     statements += [bounded_value(case), apart]
     if question.slates and len(log) > int(log.request.max()) + 1:
         statements += slate_values(case, contributions.get("DR"))
+    warnings = list(found.warnings)
+    if question.slate_propensities is SlatePropensities.CONDITIONAL and log.position is not None and log.position.any():
+        warnings.append(
+            "values per decision leave what stands above as the logging policy chose it; what the target's own slates "
+            "are worth is read from cascade and standard"
+        )
     tables = {"overlap": _overlap_rows(found)}
     if log.position is not None and log.position.max() > 0:
         tables["by position"] = _by_position(log)
@@ -104,7 +110,7 @@ def evaluate(
         statements=statements,
         tables=tables,
         verdict=_verdict(case, statements, best, apart),
-        warnings=list(found.warnings),
+        warnings=warnings,
     )
 
 
@@ -178,9 +184,6 @@ def _verdict(case: Case, statements: list[Statement], best: str, apart: Statemen
     text = f"{target} is worth {value.estimate:.4g} ({best}) where the logging policy was worth {logged.estimate:.4g}"
     if apart.low is None or apart.high is None:
         return f"{text}; too few rewards to say whether they differ."
-    if apart.low > 0:
-        return f"{text}: better, by {apart.low:.4g} to {apart.high:.4g}."
-    return f"{text}: worse, by {-apart.high:.4g} to {-apart.low:.4g}."
     between = f"difference {apart.low:.4g} to {apart.high:.4g}"
     if apart.low <= 0 <= apart.high:
         return f"{text}; the log cannot tell them apart ({between})."
@@ -189,3 +192,6 @@ def _verdict(case: Case, statements: list[Statement], best: str, apart: Statemen
             f"{text}; whether they differ is left open ({between}): only {case.overlap.rewarded_rounds} decisions "
             f"brought anything, and below {FEW_REWARDS} such intervals miss the truth more often than they say."
         )
+    if apart.low > 0:
+        return f"{text}: better, by {apart.low:.4g} to {apart.high:.4g}."
+    return f"{text}: worse, by {-apart.high:.4g} to {-apart.low:.4g}."

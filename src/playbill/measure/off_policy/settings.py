@@ -8,7 +8,8 @@ from enum import Enum
 from playbill.errors import ConfigError
 from playbill.tables.schema import DECISION_KINDS
 
-TARGETS = ("logged", "uniform", "popularity", "greedy")
+LEARNED = ("popularity", "greedy")
+TARGETS = ("logged", "uniform", *LEARNED)
 
 
 class RewardOf(Enum):
@@ -25,6 +26,15 @@ class Unit(Enum):
     PERSON = "person"
     REQUEST = "request"
     DECISION = "decision"
+
+
+class SlatePropensities(Enum):
+    """What the probabilities at a position of a slate are, the logging policy's and the target's alike."""
+
+    NOT_DECLARED = "not_declared"
+    INDEPENDENT = "independent"
+    MARGINAL = "marginal"
+    CONDITIONAL = "conditional"
 
 
 class Model(Enum):
@@ -72,7 +82,10 @@ class OffPolicyQuestion:
     every_action_eligible: bool = False
     """Every action seen in the log could be chosen in every decision; for logs without lists of eligible actions."""
     slates: bool = True
-    """Also the value of a whole slate, where requests have several positions."""
+    """Also the value of a whole slate, where requests have several positions and slate_propensities is declared."""
+    slate_propensities: SlatePropensities = SlatePropensities.NOT_DECLARED
+    """Probabilities of an action at its position: MARGINAL, over whatever may stand elsewhere; CONDITIONAL, given the
+    actions above; INDEPENDENT, both at once, since positions were chosen without regard to each other."""
     model: Model = Model.LOGISTIC
     """Reward model of DM, DR and switch-DR: MEANS of actions, LOGISTIC regression, or LIGHTGBM trees."""
     features: list[str] = field(default_factory=list)
@@ -85,7 +98,11 @@ class OffPolicyQuestion:
     switch: float = 0.0
     """Weight above which switch-DR trusts the model alone; 0: the one of least estimated squared error."""
     largest_weight: float = 0.0
-    """Largest weight that can occur, for the finite-sample bound; 0: from the distributions, where they are known."""
+    """Largest weight that can occur, for the finite-sample bound; 0: the largest among the contexts of this log, where
+    distributions are written, and none else."""
+    most_decisions_per_unit: int = 0
+    """Most decisions that a unit can have, by how the log was made (not by what it holds), for the finite-sample bound;
+    0: not declared, and then there is no such bound unless unit=DECISION."""
     resamples: int = 2000
     """Bootstrap resamples."""
     most_unsupported: float = 0.01
@@ -104,7 +121,7 @@ class OffPolicyQuestion:
         for name in ("greedy_epsilon", "most_unsupported"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"question.{name} must lie in 0..1, got {getattr(self, name)}")
-        for name in ("within_h", "clip", "switch", "largest_weight", "least_effective"):
+        for name in ("within_h", "clip", "switch", "largest_weight", "most_decisions_per_unit", "least_effective"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"question.{name} must be >= 0, got {getattr(self, name)}")
         if self.reward_high and self.reward_high <= self.reward_low:

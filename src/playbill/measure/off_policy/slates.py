@@ -10,8 +10,14 @@ the expected sum of its rewards:
     standard      mean of w_1 ... w_K * sum over k of r_k     it may depend on every action of the slate
 
 Each assumption contains the one above it and costs weights that are more uneven. Self-normalised forms divide, at each
-position, by the mean weight used there. A propensity must be that of the action at its position, given the actions
-above it where the logging policy looked at those.
+position, by the mean weight used there.
+
+The weights are not the same in all three. `independent` needs marginal ones: how often either policy puts this action
+at this position, whatever stands elsewhere. `cascade` and `standard` multiply, so they need conditional ones: given the
+actions above. Where positions are chosen without regard to each other the two are the same; where a policy draws
+without replacement they are not. Logged by weights 10, 1, 1 without replacement, two positions, a uniform target,
+rewards of .9, .1, .1 by the action alone: the target's slate is worth .733, and `independent` with conditional weights
+says .533.
 """
 
 from __future__ import annotations
@@ -29,6 +35,9 @@ ASSUMPTIONS = {
     "cascade": "a position's reward depends on its own action and those above it, not on those below",
     "standard": "no assumption on how positions act on each other",
 }
+
+NEEDS = {"independent": "marginal", "cascade": "conditional", "standard": "conditional"}
+"""Which probabilities an assumption's weights are made of."""
 
 
 @dataclass(slots=True)

@@ -13,14 +13,26 @@ from playbill.measure.off_policy.estimators import Contributions, ips
 from playbill.measure.off_policy.intervals import ValueInterval, bootstrap_intervals, value_bound
 from playbill.measure.off_policy.log import Log
 from playbill.measure.off_policy.overlap import Overlap
-from playbill.measure.off_policy.settings import OffPolicyQuestion, RewardOf
-from playbill.measure.off_policy.slates import ASSUMPTIONS, Slates, per_slate, slate_value, slates_of
+from playbill.measure.off_policy.settings import LEARNED, OffPolicyQuestion, RewardOf, SlatePropensities, Unit
+from playbill.measure.off_policy.slates import ASSUMPTIONS, NEEDS, Slates, per_slate, slate_value, slates_of
 from playbill.measure.statement import Statement
 
 _PROPENSITIES = "propensities are the probabilities with which actions were drawn, and the log is complete"
 _SUPPORT = "whatever the target policy may choose, the logging policy could have chosen"
 _FIXED = "the target policy was not made from these rewards"
-_ALONE = "a decision's reward depends on its own action, not on the other positions of its slate (Li et al. 2018)"
+_LEARNED = (
+    "the target policy was learned from this log: what the rewards of one half of its people taught is judged on the "
+    "other half, and the interval takes what was taught as given"
+)
+_ALONE = (
+    "a decision's reward depends on its own action, not on the other positions of its slate (Li et al. 2018), and its "
+    "probabilities are those of its position, whatever stands at the others"
+)
+_ABOVE = (
+    "the target policy chooses at one position at a time: what stands above it stays the logging policy's choice, and "
+    "probabilities are given that"
+)
+_SWITCHED = "the threshold was chosen by these rewards, and the interval takes it as given"
 _METHODS = {
     "logged": "mean reward",
     "IPS": "inverse propensity scoring",
@@ -32,7 +44,16 @@ _METHODS = {
 }
 _SLATE_SOURCES = {"independent": "Li et al. 2018", "cascade": "McInerney et al. 2020", "standard": "whole-slate IPS"}
 _MODEL_ONLY = "its interval holds the chance of who came and nothing of the model's own errors: compare it with DR"
-_NO_SPREAD = "too few rewards for a bootstrap interval; the finite-sample bound holds"
+_NO_SPREAD = "too few rewards for a bootstrap interval; a finite-sample bound can still be given"
+_NOT_DECLARED = (
+    "a slate's value depends on what the probabilities at its positions are: set question.slate_propensities=MARGINAL "
+    "(whatever stands elsewhere), CONDITIONAL (given the actions above), or INDEPENDENT (both, where positions are "
+    "chosen without regard to each other)"
+)
+_NO_MOST = (
+    "it needs the most decisions that one of the {units} can have, by how the log was made: the largest count in the "
+    "log says nothing of those who come far more often and happen to be missing; set question.most_decisions_per_unit"
+)
 
 
 @dataclass(slots=True)
@@ -57,6 +78,16 @@ class Case:
     units_are: str
     target: str
 
+    def assumed(self, *more: str) -> list[str]:
+        """Return what every value of the target policy rests on, and more."""
+        fixed = _LEARNED if self.question.target in LEARNED else _FIXED
+        return [_PROPENSITIES, _SUPPORT, fixed, *more]
+
+    def assumed_of_decisions(self) -> list[str]:
+        """Return the same of values per decision."""
+        conditional = self.question.slate_propensities is SlatePropensities.CONDITIONAL
+        return self.assumed(_ABOVE if conditional else _ALONE)
+
 
 def reward_unit(question: OffPolicyQuestion) -> str:
     """Return what a mean reward is, in words."""
@@ -72,7 +103,9 @@ def logged_value(case: Case, found: ValueInterval) -> Statement:
 
 def target_value(case: Case, estimator: str, found: ValueInterval, details: dict[str, Any]) -> Statement:
     """Return the target policy's value by one estimator."""
-    assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE]
+    assumptions = case.assumed_of_decisions()
+    if estimator == "switch-DR" and not case.question.switch:
+        assumptions.append(_SWITCHED)
     said = _spoken(case, f"value of {case.target}, {estimator}", found, _METHODS[estimator], assumptions)
     said.details |= details
     if estimator == "DM":
@@ -83,7 +116,7 @@ def target_value(case: Case, estimator: str, found: ValueInterval, details: dict
 def gained(case: Case, estimator: str, found: ValueInterval) -> Statement:
     """Return the paired difference from the logging policy."""
     name, method = f"{case.target} - logging policy, {estimator}", f"paired difference, {estimator} - mean reward"
-    return _spoken(case, name, found, method, [_PROPENSITIES, _SUPPORT, _FIXED, _ALONE])
+    return _spoken(case, name, found, method, case.assumed_of_decisions())
 
 
 def refusal(case: Case, name: str, why: str) -> Statement:
@@ -102,17 +135,23 @@ def refusal(case: Case, name: str, why: str) -> Statement:
 
 def bounded_value(case: Case) -> Statement:
     """Return IPS with limits that hold at any size of the log, or why they are refused."""
-    name, log = f"value of {case.target}, finite-sample bound", case.log
+    name, log, question = f"value of {case.target}, finite-sample bound", case.log, case.question
     if case.overlap.refused:
         return refusal(case, name, case.overlap.refused)
-    largest = case.question.largest_weight or case.overlap.largest_possible_weight
+    most = question.most_decisions_per_unit or int(question.unit is Unit.DECISION)
+    if not most:
+        return refusal(case, name, _NO_MOST.format(units=case.units_are))
+    largest = question.largest_weight or case.overlap.largest_possible_weight
     try:
-        bound = value_bound(log, largest_weight=largest, level=case.level)
+        bound = value_bound(log, most=most, largest_weight=largest, level=case.level)
     except MeasureError as error:
         return refusal(case, name, str(error))
-    assert log.unit is not None
-    weight = f"no weight exceeds {largest:.4g}" if largest else "weights average 1"
-    most = int(np.bincount(log.unit).max())
+    weight = "weights average 1"
+    if question.largest_weight:
+        weight = f"no weight can exceed {largest:.4g}, as declared"
+    elif largest:
+        weight = f"no weight can exceed {largest:.4g}, the largest among the contexts in this log"
+    size = f"none of the {case.units_are} can have more than {most} decisions, as declared"
     return Statement(
         name=name,
         estimate=ips(log).estimate(),
@@ -122,12 +161,10 @@ def bounded_value(case: Case) -> Statement:
         n=case.overlap.units,
         of=case.units_are,
         unit=f"{reward_unit(case.question)} per decision",
-        method="IPS; betting bound, Waudby-Smith and Ramdas 2023: holds at any number of units",
+        method="IPS; betting bound, Waudby-Smith and Ramdas 2023: where its assumptions hold, at any number of units",
         assumptions=[
-            _PROPENSITIES,
-            _SUPPORT,
-            _FIXED,
-            f"of the finite-sample bound: {weight}, and none of the {case.units_are} has more than {most} decisions",
+            *case.assumed_of_decisions(),
+            f"of the finite-sample bound: {weight if question.unit is Unit.DECISION else f'{weight}; {size}'}",
         ],
     )
 
@@ -138,7 +175,9 @@ def slate_values(case: Case, doubly: Contributions | None) -> list[Statement]:
     Args:
         doubly: the rounds' doubly robust contributions, where there are any; they are summed over the slate.
     """
-    label = f"value of {case.target}'s slate"
+    label, declared = f"value of {case.target}'s slate", case.question.slate_propensities
+    if declared is SlatePropensities.NOT_DECLARED:
+        return [refusal(case, label, _NOT_DECLARED)]
     try:
         slates = slates_of(case.log)
     except MeasureError as error:
@@ -147,20 +186,25 @@ def slate_values(case: Case, doubly: Contributions | None) -> list[Statement]:
     several: list[Contributions] = []
     methods: list[tuple[str, str]] = []
     for name, normalised in [*((name, False) for name in ASSUMPTIONS), ("independent", True), ("cascade", True)]:
-        refused = case.overlap.refused or _thin_products(case, slates, name)
+        refused = case.overlap.refused or _wrong_kind(declared, name) or _thin_products(case, slates, name)
         one = slate_value(slates, name, normalised=normalised)
         if refused:
             said.append(refusal(case, f"{label}, {one.name}", refused))
         else:
             several.append(one)
             methods.append((name, f"{one.name}, {_SLATE_SOURCES[name]}"))
-    if doubly is not None and not case.overlap.refused:
+    wrong = case.overlap.refused or _wrong_kind(declared, "independent")
+    if doubly is not None and wrong:
+        said.append(refusal(case, f"{label}, independent DR", wrong))
+    elif doubly is not None:
         summed = per_slate(doubly, case.log)
         summed.name = "independent DR"
         several.append(summed)
         methods.append(("independent", f"position-wise {_METHODS['DR']}"))
     for one, found, (name, method) in zip(several, intervals_of(case, several, slates.unit), methods, strict=True):
-        assumptions = [_PROPENSITIES, _SUPPORT, _FIXED, f"slate, {name}: {ASSUMPTIONS[name]}"]
+        assumptions = case.assumed(
+            f"slate, {name}: {ASSUMPTIONS[name]}", f"probabilities at a position are {NEEDS[name]} ones, as declared"
+        )
         said.append(_spoken(case, f"{label}, {one.name}", found, method, assumptions, "slate"))
     return said
 
@@ -170,6 +214,18 @@ def intervals_of(case: Case, several: Sequence[Contributions], unit: np.ndarray)
     if not several:
         return []
     return bootstrap_intervals(several, unit, resamples=case.question.resamples, seed=case.seed, level=case.level)
+
+
+def _wrong_kind(declared: SlatePropensities, name: str) -> str:
+    """Return why an assumption cannot be used with these propensities; empty where it can."""
+    needs = NEEDS[name]
+    if declared is SlatePropensities.INDEPENDENT or declared.value == needs:
+        return ""
+    offered = " and ".join(other for other, kind in NEEDS.items() if kind == declared.value)
+    return (
+        f"`{name}` needs {needs} probabilities at each position, and these are declared {declared.value} "
+        f"(question.slate_propensities); read {offered} instead"
+    )
 
 
 def _thin_products(case: Case, slates: Slates, name: str) -> str:
