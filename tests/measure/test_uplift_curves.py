@@ -96,6 +96,24 @@ def test_the_interval_covers_the_area_of_the_population() -> None:
     assert held >= 34, held  # 38 of 40 expected; fewer than 34 have probability 0.003 at 95 % coverage
 
 
+def test_intervals_of_many_people_are_those_of_every_single_depth() -> None:
+    """More people than depths, with and without ties: the same draws, each curve joined at every person."""
+    people = 12_000
+    effect, treated, outcome = known_people(people, seed=4)
+    scores = {"fine": effect + np.random.default_rng(8).normal(0, 0.3, people), "coarse": effect.round(1)}
+    found = areas(scores, treated, outcome, resamples=60, seed=11)
+    draw = np.random.default_rng(11)
+    drawn = [draw.integers(people, size=people) for _ in range(60)]
+    for name, score in scores.items():
+        for what, area in (("qini", qini_coefficient), ("auuc", auuc)):
+            every = [area(score[rows], treated[rows], outcome[rows]) for rows in drawn]
+            low, high = np.quantile(every, [0.025, 0.975])
+            interval = found[f"{what} {name}"]
+            near = 1e-3 if name == "fine" else 1e-9
+            assert interval.value == pytest.approx(area(score, treated, outcome), abs=1e-12)
+            assert (interval.low, interval.high) == pytest.approx((low, high), abs=near * (high - low))
+
+
 def test_the_best_thinkable_ranking() -> None:
     # 30 % of the treated respond because of the treatment: curve 0 -> 0.3 at depth 0.3, flat, less the straight line
     treated = np.repeat([True, False], 100)
