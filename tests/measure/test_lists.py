@@ -381,5 +381,5 @@ def test_the_command_line_prints_and_writes_it(shop: tuple[Shop, Path], tmp_path
     assert main([*arguments, "question.resamples=100"]) == 0
     printed = capsys.readouterr().out
     assert "ndcg at 4" in printed and "new people" in printed
-    written = tmp_path / "measure" / "shop-lists"
+    written = tmp_path / "measure" / "shop-ranking"
     assert {p.name for p in written.iterdir()} == {"reading.json", "reading.txt", "reading.png"}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+import pyarrow as pa
 from rich.console import Console
 
-from playbill.errors import ConfigError
+from playbill.errors import ConfigError, MeasureError
+from playbill.measure.opening import check_tables
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Reading, to_json, to_png, to_text
 from playbill.tables.files import atomic_folder
@@ -26,10 +30,17 @@ def run(settings: MeasureSettings) -> Reading:
         raise ConfigError("no question; choose one, such as question=experiment (`playbill measure --help` lists them)")
     # a question's settings stand beside the function that answers it
     package = type(settings.question).__module__.rpartition(".")[0]
-    name = package.rpartition(".")[2]
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(settings.question).__name__.removesuffix("Question")).lower()
     tables = folder_of(settings)
+    if settings.tables or name != "power":  # which plans, and reads no log
+        _check_folder(tables, settings)
+        check_tables(tables)
     answer = importlib.import_module(f"{package}.read")
-    reading: Reading = answer.run(settings.question, tables, settings)
+    try:
+        with Console(stderr=True).status(f"{name} ..."):
+            reading: Reading = answer.run(settings.question, tables, settings)
+    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
+        raise MeasureError(f"{tables}: a table or file cannot be used: {str(error).splitlines()[0]}") from error
     # a question with a picture of its own (a line along time, say) has it beside `run`
     picture: Callable[[Reading], bytes] = getattr(answer, "picture", to_png)
     label = f"{tables.name}-{name}" if settings.tables else name
@@ -42,6 +53,15 @@ def run(settings: MeasureSettings) -> Reading:
     console.print(to_text(reading), markup=False, end="")
     console.print(f"\nwritten to {out}", markup=False)
     return reading
+
+
+def _check_folder(tables: Path, settings: MeasureSettings) -> None:
+    if settings.tables and tables.is_dir():
+        return
+    home = Path(settings.home) / "tables"
+    there = sorted(p.name for p in home.iterdir() if p.is_dir() and p.name[0] != ".") if home.is_dir() else []
+    asked = f"no tables {settings.tables!r}" if settings.tables else "tables= names no folder"
+    raise ConfigError(f"{asked}; in {home} there are: {', '.join(there) or 'none'}; a path to a folder serves as well")
 
 
 def folder_of(settings: MeasureSettings) -> Path:

@@ -35,3 +35,5 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         if not 0.5 <= self.level < 1:
             raise ConfigError(f"level must lie in 0.5..1, got {self.level}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
