@@ -97,8 +97,8 @@ def areas(
     """Return Qini coefficient and AUUC of each score, and of each pair the difference, with bootstrap intervals.
 
     People are drawn with replacement and all scores see the same draws. Resamples of more than 4,096 different scores
-    are joined at 4,096 depths, which moves an interval by far less than chance does. The scores are taken as given: an interval does
-    not hold what another training of the model would have changed.
+    are joined at 4,096 depths, which moves an interval by far less than chance does. The scores are taken as given: an
+    interval does not hold what another training of the model would have changed.
 
     Args:
         scores: [N] float by name.
@@ -190,7 +190,7 @@ def _cells(people: _Ordered) -> np.ndarray:
 
 
 def _resampled(cell: np.ndarray, times: np.ndarray, worth: np.ndarray) -> Curve:
-    """Return the curves of a resample at the ends of blocks; person i is drawn times[i] times, worth is times outcome."""
+    """Return the curves of a resample at the ends of blocks: person i drawn times[i] times, worth is times * outcome."""
     size = 2 * (int(cell.max()) // 2 + 1)
     n, r = (np.bincount(cell, weights=w, minlength=size).reshape(-1, 2).cumsum(0) for w in (times, worth))
     return _through(n[:, 1], n[:, 0], r[:, 1], r[:, 0])
