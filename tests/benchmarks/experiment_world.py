@@ -121,7 +121,10 @@ def _combine(
         control, arm = (pl.read_parquet(log / f"{name}.parquet") for log in logs)
         late = pl.col("at").dt.epoch("us") >= start_us
         theirs = late & pl.col("user_id").is_in(treated.implode()).fill_null(False)
-        tables[name] = pl.concat([control.filter(~theirs), arm.filter(theirs)]).sort("at").to_arrow()
+        both = pl.concat([control.filter(~theirs), arm.filter(theirs)]).sort("at")
+        if name == "events":  # each log numbers its own
+            both = both.with_columns(pl.int_range(1, pl.len() + 1).alias("event_id"))
+        tables[name] = both.to_arrow()
     decisions = pl.from_arrow(tables["decisions"])
     assert isinstance(decisions, pl.DataFrame)
     assignment = pl.DataFrame(

@@ -40,7 +40,7 @@ def test_the_mailing_is_read_as_published(
     line += [f"question.metrics={own}", "question.only=[visit,conversion,revenue_per_visitor]"]
     assert cli.main([*line, "question.until='2008-03-15'"]) == 0
     assert "visit, lift of mens over none (intent to treat)" in capsys.readouterr().out
-    reading = json.loads((tmp_path / "measure" / "hillstrom-experiments" / "reading.json").read_text())
+    reading = json.loads((tmp_path / "measure" / "hillstrom-experiment" / "reading.json").read_text())
     told = {(row["metric"], row["arm"]): row for row in reading["tables"]["intent to treat"]}
     published = {  # the data set's own figures: effect and standard error
         ("visit", "mens"): (0.07659, 0.00339),
