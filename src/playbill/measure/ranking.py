@@ -193,8 +193,7 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _refuse(bad: np.ndarray, reason: str, rows: np.ndarray) -> None:
-    found = np.argwhere(bad)
-    if len(found):
-        row = int(found[0][0])
+    if bad.any():  # far cheaper than to look where, and mostly all there is to do
+        row = int(np.argwhere(bad)[0][0])
         shown = np.array2string(np.atleast_1d(rows[row]), threshold=12)
         raise MeasureError(f"row {row}: {reason}: {shown}")

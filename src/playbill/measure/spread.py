@@ -176,10 +176,10 @@ def catalogue_influence(
     shown.sum_duplicates()
     counts = np.asarray(shown.sum(0)).ravel()
     value = gini(counts)
-    only_here = shown.copy()
-    only_here.data[:] = np.where(np.bincount(shown.indices, minlength=num_items)[shown.indices] == 1, 1 / num_items, 0)
+    one_person = np.bincount(shown.indices, minlength=num_items) == 1
+    whom = sparse.csr_array((np.ones(shown.nnz), shown.indices, shown.indptr), shape=shown.shape)
     return {
-        "coverage": (float((counts > 0).mean()), np.asarray(only_here.sum(1)).ravel()),
+        "coverage": (float((counts > 0).mean()), whom @ (one_person / num_items)),
         "gini": (value, value - _gini_without(shown, counts, value)),
     }
 
@@ -197,7 +197,6 @@ def _gini_without(shown: Any, counts: np.ndarray, value: float) -> np.ndarray:
         value: their Gini coefficient.
     """
     num_people, num_items = shown.shape
-    person = np.repeat(np.arange(num_people), np.diff(shown.indptr))
     _, level, number = np.unique(counts, return_inverse=True, return_counts=True)
     below = (np.cumsum(number) - number)[level]
     apart = (num_items - 1 - below) - below
@@ -206,7 +205,7 @@ def _gini_without(shown: Any, counts: np.ndarray, value: float) -> np.ndarray:
     together.sum_duplicates()
     together.data *= together.data - 1
     equal_pairs = np.asarray(together.sum(1)).ravel()
-    change = np.bincount(person, shown.data * apart[shown.indices], minlength=num_people) - equal_pairs
+    change = shown @ apart.astype(np.float64) - equal_pairs
     total, left = counts.sum(), counts.sum() - np.asarray(shown.sum(1)).ravel()
     without: np.ndarray = (value * num_items * total + change) / (num_items * np.maximum(left, 1))
     return np.where(left > 0, without, 0.0)
