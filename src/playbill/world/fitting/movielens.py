@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy import optimize, stats
+from scipy import optimize, sparse, stats
 
 from playbill.world.fitting.found import Estimate, Found, Sample
 
@@ -213,19 +213,25 @@ def bias_terms(
     random effects).
     """
     people, items = np.bincount(person), np.bincount(item)
-    mean = stars.mean()
-    own, of_item = np.zeros(len(people)), np.zeros(len(items))
+    # sums by person, by item and by both are all that the rounds need: no round looks at single ratings
+    level, n = stars.mean(), len(stars)
+    by_person, by_item = np.bincount(person, stars - level), np.bincount(item, stars - level)
+    squares = float(np.sum((stars - level) ** 2))
+    pairs = sparse.csr_array((np.ones(n), (person, item)), (len(people), len(items)))
+    mean, own, of_item, met = 0.0, np.zeros(len(people)), np.zeros(len(items)), np.zeros(len(people))
     var_person, var_item, var_rest = 0.2, 0.2, 0.8
     for _ in range(60):
         held = (var_person, var_item, var_rest)
-        own = np.bincount(person, stars - mean - of_item[item]) / (people + var_rest / var_person)
+        own = (by_person - mean * people - met) / (people + var_rest / var_person)
         spare_person = var_rest / (people + var_rest / var_person)
-        of_item = np.bincount(item, stars - mean - own[person]) / (items + var_rest / var_item)
+        of_item = (by_item - mean * items - pairs.T @ own) / (items + var_rest / var_item)
         spare_item = var_rest / (items + var_rest / var_item)
-        mean = float(np.mean(stars - own[person] - of_item[item]))
+        mean = -float(people @ own + items @ of_item) / n
         var_person, var_item = float(np.mean(own**2 + spare_person)), float(np.mean(of_item**2 + spare_item))
-        rest = stars - mean - own[person] - of_item[item]
-        var_rest = float(np.mean(rest**2 + spare_person[person] + spare_item[item]))
+        met = pairs @ of_item  # of each person's items
+        # what own and of_item change in the sum of squares; what they leave has the mean `mean`
+        change = people @ own**2 + items @ of_item**2 - 2 * (by_person @ own + by_item @ of_item - own @ met)
+        var_rest = float(squares + change - n * mean**2 + people @ spare_person + items @ spare_item) / n
         if np.allclose(held, (var_person, var_item, var_rest), rtol=1e-4):
             break
     log_count = np.log(items) if popularity is None else popularity
