@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,8 +224,42 @@ def test_a_bundle_of_ones_own_serves_and_a_stranger_is_refused(served: tuple[Pat
         rehearse(tmp_path, "policy=engine", "rounds=1", "size.items=40", f"bundle={bundle}", "name=other")
 
 
+def test_what_cannot_be_read_back_is_played_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = rehearse(tmp_path, "policy=bestsellers", "rounds=2")
+    folder = tmp_path / "rehearsals" / "fitted-tiny"
+    for name in ("bestsellers/visits-1.npz", "oracle/events-2.parquet"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    again = rehearse(tmp_path, "policy=bestsellers", "rounds=2")
+    said = capsys.readouterr().err
+    assert "bestsellers: round 1 cannot be read back" in said and "oracle: round 2 cannot be read back" in said
+    assert again.rounds == before.rounds
+    truth = next((folder / "tables").glob("first-*/truth/people.taste.npy"))
+    truth.write_bytes(truth.read_bytes()[:-1])
+    assert rehearse(tmp_path, "policy=bestsellers", "rounds=2").rounds == before.rounds  # the first days written anew
+
+
+def test_slates_longer_than_what_is_left_have_empty_places(tmp_path: Path) -> None:
+    few = rehearse(tmp_path, "policy=uniform", "rounds=1", "size.items=8", "size.slate_length=2", "k=3", world="easy")
+    assert all(r.out_of_place == 0 for r in few.rounds)
+    with pytest.raises(ConfigError, match="k is 9, and on the first day of round 1 there are [0-8] items"):
+        rehearse(tmp_path, "policy=uniform", "rounds=1", "size.items=8", "size.slate_length=2", "k=9", world="easy")
+    with pytest.raises(ConfigError, match="400,000 people x 20,000 items are more than the 2 billion cells"):
+        run(compose("rehearse", ["size=shop", f"home={tmp_path}"]))
+
+
+def test_two_at_once_take_turns(tmp_path: Path) -> None:
+    line = ["rehearse", "size=tiny", "policy=trending", "rounds=1", "round_days=2", f"home={tmp_path}"]
+    both = [subprocess.Popen([sys.executable, "-m", "playbill.cli", *line], stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0] and said[0] == said[1]
+
+
 def test_unknown_policy_and_too_large_a_world(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="policy guess: not known; there are engine, uniform"):
         compose("rehearse", ["policy=guess"])
     with pytest.raises(ConfigError, match="rounds must be at least 1"):
         compose("rehearse", ["rounds=0"])
+    with pytest.raises(ConfigError, match="rounds is 21, and the world lasts for most_rounds=20"):
+        compose("rehearse", ["rounds=21"])
+    with pytest.raises(ConfigError, match="seed must lie in"):
+        compose("rehearse", ["seed=-1"])

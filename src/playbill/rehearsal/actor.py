@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -58,9 +59,14 @@ class Actor:
         day = self.stage.first_day + (number - 1) * settings.round_days
         end = day + settings.round_days
         if record.is_file():
-            self._draw(pq.ParquetFile(log).read())
-            self._tell(day_start_us(world.size, end))
-            return Served.read(record)
+            try:
+                before, drawn = Served.read(record), pq.ParquetFile(log).read()
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile, pa.ArrowException) as error:
+                self.console.print(f"{self.name}: round {number} cannot be read back ({error}); it is played again")
+            else:
+                self._draw(drawn)
+                self._tell(day_start_us(world.size, end))
+                return before
         now_us = day_start_us(world.size, day)
         if self.server is not None:
             self.server.start(self.folder, number, now_us, self.console)

@@ -12,34 +12,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from playbill import __version__
-from playbill.errors import ConfigError, MeasureError
+from playbill.errors import MeasureError
 from playbill.measure.feedback import alarm_round, read_rounds
 from playbill.rehearsal.actor import Actor
 from playbill.rehearsal.report import Rehearsal, head_text, round_text, tail_text, to_png, to_text
 from playbill.rehearsal.rounds import round_of
 from playbill.rehearsal.settings import POLICIES, RehearseSettings
-from playbill.rehearsal.stage import Stage, open_stage
-from playbill.tables.files import write_atomic
-
-_CELLS = 2_000_000_000  # people x items that a policy's memory may hold, a byte each
+from playbill.rehearsal.stage import Stage, folder_of, open_stage
+from playbill.tables.files import alone, write_atomic
 
 
 def run(settings: RehearseSettings) -> Rehearsal:
     """Rehearse, print every round, and write rounds.json, rounds.txt and rounds.png; goes on where it was stopped.
 
     Raises:
-        ConfigError: a world too large to rehearse, or a setting that does not fit.
+        ConfigError: a world too large to rehearse, a longer slate than there are items, or a setting that does not fit.
         WorldError: the world cannot be built, or training failed (its last lines are in the message).
     """
     console = Console(stderr=True)
+    with alone(folder_of(settings)):
+        return _rehearse(settings, console)
+
+
+def _rehearse(settings: RehearseSettings, console: Console) -> Rehearsal:
     stage = open_stage(settings, console)
     world = stage.world
-    cells = len(world.people.anonymous) * len(world.items.price)
-    if cells > _CELLS:
-        raise ConfigError(
-            f"size={world.size.name}: {len(world.people.anonymous):,} people x {len(world.items.price):,} items are "
-            "more than the 2 billion cells that fit in memory; use size=small, or set size.people and size.items"
-        )
     _begin(stage, settings, console)
     rehearsal = _about(stage, settings)
     print(head_text(rehearsal))

@@ -108,7 +108,8 @@ class Served:
     @classmethod
     def read(cls, path: Path) -> Served:
         """Return what `write` wrote."""
-        with np.load(path, allow_pickle=False) as found:
+        # numpy leaves a file open that it cannot read
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             return cls(**{f.name: found[f.name] for f in fields(cls)})
 
 
@@ -199,9 +200,14 @@ def best_slate(
     step = max(1, _AT_ONCE // open_to.shape[1])
     for low in range(0, len(person), step):
         cut = slice(low, low + step)
-        item, creative = oracle_slate(world, person[cut], hour[cut], device[cut], day, k, open_to[cut])
-        items.append(item)
-        creatives.append(creative)
+        # where nobody here may be shown k items, the places left over stay empty
+        most = min(k, int(open_to[cut].any(0).sum()))
+        empty = np.full((len(person[cut]), k - most), NO_ITEM, np.int64)
+        item, creative = empty[:, :0], empty[:, :0]
+        if most:
+            item, creative = oracle_slate(world, person[cut], hour[cut], device[cut], day, most, open_to[cut])
+        items.append(np.concatenate([item, empty], axis=1))
+        creatives.append(np.concatenate([creative, empty], axis=1))
     return np.concatenate(items), np.concatenate(creatives)
 
 

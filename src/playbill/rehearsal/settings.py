@@ -56,6 +56,8 @@ class RehearseSettings:
     """Train and export anew on the policy's own log before every round but the first; in a process of its own."""
     rounds: int = 5
     """Rounds."""
+    most_rounds: int = 20
+    """Rounds that the world lasts for: as many can be played later, going on from those that stand."""
     round_days: int = 7
     """Days a round."""
     k: int = 10
@@ -71,6 +73,12 @@ class RehearseSettings:
         for name in ("rounds", "round_days", "k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rounds > self.most_rounds:
+            raise ConfigError(
+                f"rounds is {self.rounds}, and the world lasts for most_rounds={self.most_rounds}; raise it"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         unknown = [p for p in self.policies() if p not in POLICIES]
         if unknown:
             raise ConfigError(f"policy {'+'.join(unknown)}: not known; there are {', '.join(POLICIES)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -63,6 +64,16 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     finally:
         # holds the unfinished folder after an exception and the replaced one after a success
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(path: Path | str) -> Iterator[None]:
+    """Hold the lock of a folder that need not exist yet: whoever else asks for it waits until the block has ended."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when the process dies
+        yield
 
 
 def sha256_file(path: Path | str) -> str:

@@ -7,7 +7,6 @@ the files are the same, byte for byte, however many people are worked on at once
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from playbill import __version__
-from playbill.errors import ConfigError, TableError
-from playbill.tables.files import atomic_folder
+from playbill.errors import ConfigError, TableError, WorldError
+from playbill.tables.files import alone, atomic_folder
 from playbill.tables.folder import describe_folder, read_folder
 from playbill.tables.schema import TableFolder
 from playbill.tables.settings import SufficiencySettings
@@ -55,7 +54,7 @@ from playbill.world.slates import (
     slate_events,
 )
 from playbill.world.tables import EVENTS, columns, creatives_table, items_table, users_table
-from playbill.world.truth import FOLDER, fill_truth
+from playbill.world.truth import FOLDER, fill_truth, open_truth
 from playbill.world.visits import Visits, day_start_us, visits
 from playbill.world.writing import EventLog, Events, Writer
 
@@ -78,7 +77,7 @@ def run(settings: GenerateSettings) -> Path:
     name = settings.name or f"{parameters.name}-{settings.size.name}"
     target = Path(settings.home) / "tables" / name
     console = Console(stderr=True)
-    with _alone(target):
+    with alone(target):
         mark = fingerprint(parameters, settings)
         if not settings.force and (folder := _unchanged(target, mark)) is not None:
             console.print(f"{target} is up to date ({_rows(folder)}); force=true writes it again", soft_wrap=True)
@@ -271,18 +270,12 @@ def _unchanged(target: Path, mark: str) -> TableFolder | None:
     """Return the folder if it was written from the same settings and is whole."""
     try:
         before = msgspec.json.decode((target / GENERATED).read_bytes(), type=dict[str, str])
-        return read_folder(target, verify=True) if before.get("fingerprint") == mark else None
-    except (OSError, msgspec.DecodeError, TableError):
+        if before.get("fingerprint") != mark:
+            return None
+        open_truth(target)  # a truth that is gone or altered is written again, tables and all
+        return read_folder(target, verify=True)
+    except (OSError, msgspec.DecodeError, TableError, WorldError):
         return None
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Hold the folder's lock: a second generation waits, and then finds everything up to date."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel when the process dies
-        yield
 
 
 @contextmanager

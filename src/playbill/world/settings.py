@@ -146,6 +146,8 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.hold_share < 1:
             raise ConfigError(f"hold_share must be at least 0 and below 1, got {self.hold_share}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if self.chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {self.chunk}")
         if self.threads < 1:
