@@ -58,6 +58,6 @@ def unit_warnings(number: dict[str, int]) -> list[str]:
         return []
     said = " and ".join(f"{n:,} {name}" for name, n in number.items())
     return [
-        f"counted are {said}: who comes back without signing in counts again, so intervals are narrower than they would "
-        "be over people"
+        f"counted are {said}: who comes back without signing in counts again, so intervals are narrower than they "
+        "would be over people"
     ]

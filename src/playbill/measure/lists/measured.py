@@ -33,6 +33,7 @@ class Measured:
         name: of the source.
         person: [L] int64, whose each list is.
         items: [L, K] the lists.
+        session: [P] bool, whether a person is in truth a session of somebody who had not signed in.
         targets: of each list; lists without any are not in `ranking`.
         ranking: by name such as `ndcg_at_10`: people with targets.
         tastes: novelty and diversity by name: people with a list of one (two) items.
@@ -42,6 +43,7 @@ class Measured:
     name: str
     person: np.ndarray
     items: np.ndarray
+    session: np.ndarray
     targets: Targets
     ranking: dict[str, Column] = field(default_factory=dict)
     tastes: dict[str, Column] = field(default_factory=dict)
@@ -55,7 +57,7 @@ def measure_lists(
     targets: Targets,
     *,
     ks: list[int],
-    num_people: int,
+    session: np.ndarray,
     num_items: int,
     information: np.ndarray | None,
     vectors: Any,
@@ -66,12 +68,14 @@ def measure_lists(
         person: [L] int64 in 0..P-1.
         items: [L, K] int64 item_index 1..N, padded with -1.
         targets: of the L lists; a list may have none.
+        ks: cut-offs, none beyond K.
+        session: [P] bool, see `Measured`.
         information: [N] bits, see `spread.self_information`; None leaves novelty out.
         vectors: [N, D] for diversity; None leaves it out.
     Raises:
         MeasureError: see `ranking.user_metrics`.
     """
-    found = Measured(name, person, items, targets)
+    found = Measured(name, person, items, session, targets)
     asked = np.flatnonzero(targets.counts())
     if len(asked):
         rows = user_metrics(items[asked], targets.take(asked), ks, num_items)
@@ -84,9 +88,10 @@ def measure_lists(
             figures[f"diversity_at_{k}"] = diversity(items, k, vectors)
         for label, values in figures.items():
             known = ~np.isnan(values)
-            found.tastes |= by_person(person[known], {label: values[known]})
+            if known.any():  # a list of one item is neither uniform nor diverse
+                found.tastes |= by_person(person[known], {label: values[known]})
         of = np.repeat(person, there.sum(1))
-        for label, figure in catalogue_influence(of, top[there] - 1, num_people, num_items).items():
+        for label, figure in catalogue_influence(of, top[there] - 1, len(session), num_items).items():
             found.catalogue[f"{label}_at_{k}"] = figure
     return found
 
@@ -112,3 +117,9 @@ def by_person(person: np.ndarray, rows: Mapping[str, np.ndarray]) -> dict[str, C
         name: Column(people, np.bincount(person, values, minlength=len(number))[people] / number[people])
         for name, values in rows.items()
     }
+
+
+def called(session: np.ndarray) -> str:
+    """Return what people are that may be sessions of somebody who had not signed in ([M] bool): the words to use."""
+    kinds = [name for name, there in (("people", ~session), ("sessions", session)) if there.any()]
+    return " or ".join(kinds or ["people"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from playbill.errors import MeasureError
+from playbill.measure.lists.answers import answer_warnings, answered_share
 from playbill.measure.lists.catalogue import Catalogue, open_catalogue
-from playbill.measure.lists.measured import Measured, measure_lists
+from playbill.measure.lists.measured import Measured, called, measure_lists
 from playbill.measure.lists.report import comparison, figures, slice_rows
 from playbill.measure.lists.settings import Per, RankingQuestion
 from playbill.measure.lists.source import Lists, open_lists
 from playbill.measure.lists.targets import Deeds, coded, read_events, targets_after
-from playbill.measure.people import WHO
+from playbill.measure.people import WHO, unit_warnings, units
 from playbill.measure.ranking import NO_ITEM
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.slices import by_value, head
@@ -24,6 +26,8 @@ from playbill.measure.times import DAY_US, iso, moment_us
 from playbill.tables.folder import has_table, read_table
 
 __all__ = ["run"]
+
+_USUAL_K = 10
 
 
 def run(question: RankingQuestion, tables: Path, settings: MeasureSettings) -> Reading:
@@ -38,16 +42,20 @@ def run(question: RankingQuestion, tables: Path, settings: MeasureSettings) -> R
     wanted = [c.partition(".")[2] for c in question.slices if c.startswith("items.")]
     catalogue = open_catalogue(tables, [*wanted, question.diversity])
     names = [question.lists, *([question.versus] if question.versus else [])]
-    longest = max(question.ks)
+    longest = max(question.ks, default=_USUAL_K)
     sources = [_chosen(open_lists(name, tables, catalogue, longest, split_us), question, split_us) for name in names]
+    question = replace(question, ks=_cut_offs(question.ks, sources))
+    sources = [_padded(s, max(question.ks)) for s in sources]
     events = read_events(tables, question.events)
     who = pl.concat([*(s.who for s in sources), events[WHO]]).unique().sort()
     people = pl.DataFrame({WHO: who, "code": np.arange(len(who))})
+    session = who.str.starts_with("s:").to_numpy()
     deeds = coded(events, people, catalogue)
     window_us = int(question.window_days * DAY_US)
     split_us = min(int(s.at.min()) for s in sources) if split_us is None else split_us
     past = deeds.at <= split_us
-    information, vectors, warnings = None, _vectors(question, catalogue), []
+    information, vectors = None, _vectors(question, catalogue)
+    warnings = unit_warnings(units(pl.concat([s.who for s in sources])))
     if past.any():
         known_by = np.bincount(_pairs(deeds, past), minlength=len(catalogue) + 1)[1:]
         information = self_information(known_by, len(np.unique(deeds.person[past])))
@@ -65,7 +73,7 @@ def run(question: RankingQuestion, tables: Path, settings: MeasureSettings) -> R
             source, person = _with_silent(source, person, deeds, people, split_us, window_us)
         targets = targets_after(person, source.at, deeds, window_us, question.unseen)
         found = measure_lists(
-            source.name, person, source.items, targets, ks=question.ks, num_people=len(people),
+            source.name, person, source.items, targets, ks=question.ks, session=session,
             num_items=len(catalogue), information=information, vectors=vectors,
         )  # fmt: skip
         if not found.ranking:
@@ -74,6 +82,9 @@ def run(question: RankingQuestion, tables: Path, settings: MeasureSettings) -> R
                 f"{question.window_days:g} days), so there is nothing to rank for; move question.split or the window"
             )
         warnings += _left_out(found, deeds, split_us, window_us, question.silence)
+        if source.name.partition(":")[0] == "decisions":
+            share = answered_share(tables, source, person, targets, catalogue, question.events)
+            warnings += answer_warnings(source.name, share, compared=len(sources) == 2)
         measured.append(found)
     statements = [s for m in measured for s in figures(m, measured, question, settings, len(catalogue))]
     if len(measured) == 2:
@@ -111,6 +122,22 @@ def _chosen(lists: Lists, question: RankingQuestion, split_us: int | None) -> Li
     return kept
 
 
+def _cut_offs(ks: list[int], sources: list[Lists]) -> list[int]:
+    """Return the cut-offs asked for, or the usual one as far as the lists reach."""
+    longest = max(s.items.shape[1] for s in sources)
+    beyond = [k for k in ks if k > longest]
+    if beyond:
+        raise MeasureError(f"question.ks: the longest list holds {longest} items, so there is no cut-off at {beyond}")
+    return ks or [min(_USUAL_K, longest)]
+
+
+def _padded(lists: Lists, width: int) -> Lists:
+    """Return the lists with `width` columns, as far as they have fewer."""
+    missing = max(width - lists.items.shape[1], 0)
+    lists.items = np.pad(lists.items, ((0, 0), (0, missing)), constant_values=NO_ITEM)
+    return lists
+
+
 def _with_silent(
     source: Lists, person: np.ndarray, deeds: Deeds, people: pl.DataFrame, split_us: int, window_us: int
 ) -> tuple[Lists, np.ndarray]:
@@ -122,20 +149,24 @@ def _with_silent(
         pl.concat([source.who, people[WHO][silent]]),
         np.concatenate([source.at, np.full(len(silent), split_us)]),
         np.concatenate([source.items, empty]),
+        pl.concat([source.key, pl.Series([None] * len(silent), dtype=pl.String)]),
     )
     return lists, np.concatenate([person, silent])
 
 
 def _left_out(found: Measured, deeds: Deeds, split_us: int, window_us: int, silence: bool) -> list[str]:
     warnings = []
-    without = len(np.unique(found.person)) - len(next(iter(found.ranking.values())).person)
-    if without:
-        warnings.append(f"{found.name}: {without:,} people with a list did nothing after it and have no ranking metric")
-    silent = len(np.setdiff1d(_active(deeds, split_us, window_us), found.person))
-    if silent and not silence:
+    without = np.setdiff1d(found.person, next(iter(found.ranking.values())).person)
+    if len(without):
+        who = called(found.session[without])
         warnings.append(
-            f"{found.name}: {silent:,} people who did something had no list and are left out; question.silence=true "
-            "counts them with zero"
+            f"{found.name}: {len(without):,} {who} with a list did nothing after it and have no ranking metric"
+        )
+    silent = np.setdiff1d(_active(deeds, split_us, window_us), found.person)
+    if len(silent) and not silence:
+        warnings.append(
+            f"{found.name}: {len(silent):,} {called(found.session[silent])} who did something had no list and are left "
+            "out; question.silence=true counts them with zero"
         )
     return warnings
 
@@ -187,6 +218,8 @@ def _vectors(question: RankingQuestion, catalogue: Catalogue) -> object:
             vectors = np.load(question.vectors, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise MeasureError(f"question.vectors={question.vectors} cannot be read: {error}") from error
+        if vectors.dtype.kind not in "fiub":
+            raise MeasureError(f"question.vectors={question.vectors} must hold numbers, got dtype {vectors.dtype}")
         if vectors.ndim != 2 or len(vectors) != len(catalogue):
             raise MeasureError(
                 f"question.vectors={question.vectors} must be [{len(catalogue)}, width], a row an item of the items "

@@ -9,13 +9,14 @@ import numpy as np
 
 from playbill.errors import MeasureError
 from playbill.measure.bootstrap import Interval, intervals
-from playbill.measure.lists.measured import Column, Measured, of_some_items
+from playbill.measure.lists.measured import Column, Measured, called, of_some_items
 from playbill.measure.lists.settings import RankingQuestion
+from playbill.measure.ranking import METRICS
 from playbill.measure.settings import MeasureSettings
 from playbill.measure.statement import Statement
 
-_BOOTSTRAP = "bootstrap over people"
-_JACKKNIFE = "all lists together; jackknife over people"
+_BOOTSTRAP = "bootstrap over"
+_JACKKNIFE = "all lists together; jackknife over"
 _UNITS = {"novelty": "bits"}
 
 
@@ -26,11 +27,13 @@ def figures(
     suffix = f", {measured.name}" if len(all_) > 1 else ""
     statements = []
     for name, (interval, people) in _intervals(measured.ranking | measured.tastes, question, settings).items():
-        statements.append(_statement(name, suffix, interval, people, _BOOTSTRAP, settings))
-    people = len(np.unique(measured.person))
+        of = called(measured.session[(measured.ranking | measured.tastes)[name].person])
+        statements.append(_statement(name, suffix, interval, people, of, _BOOTSTRAP, settings))
+    everybody = np.unique(measured.person)
+    people, of = len(everybody), called(measured.session[everybody])
     for name, (value, influence) in measured.catalogue.items():
         interval = _normal(value, influence, people, settings.level)
-        statements.append(_statement(name, suffix, interval, people, _JACKKNIFE, settings))
+        statements.append(_statement(name, suffix, interval, people, of, _JACKKNIFE, settings))
         if name.startswith("coverage"):
             statements[-1].details["items"] = round(value * num_items)
     return statements
@@ -58,15 +61,17 @@ def comparison(
         differences[name] = Column(both, left[name].of(both) - right[name].of(both))
         alone[name] = len(np.union1d(left[name].person, right[name].person)) - len(both)
     for name, (interval, people) in _intervals(differences, question, settings).items():
-        statement = _statement(name, suffix, interval, people, f"paired {_BOOTSTRAP}", settings)
+        of = called(ours.session[differences[name].person])
+        statement = _statement(name, suffix, interval, people, of, f"paired {_BOOTSTRAP}", settings)
         if alone[name]:
-            statement.warnings.append(f"{alone[name]:,} people have lists of one source only and are left out")
+            statement.warnings.append(f"{alone[name]:,} {of} have lists of one source only and are left out")
         statements.append(statement)
-    people = len(np.union1d(ours.person, theirs.person))
+    everybody = np.union1d(ours.person, theirs.person)
+    people, of = len(everybody), called(ours.session[everybody])
     for name, (value, influence) in ours.catalogue.items():
         other, against = theirs.catalogue[name]
         interval = _normal(value - other, influence - against, people, settings.level)
-        statements.append(_statement(name, suffix, interval, people, f"paired, {_JACKKNIFE}", settings))
+        statements.append(_statement(name, suffix, interval, people, of, f"paired, {_JACKKNIFE}", settings))
     for statement in statements:
         statement.unit = f"difference in {statement.unit}"
     return statements
@@ -140,8 +145,12 @@ def _normal(value: float, influence: np.ndarray, people: int, level: float) -> I
 
 
 def _statement(
-    name: str, suffix: str, interval: Interval, people: int, method: str, settings: MeasureSettings
+    name: str, suffix: str, interval: Interval, people: int, of: str, method: str, settings: MeasureSettings
 ) -> Statement:
+    metric = name.partition("_at_")[0]
+    assumptions = [f"{of} are independent of each other, and those measured stand for those who will be served"]
+    if metric in METRICS:
+        assumptions.append("people would have done the same whatever lists they had seen")
     return Statement(
         name=name.replace("_", " ") + suffix,
         estimate=interval.value,
@@ -149,7 +158,8 @@ def _statement(
         high=interval.high,
         level=settings.level,
         n=people,
-        unit=_UNITS.get(name.partition("_at_")[0], "share"),
-        method=method,
-        assumptions=["people are independent of each other, and those measured stand for those who will be served"],
+        of=of,
+        unit=_UNITS.get(metric, "share"),
+        method=f"{method} {of}",
+        assumptions=assumptions,
     )

@@ -22,11 +22,14 @@ class RankingQuestion:
 
     Lists come from the decisions of kind item or from parquet files (those of `playbill batch`, say), targets from the
     events after each list. Two sources are compared on the same people.
+
+    playbill measure question=ranking tables=ml-100k question.lists=var/batch/everybody question.split=1998-03-01
+    playbill measure question=ranking tables=my_shop 'question.lists="decisions:policy=softmax"'
     """
 
     lists: str = "decisions"
-    """`decisions`, `decisions:COLUMN=VALUE` (such as decisions:policy=softmax), or a parquet file or folder with
-    user_id and item_ids (a list), or user_id, item_id and position (0-based)."""
+    """`decisions`, `decisions:COLUMN=VALUE` (in quotes: 'question.lists="decisions:policy=softmax"'), or a parquet file
+    or folder with user_id and item_ids (a list), or user_id, item_id and position (0-based)."""
     versus: str = ""
     """A second source in the same form, compared with the first on the same people; empty for none."""
     per: Per = Per.REQUEST
@@ -43,8 +46,9 @@ class RankingQuestion:
     """Whether an item counts as a target only where the person never dealt with it before the list."""
     silence: bool = False
     """Whether people with targets and no list count with zero; otherwise they are left out and counted."""
-    ks: list[int] = field(default_factory=lambda: [10])
-    """Cut-offs of every metric."""
+    ks: list[int] = field(default_factory=list)
+    """Cut-offs of every metric, none beyond the longest list; empty means 10, or the longest list where it is
+    shorter."""
     slices: list[str] = field(default_factory=list)
     """Columns to cut by: users.COLUMN or items.COLUMN; new and known, head and tail are always there."""
     slice_metrics: list[str] = field(default_factory=lambda: ["recall", "ndcg"])
@@ -64,8 +68,8 @@ class RankingQuestion:
     def __post_init__(self) -> None:
         if not self.lists:
             raise ConfigError("lists is empty; name `decisions` or a parquet file with user_id and item_ids")
-        if not self.ks or min(self.ks) < 1:
-            raise ConfigError(f"ks must be cut-offs >= 1, at least one, got {self.ks}")
+        if min(self.ks, default=1) < 1:
+            raise ConfigError(f"ks must be cut-offs >= 1, got {self.ks}")
         for name, low, high in (("window_days", 0, 1e5), ("known_events", 1, 1e9), ("resamples", 100, 100_000)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")

@@ -27,26 +27,28 @@ class Lists:
         who: [L] text, whose each list is (see `people.py`).
         at: [L] int64, when, microseconds since 1970.
         items: [L, K] int64 item_index 1..N, best first, padded at the end with -1.
+        key: [L] text, the request of each list, or its person where the source names no requests.
     """
 
     name: str
     who: pl.Series
     at: np.ndarray
     items: np.ndarray
+    key: pl.Series
 
     def take(self, rows: np.ndarray) -> Lists:
         """Return some of the lists, in the order given ([M] int64 rows)."""
-        return Lists(self.name, self.who[rows], self.at[rows], self.items[rows])
+        return Lists(self.name, self.who[rows], self.at[rows], self.items[rows], self.key[rows])
 
 
 def open_lists(source: str, tables: Path, catalogue: Catalogue, longest: int, split_us: int | None) -> Lists:
-    """Return the lists of a source, cut after the first `longest` items.
+    """Return the lists of a source, as wide as their longest, cut after the first `longest` items.
 
     Args:
         source: `decisions`, `decisions:COLUMN=VALUE`, or a path of a parquet file or of a folder of them.
         tables: the table folder.
         catalogue: of that folder; N items.
-        longest: K, columns of the result.
+        longest: columns of the result at most.
         split_us: time of all lists from files; None reads their column `at`.
     Raises:
         MeasureError: nothing there, columns missing, an item twice in a list, a position twice or missing, an item
@@ -58,7 +60,11 @@ def open_lists(source: str, tables: Path, catalogue: Catalogue, longest: int, sp
     if not len(rows):
         raise MeasureError(f"{source}: no list is in it")
     item = catalogue.shown_rows(name, rows["item"]) + 1
-    rows = rows.with_columns(pl.Series("item", item), pl.col("list").rank("dense").cast(pl.Int64) - 1)
+    rows = rows.with_columns(
+        pl.Series("item", item),
+        pl.col("list").cast(pl.String).alias("key"),
+        pl.col("list").rank("dense").cast(pl.Int64) - 1,
+    )
     for column, why in (("item", "an item stands once in a list"), ("position", "a place holds one item")):
         twice = rows.select(pl.struct("list", column).is_duplicated()).to_series().to_numpy()
         if twice.any():
@@ -67,14 +73,14 @@ def open_lists(source: str, tables: Path, catalogue: Catalogue, longest: int, sp
     of = rows["list"].to_numpy()
     first = np.flatnonzero(np.diff(of, prepend=-1))
     within = np.arange(len(of)) - first[of]
-    items = np.full((len(first), longest), NO_ITEM, np.int64)
     kept = within < longest
+    items = np.full((len(first), int(within[kept].max()) + 1), NO_ITEM, np.int64)
     items[of[kept], within[kept]] = rows["item"].to_numpy()[kept]
     at = rows["at"].to_numpy()
     owners = rows.group_by("list").agg(pl.col(WHO).n_unique())[WHO].to_numpy()
     if (owners > 1).any():
         raise MeasureError(f"{name}: a list belongs to one person; {(owners > 1).sum():,} have several, see request_id")
-    return Lists(source, rows[WHO][first], at[first], items)
+    return Lists(source, rows[WHO][first], at[first], items, rows["key"][first])
 
 
 def _decisions(tables: Path, only: str) -> pl.DataFrame:
@@ -126,6 +132,13 @@ def _file(path: Path, split_us: int | None) -> pl.DataFrame:
     rows = with_who(rows, str(path))
     key = "request_id" if "request_id" in rows.columns else WHO
     if "item_ids" in rows.columns:
+        if isinstance(rows["item_ids"].dtype, pl.Array):  # all lists of one length
+            rows = rows.with_columns(pl.col("item_ids").arr.to_list())
+        if not isinstance(rows["item_ids"].dtype, pl.List):
+            raise MeasureError(
+                f"{path}.item_ids holds one {rows['item_ids'].dtype} a row and must hold a list of items; name the "
+                "column item_id, with position beside it, where each row is one item"
+            )
         twice = rows[key].is_duplicated().to_numpy()
         refuse_rows(str(path), key, twice, rows[key].to_list() if twice.any() else (), "a list stands in one row")
         lists = rows["item_ids"].to_arrow()
