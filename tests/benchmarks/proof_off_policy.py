@@ -6,7 +6,7 @@ Real: `open-bandit-small`, random logging, production Bernoulli-TS as the target
 value. The tables are written to {home}/tables/open-bandit-<campaign>, the target beside them, so that
 
     playbill measure question=off_policy tables=open-bandit-all question.within_h=0 \
-        question.target={home}/tables/bts_all.parquet
+        question.target={home}/tables/bts_all.parquet question.most_decisions_per_unit=1
 
 prints the same. World: `seeds` small logs (400 people, about 2,400 impressions, see small_log.py) of each preset, and
 how often each interval of nominal 95 % holds the target's exact value. The fitted world, where 1 % of impressions are
@@ -96,7 +96,8 @@ def open_bandit(data: Path, home: Path, campaign: str) -> dict[str, Any]:
     """Return every estimate of Bernoulli-TS from the random log, beside its on-policy value."""
     target = write_open_bandit(data, campaign, home / "tables" / f"open-bandit-{campaign}")
     features = [f"context.user_feature_{i}" for i in range(4)]
-    question = OffPolicyQuestion(target=str(target), within_h=0, features=features)
+    # each impression is a unit of its own, as the data has no people
+    question = OffPolicyQuestion(target=str(target), within_h=0, features=features, most_decisions_per_unit=1)
     reading = run(question, home / "tables" / f"open-bandit-{campaign}", MeasureSettings())
     print(to_text(reading), flush=True)
     value, low, high = on_policy_value(data, campaign)

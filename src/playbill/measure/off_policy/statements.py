@@ -32,7 +32,7 @@ _ABOVE = (
     "the target policy chooses at one position at a time: what stands above it stays the logging policy's choice, and "
     "probabilities are given that"
 )
-_SWITCHED = "the threshold was chosen by these rewards, and the interval takes it as given"
+_SWITCHED = "of switch-DR: its threshold was chosen by these rewards, and the interval takes it as given"
 _METHODS = {
     "logged": "mean reward",
     "IPS": "inverse propensity scoring",
