@@ -14,6 +14,7 @@ import pytest
 from playbill.cli import compose
 from playbill.errors import ConfigError, MeasureError
 from playbill.measure.disparity.groups import read_groups
+from playbill.measure.disparity.items import judge_items
 from playbill.measure.disparity.read import run
 from playbill.measure.disparity.settings import Correction, DisparityQuestion, Measure
 from playbill.measure.settings import MeasureSettings
@@ -85,6 +86,22 @@ def test_a_session_is_not_the_person_of_its_number(tmp_path: Path) -> None:
 
     with pytest.raises(MeasureError, match=r"a person or a session; 1 of 500 rows have neither, first row 7"):
         ask(small(tmp_path / "nobody", nobody), measures=[Measure.ITEM_EXPOSURE])
+
+
+@pytest.mark.parametrize("slate", [1, 4])
+def test_rare_groups_of_items_differ_by_chance_as_often_as_they_should(slate: int) -> None:
+    """10 impressions expected; where everybody is shown a slate of the group or none of it, 40."""
+    draw = np.random.default_rng(4)
+    people, expected = 4000, 10 * slate
+    weights = np.full(people, float(slate))
+    fair = np.full(people, expected / people)
+    shown = (draw.random((2000, people)) < 10 / people) * float(slate)
+    question = DisparityQuestion()
+    p = np.array([judge_items(question, "a", row, fair, weights, 0.95).p_value for row in shown])
+    assert 0.03 <= (p < 0.05).mean() <= 0.065
+    assert (p < 0.005).mean() <= 0.013  # of a Poisson count of 10, 0.008 lies so far out
+    never = judge_items(question, "a", np.zeros(people), fair, weights, 0.95)
+    assert never.p_value is not None and never.p_value > 1e-12
 
 
 def test_exposure_by_position(tmp_path: Path) -> None:

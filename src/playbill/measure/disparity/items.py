@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp
+from math import exp, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,12 @@ def judge_items(
         one.not_judged = f"{expected * whole:.2g} impressions expected, fewer than 5"
         return one
     spread = error((observed - fair) - (share - expected) * weights)
-    null = error(observed - fair)
+    # what a group varies by grows with its share, so it is taken at its own and carried to the one that is tested:
+    # taken as found it is smallest where by chance little was shown, and the rarest groups would differ too often
+    null = sqrt(expected * (1 - expected) / whole)
+    if 0 < share < 1:
+        ratio = expected * (1 - expected) / (share * (1 - share))
+        null = error(observed - fair * (share / expected)) * sqrt(ratio)
     one.difference = share - expected
     one.low, one.high = one.difference - z * spread, one.difference + z * spread
     one.p_value = float(2 * norm.sf(abs(one.difference) / null)) if null > 0 else 1.0
