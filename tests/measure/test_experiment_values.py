@@ -79,10 +79,12 @@ def at(day: float) -> datetime:
     return START + timedelta(days=day)
 
 
-def of(tables: Path, name: str, pre_days: float = 28, metrics: dict[str, Metric] | None = None) -> Values:
+def of(
+    tables: Path, name: str, pre_days: float = 28, metrics: dict[str, Metric] | None = None, until: str = ""
+) -> Values:
     metric = (metrics or declared())[name]
     assignment = read_assignment(tables, ExperimentQuestion())
-    rows = read_rows(tables, assignment, [metric], pre_days=pre_days, until="", exposure="exposure")
+    rows = read_rows(tables, assignment, [metric], pre_days=pre_days, until=until, exposure="exposure")
     return values_of(metric, rows, assignment.at_us, pre_days=pre_days)
 
 
@@ -156,6 +158,19 @@ def test_caps_and_windows_without_an_end(tables: Path) -> None:
     assert of(tables, "capped", metrics=metrics).total.tolist() == [6, 0, 0, 0]
     assert of(tables, "all", metrics=metrics).total.tolist() == [107.5, 0, 0, 9]
     assert of(tables, "late", metrics=metrics).total.tolist() == [2, 0, 0, 1]
+
+
+def test_who_was_assigned_after_the_log_ended_was_never_watched(tables: Path) -> None:
+    """With an end on day 35, person 13 of day 40 is in no figure: "did nothing" would be no observation."""
+    metrics = parse(
+        b"all: {kind: mean, count: {events: [purchase], take: value}, window_days: null}\n"
+        b"t: {kind: time, count: {events: [purchase]}, window_days: 25}\n",
+        "here",
+    )
+    for name, total in (("all", [7.5, 0, 0]), ("t", [1.5, 5, 5])):
+        values = of(tables, name, metrics=metrics, until="2026-04-05")  # day 35
+        assert values.people.tolist() == [0, 1, 2] and values.too_late == 1
+        assert values.total.tolist() == total
 
 
 def test_what_is_not_in_the_log_is_named(tables: Path) -> None:

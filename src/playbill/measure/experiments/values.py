@@ -68,7 +68,8 @@ def values_of(metric: Metric, rows: Rows, assigned_us: np.ndarray, *, pre_days: 
     """Return a metric's values by person.
 
     People whose window is not over when the log ends are left out (all arms alike, since the day of assignment is no
-    effect of the arm); of kind time nobody is: those are censored.
+    effect of the arm); of kind time they are censored. Who was assigned after the log's end was never watched, and is
+    left out of every metric.
 
     Args:
         assigned_us: [N] int64, microseconds since 1970.
@@ -78,13 +79,13 @@ def values_of(metric: Metric, rows: Rows, assigned_us: np.ndarray, *, pre_days: 
     """
     people = np.arange(len(assigned_us))
     watched_days = (rows.until_us - assigned_us) / DAY_US
-    if metric.window_days is not None and metric.kind is not Kind.TIME:
-        people = people[watched_days >= metric.window_days]
-        if not len(people):
-            raise MeasureError(
-                f"nobody was watched for {metric.window_days:g} days (longest {watched_days.max():.3g}); wait, or "
-                "shorten the window (question.window_days, question.until)"
-            )
+    whole = metric.window_days if metric.window_days is not None and metric.kind is not Kind.TIME else 0.0
+    people = people[(watched_days >= whole) & (watched_days > 0)]
+    if not len(people):
+        raise MeasureError(
+            f"nobody was watched for {whole:g} days (longest {watched_days.max(initial=0):.3g}); wait, or shorten the "
+            "window (question.window_days, question.until)"
+        )
     low = round(metric.from_days * DAY_US)
     high = None if metric.window_days is None else round(metric.window_days * DAY_US)
     before = -round(pre_days * DAY_US)
