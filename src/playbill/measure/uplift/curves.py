@@ -190,7 +190,7 @@ def _cells(people: _Ordered) -> np.ndarray:
 
 
 def _resampled(cell: np.ndarray, times: np.ndarray, worth: np.ndarray) -> Curve:
-    """Return the curves of a resample at the ends of blocks: person i drawn times[i] times, worth is times * outcome."""
+    """Return a resample's curves at the ends of blocks: person i drawn times[i] times, worth is times * outcome."""
     size = 2 * (int(cell.max()) // 2 + 1)
     n, r = (np.bincount(cell, weights=w, minlength=size).reshape(-1, 2).cumsum(0) for w in (times, worth))
     return _through(n[:, 1], n[:, 0], r[:, 1], r[:, 0])
