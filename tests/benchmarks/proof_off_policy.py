@@ -10,7 +10,7 @@ value. The tables are written to {home}/tables/open-bandit-<campaign>, the targe
 
 prints the same. World: `seeds` small logs (400 people, about 2,400 impressions, see small_log.py) of each preset, and
 how often each interval of nominal 95 % holds the target's exact value. The fitted world, where 1 % of impressions are
-clicked, stands there once more with 2,000 people (400 logs): 400 bring too few clicks for a verdict. The percentile
+clicked, stands there once more with 2,000 people: 400 bring too few clicks for a verdict. The percentile
 interval of IPS, which is not offered, stands beside the others to show why. Last, logs without support: how often a
 value is refused.
 """
@@ -61,7 +61,6 @@ PUBLISHED = {"IPS": 0.004553, "relative_error": 0.0840}  # campaign all, by the 
 RESAMPLES = 1000
 PRESETS = ("easy", "fitted", "hard")
 PEOPLE, MANY_PEOPLE = 400, 2000
-MANY_SEEDS = 400  # these logs take six times as long
 DIFFERENCE = "difference by DR"
 CLAIMED = f"{DIFFERENCE}, logs of {FEW_REWARDS} clicks or more"
 
@@ -82,9 +81,8 @@ def main(arguments: list[str]) -> int:
     cases += [("fitted", reward, MANY_PEOPLE) for reward in ("click", "completion")]
     figures["world"] = {}
     for name, reward, people in cases:
-        few = seeds if people == PEOPLE else min(seeds, MANY_SEEDS)
         called = f"{name}, {reward}" + (f", {people:,} people" if people != PEOPLE else "")
-        figures["world"][called] = world(small[name], called, reward, people, few)
+        figures["world"][called] = world(small[name], called, reward, people, seeds)
     figures["support"] = support(small["fitted"], min(seeds, 300))
     figures["missed"] = _missed(figures)
     _print(figures)
@@ -265,7 +263,7 @@ def _print(figures: dict[str, Any]) -> None:
         )
         for which, row in found["intervals"].items():
             print(
-                f"  {which:44}covers {row['coverage']:.3f}  truth below {row['truth_below']:.3f} above "
+                f"  {which:46}covers {row['coverage']:.3f}  truth below {row['truth_below']:.3f} above "
                 f"{row['truth_above']:.3f}  width {row['width_median']:.4f}"
             )
     print(f"\nsupport, {figures['support']['seeds']} seeds: share of logs whose value is refused")
