@@ -7,9 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy  # noqa: F401  # its BLAS must be loaded to be limited
 import pytest
+from threadpoolctl import threadpool_limits
 
 from playbill.errors import SourceError
+
+# BLAS threads wait for each other by turning in place: on two cores thousands of small products take several times as
+# long as on one thread alone. Here, and in the processes that tests start.
+threadpool_limits(1, user_api="blas")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
