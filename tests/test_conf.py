@@ -108,3 +108,12 @@ def test_help_explains_the_choice_that_was_made(capsys: pytest.CaptureFixture[st
 def test_a_folder_that_cannot_be_written_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", "size=tiny", "size.days=1", "home=/proc/nowhere"]) == 1
     assert "playbill generate: FileNotFoundError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "1e300", "-1"])
+@pytest.mark.parametrize(
+    ("question", "field"), [("off_policy", "within_h"), ("uplift", "window_h"), ("disparity", "window_h")]
+)
+def test_hours_are_hours(question: str, field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field} must be"):
+        cli.compose("measure", [f"question={question}", f"question.{field}={value.lstrip('.')}"])

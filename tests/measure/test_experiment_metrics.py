@@ -101,3 +101,11 @@ def test_unknown_names_and_files_are_refused(tmp_path: Path) -> None:
         declared("", ["convresion"])
     with pytest.raises(ConfigError, match="cannot be read"):
         declared(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    "field", ["window_days: .nan", "window_days: .inf", "at_least: .nan", "guardrail: {limit: .nan}"]
+)
+def test_numbers_of_a_metric_are_numbers(field: str) -> None:
+    with pytest.raises(ConfigError, match="is no number: (nan|inf)"):
+        parse(f"m: {{kind: proportion, better: higher, count: {{events: [click]}}, {field}}}".encode(), "here")

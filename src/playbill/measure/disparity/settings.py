@@ -72,8 +72,8 @@ class DisparityQuestion:
     def __post_init__(self) -> None:
         if not 1 <= self.intersections <= 3:
             raise ConfigError(f"intersections must lie in 1..3, got {self.intersections}")
-        if self.window_h <= 0:
-            raise ConfigError(f"window_h must be > 0 hours, got {self.window_h}")
+        if not 0 < self.window_h < 1e9:
+            raise ConfigError(f"window_h must be hours from 0 to 1e9, got {self.window_h}")
         if not 0 < self.false_alarms < 1:
             raise ConfigError(f"false_alarms must lie between 0 and 1, got {self.false_alarms}")
         if self.min_people < 2:

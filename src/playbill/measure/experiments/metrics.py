@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -138,7 +139,12 @@ def parse(text: bytes, where: str) -> dict[str, Metric]:
 
 
 def _faults(metric: Metric) -> list[str]:
-    faults = []
+    rail = metric.guardrail
+    numbers = {"window_days": metric.window_days, "from_days": metric.from_days, "cap": metric.cap}
+    numbers |= {"at_least": metric.at_least}
+    if rail is not None:
+        numbers |= {"guardrail.limit": rail.limit, "guardrail.relative_limit": rail.relative_limit}
+    faults = [f"`{name}` is no number: {x}" for name, x in numbers.items() if x is not None and not math.isfinite(x)]
     if (metric.kind is Kind.RATIO) != (metric.per is not None):
         faults.append("`per`, the denominator, belongs to kind: ratio and to no other")
     for count in metric.counts:
@@ -162,7 +168,6 @@ def _faults(metric: Metric) -> list[str]:
         faults.append(
             f"the days counted end at window_days={metric.window_days} and start at from_days={metric.from_days}"
         )
-    rail = metric.guardrail
     if rail is not None:
         given = [x for x in (rail.limit, rail.relative_limit) if x is not None]
         if len(given) != 1 or given[0] < 0:

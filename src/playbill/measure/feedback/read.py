@@ -107,6 +107,11 @@ def _rounds(shown: pl.DataFrame, question: FeedbackQuestion) -> tuple[pl.DataFra
     if question.skip:
         shown = shown.filter(pl.col("round") >= question.skip).with_columns(pl.col("round") - question.skip)
         names = names[question.skip :]
+    if not len(shown):
+        raise MeasureError(
+            "decisions.at: no whole round is left; the log is shorter than one, or question.skip leaves none: take "
+            "shorter rounds (question.days) or skip fewer"
+        )
     return shown, names, warnings
 
 

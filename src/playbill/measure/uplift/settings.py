@@ -84,8 +84,8 @@ class UpliftQuestion:
     """Bootstrap draws of people."""
 
     def __post_init__(self) -> None:
-        if self.window_h <= 0:
-            raise ConfigError(f"window_h must be > 0 hours, got {self.window_h}")
+        if not 0 < self.window_h < 1e9:
+            raise ConfigError(f"window_h must be hours from 0 to 1e9, got {self.window_h}")
         if self.folds < 2:
             raise ConfigError(f"folds must be >= 2, got {self.folds}")
         if not 0 < self.budget_share <= 1:
