@@ -117,3 +117,10 @@ def test_a_folder_that_cannot_be_written_is_no_traceback(capsys: pytest.CaptureF
 def test_hours_are_hours(question: str, field: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{field} must be"):
         cli.compose("measure", [f"question={question}", f"question.{field}={value.lstrip('.')}"])
+
+
+@pytest.mark.parametrize("job", ["generate", "rehearse"])
+@pytest.mark.parametrize("name", ["../escape", "/tmp/escape", "a/b"])
+def test_a_name_is_no_path(job: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="name is the name of one folder"):
+        cli.compose(job, [f"name={name}"])

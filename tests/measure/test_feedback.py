@@ -314,3 +314,6 @@ def test_a_log_that_has_no_rounds_is_refused(log: Callable[..., Path]) -> None:
         run(FeedbackQuestion(), log(lists, bundle=["b"] * size), settings_)
     with pytest.raises(MeasureError, match="rounds of 3 days are empty, first 1970-01-04"):
         run(FeedbackQuestion(by="", days=3), log(lists), settings_)
+    for question in (FeedbackQuestion(by="", days=100), FeedbackQuestion(skip=100)):
+        with pytest.raises(MeasureError, match="no whole round is left"):
+            run(question, log(lists), settings_)

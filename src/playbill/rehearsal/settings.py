@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from playbill.errors import ConfigError
@@ -79,6 +80,8 @@ class RehearseSettings:
             )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if Path(self.name).name != self.name:
+            raise ConfigError(f"name is the name of one folder, not a path, got {self.name!r}; home= says where")
         unknown = [p for p in self.policies() if p not in POLICIES]
         if unknown:
             raise ConfigError(f"policy {'+'.join(unknown)}: not known; there are {', '.join(POLICIES)}")

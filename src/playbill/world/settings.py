@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from playbill.errors import ConfigError
@@ -148,6 +149,8 @@ class GenerateSettings:
             raise ConfigError(f"hold_share must be at least 0 and below 1, got {self.hold_share}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if Path(self.name).name != self.name:
+            raise ConfigError(f"name is the name of one folder, not a path, got {self.name!r}; home= says where")
         if self.chunk < 1:
             raise ConfigError(f"chunk must be at least 1, got {self.chunk}")
         if self.threads < 1:
