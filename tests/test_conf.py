@@ -120,7 +120,7 @@ def test_hours_are_hours(question: str, field: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("job", ["generate", "rehearse"])
-@pytest.mark.parametrize("name", ["../escape", "/tmp/escape", "a/b"])
+@pytest.mark.parametrize("name", ["../escape", "/escape", "a/b"])
 def test_a_name_is_no_path(job: str, name: str) -> None:
     with pytest.raises(ConfigError, match="name is the name of one folder"):
         cli.compose(job, [f"name={name}"])

@@ -122,9 +122,7 @@ class OffPolicyQuestion:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"question.{name} must lie in 0..1, got {getattr(self, name)}")
         for name in ("within_h", "clip", "switch", "largest_weight", "most_decisions_per_unit", "least_effective"):
-            if (
-                not 0 <= getattr(self, name) < 1e9
-            ):  # of hours: a hundred thousand years, which still fit in microseconds
+            if not 0 <= getattr(self, name) < 1e9:  # so many hours still fit in microseconds
                 raise ConfigError(f"question.{name} must be a number from 0 to 1e9, got {getattr(self, name)}")
         if self.reward_high and self.reward_high <= self.reward_low:
             raise ConfigError(f"question.reward_high must exceed reward_low, got {self.reward_low}..{self.reward_high}")
