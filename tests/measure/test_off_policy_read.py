@@ -382,7 +382,7 @@ def test_bad_targets(tables_of: Callable[..., Path], tmp_path: Path, columns: An
         ({"target": "best"}, "target must be one of logged, uniform, popularity, greedy or the path"),
         ({"kind": "items"}, "kind must be one of item, .*got 'items'"),
         ({"greedy_epsilon": 1.5}, r"greedy_epsilon must lie in 0\.\.1, got 1\.5"),
-        ({"clip": -1.0}, r"clip must be >= 0, got -1\.0"),
+        ({"clip": -1.0}, r"clip must be a number from 0 to 1e9, got -1\.0"),
         ({"reward": RewardOf.SUM, "reward_low": 2.0, "reward_high": 1.0}, "reward_high must exceed reward_low"),
         ({"reward_high": 5.0}, "reward=ANY lies in 0..1"),
         ({"folds": 1}, "folds must be >= 2"),
