@@ -20,7 +20,7 @@ lock() { # lock NAME EXTRA...
 
 lock base
 lock serve cpu serve redis
-lock train cpu train train-cpu
-lock cpu cpu train train-cpu serve measure redis dev
-lock cuda-train cuda train train-cuda
-lock cuda cuda train train-cuda serve measure redis dev
+lock train cpu train train-cpu sweep dashboard
+lock cpu cpu train train-cpu sweep dashboard serve measure redis dev
+lock cuda-train cuda train train-cuda sweep dashboard
+lock cuda cuda train train-cuda sweep dashboard serve measure redis dev

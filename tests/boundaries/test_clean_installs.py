@@ -108,7 +108,7 @@ def test_serve_image_lines_install_without_torch(tmp_path: Path, clone: Path) ->
     assert "torch" not in installed and "onnxruntime" in installed
 
 
-def test_train_image_lines_install_without_ray(tmp_path: Path, clone: Path) -> None:
+def test_train_image_lines_install_and_import_no_ray(tmp_path: Path, clone: Path) -> None:
     # the image takes the CUDA lock, 2.6 GB of libraries that a CPU machine cannot load: its CPU twin runs here
     lines = [line.replace("lock-cuda-train.txt", "lock-train.txt") for line in run_lines("train.Dockerfile")]
     assert any("lock-train.txt" in line for line in lines)
