@@ -1,0 +1,151 @@
+"""How several lists become one order: the one place where it is computed, for the fit, for measuring and for requests.
+
+Each member gives a list of at most `depth` items to a query. An item that stands on any of them is a candidate, and has
+from each member, r being its 0-based place there, s its score, s_0 the first and s_n the last score of that list:
+
+    standard    (s - mean) / standard deviation, over the list
+    share       log(0.01 + (s - s_n) / (s_0 - s_n))
+    rank        -log(1 + r)
+    listed      1
+    reciprocal  1 / (61 + r)
+
+An item that a member does not list counts as standing one place below the list's end, with its last score, `listed` 0
+and `reciprocal` 0. A member with no list for a query gives 0 everywhere, so it has no say. All of these stay the same
+when a member's scores are shifted or stretched: what a fit on one log found holds for the same model fitted again on a
+longer one, whose scores have another scale.
+
+The blended score is the weighted sum; weights stand in a `Blend`. `history` weights count once more for each unit of
+log(1 + items had) - 3, so that who has a long past may trust another member than a newcomer.
+
+Source: D. McFadden (1974), Conditional logit analysis of qualitative choice behavior, for the form that `fit` gives
+weights to; G. Cormack, C. Clarke, S. Buettcher (2009), Reciprocal rank fusion, for `reciprocal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from playbill.blend.lists import Lists
+
+FEATURES = ("standard", "share", "rank", "listed", "reciprocal")
+SHARE_FLOOR = 0.01
+RECIPROCAL_FROM = 61.0  # the 60 of the source, whose ranks begin at 1
+HISTORY_MIDDLE = 3.0  # log(1 + 19): between a newcomer and somebody with a long past
+
+
+@dataclass(slots=True)
+class Candidates:
+    """What all members together propose to Q queries, CSR, by item within a query.
+
+    Attributes:
+        indptr: [Q + 1] int64.
+        item: [M] int64 item_index, ascending within a query.
+        columns: [M, members x features] float32, members outermost.
+    """
+
+    indptr: np.ndarray
+    item: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def query(self) -> np.ndarray:
+        """[M] int64, whose candidate it is."""
+        query: np.ndarray = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return query
+
+
+def candidates(members: Sequence[Lists], features: Sequence[str], num_items: int) -> Candidates:
+    """Return the union of the members' lists with the features that a blend asks for.
+
+    Args:
+        members: lists of the same Q queries.
+        features: of FEATURES.
+        num_items: N.
+    """
+    queries = len(members[0])
+    keys = [np.repeat(np.arange(queries), m.lengths()) * (num_items + 1) + m.item for m in members]
+    union, place = np.unique(np.concatenate(keys), return_inverse=True)
+    query, item = np.divmod(union, num_items + 1)
+    indptr = np.searchsorted(query, np.arange(queries + 1)).astype(np.int64)
+    columns = np.empty((len(union), len(members) * len(features)), np.float32)
+    low = 0
+    for number, (member, key) in enumerate(zip(members, keys, strict=True)):
+        rows = place[low : low + len(key)]
+        low += len(key)
+        listed, unlisted = _values(member, features)
+        block = columns[:, number * len(features) : (number + 1) * len(features)]
+        block[:] = unlisted[query]
+        block[rows] = listed
+    return Candidates(indptr=indptr, item=item, columns=columns)
+
+
+def history_scale(had: np.ndarray) -> np.ndarray:
+    """Return [Q] float64, by how much the `history` weights count for people who had so many items."""
+    scale: np.ndarray = np.log1p(had) - HISTORY_MIDDLE
+    return scale
+
+
+def blended(
+    found: Candidates, weights: np.ndarray, history: np.ndarray | None = None, had: np.ndarray | None = None
+) -> np.ndarray:
+    """Return [M] float64 blended scores of candidates, higher is better.
+
+    Args:
+        weights: [members x features].
+        history: weights of the same shape that count with `history_scale`; None: a past of any length counts alike.
+        had: [Q] int64 items that each person had; needed with `history`.
+    """
+    score: np.ndarray = found.columns @ weights.astype(np.float32)
+    score = score.astype(np.float64)
+    if history is not None and had is not None:
+        score += (found.columns @ history.astype(np.float32)) * history_scale(had)[found.query]
+    return score
+
+
+def order(found: Candidates, score: np.ndarray) -> Lists:
+    """Return the candidates as lists, best first; equal scores keep the lower index first."""
+    by_score = np.lexsort((found.item, -score, found.query))
+    return Lists(found.indptr, found.item[by_score], score[by_score])
+
+
+def _values(lists: Lists, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return ([R, F], [Q, F]): the features of what is listed, and of whatever is not, by query."""
+    lengths = lists.lengths()
+    full = lengths > 0
+    owner = np.repeat(np.arange(len(lists)), lengths)
+    rank = np.arange(len(owner)) - lists.indptr[:-1][owner]
+    first, last, mean, deviation = (np.zeros(len(lists)) for _ in range(4))
+    starts = lists.indptr[:-1][full]
+    if len(starts):
+        first[full], last[full] = lists.score[starts], lists.score[lists.indptr[1:][full] - 1]
+        mean[full] = np.add.reduceat(lists.score, starts) / lengths[full]
+        square = np.add.reduceat((lists.score - mean[owner]) ** 2, starts) / lengths[full]
+        deviation[full] = np.sqrt(square)
+    flat = first - last <= 1e-12 * np.maximum(np.abs(first), np.abs(last))  # all alike: nothing to be read from scores
+    stretch = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, deviation))
+    span = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, first - last))
+    lowest = np.where(full & ~flat, np.log(SHARE_FLOOR), 0.0)
+    listed, unlisted = [], []
+    for name in features:
+        if name == "standard":
+            listed.append((lists.score - mean[owner]) * stretch[owner])
+            unlisted.append((last - mean) * stretch)
+        elif name == "share":
+            share = np.log(SHARE_FLOOR + (lists.score - last[owner]) * span[owner])
+            listed.append(np.where(flat[owner], 0.0, share))
+            unlisted.append(lowest)
+        elif name == "rank":
+            listed.append(-np.log1p(rank))
+            unlisted.append(-np.log1p(lengths))
+        elif name == "listed":
+            listed.append(np.ones(len(owner)))
+            unlisted.append(np.zeros(len(lists)))
+        elif name == "reciprocal":
+            listed.append(1.0 / (RECIPROCAL_FROM + rank))
+            unlisted.append(np.zeros(len(lists)))
+        else:
+            raise ValueError(f"no feature {name!r}; there are {', '.join(FEATURES)}")
+    return np.stack(listed, 1), np.stack(unlisted, 1)
