@@ -9,6 +9,7 @@
     ├── ParityError            an exported graph answers differently from the model it came from
     ├── SearchError            an index misses its recall floor, or is asked for what it cannot do
     ├── BundleError            a bundle is incomplete, altered, too new, or in the wrong state
+    ├── BlendError             saved scores do not fit each other, or a member has seen what a blend is fitted on
     ├── MeasureError           a log, or a list of recommendations, cannot be measured
     ├── WorldError             a simulated service cannot be built from its parameters, or read back
     ├── GateError              a bundle failed its release gate
@@ -66,6 +67,10 @@ class SearchError(PlaybillError):
 
 class BundleError(PlaybillError):
     """A bundle is incomplete, altered, too new, or in the wrong state."""
+
+
+class BlendError(PlaybillError, ValueError):
+    """Saved scores do not fit each other, or a member has seen what a blend is fitted on."""
 
 
 class MeasureError(PlaybillError, ValueError):
