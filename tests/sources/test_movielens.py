@@ -6,13 +6,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from playbill.cli import compose
+from playbill.dataset.dataset import open_dataset
+from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.errors import SourceError
+from playbill.features.settings import FeatureSettings
 from playbill.sources import movielens
 from playbill.sources.movielens_forms import _GENRES
 from playbill.sources.prepare import run
@@ -195,10 +199,14 @@ def test_a_line_that_does_not_parse_is_named(publisher_form: Path, tmp_path: Pat
         prepare(tmp_path, f"source.folder={folder}", "source.check=false")
 
 
-def test_ml1m_parquet(ml1m: Path, tmp_path: Path) -> None:
-    path = prepare(tmp_path, "source=ml-1m", f"source.folder={ml1m}")
-    folder = read_folder(path)
-    assert folder.rows == {"users": 6040, "items": 3881, "events": 1_000_209}
+@pytest.fixture(scope="module")
+def ml1m_tables(ml1m: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("ml1m"), "source=ml-1m", f"source.folder={ml1m}")
+
+
+def test_ml1m_parquet(ml1m_tables: Path) -> None:
+    path, folder = ml1m_tables, read_folder(ml1m_tables)
+    assert folder.rows == {"users": 6040, "items": 3883, "events": 1_000_209}
     events = read_table(path, "events")
     counts = {row["values"]: row["counts"] for row in pc.value_counts(events["value"]).to_pylist()}
     # the published counts of 1 to 5 stars
@@ -216,6 +224,28 @@ def test_ml1m_parquet(ml1m: Path, tmp_path: Path) -> None:
     users = {row["user_id"]: row for row in read_table(path, "users").slice(0, 3).to_pylist()}
     assert users[1]["occupation"] == "K-12 student" and users[1]["age"] == 1.0
     assert [c.name for c in folder.columns["users"] if c.protected] == ["age", "gender", "occupation", "zip_code"]
+    # two rated films that the file of films lacks are items all the same, else their ratings would name an unknown one
+    undescribed = [row for row in read_table(path, "items").to_pylist() if row["title"] is None]
+    assert [row["item_id"] for row in undescribed] == [860, 1795]
+    assert pq.read_table(path / "report/faults.parquet").num_rows == 0
+
+
+def test_ml1m_leave_last_out_as_published(ml1m: Path, ml1m_tables: Path) -> None:
+    """Every rating with a sasrec_pos, and no other, is in the dataset, its item known."""
+    dataset = open_dataset(
+        ml1m_tables, FeatureSettings(), SplitSettings(kind=SplitKind.leave_last_out, order_column="sasrec_pos")
+    )
+    pool = dataset.pool
+    assert (len(pool), len(np.unique(pool.item)), len(np.unique(pool.person))) == (999_611, 3416, 6040)
+    assert pool.item.min() > 0
+    assert [int((dataset.split.part == part).sum()) for part in range(3)] == [999_611 - 2 * 6040, 6040, 6040]
+    raw = pq.read_table(ml1m / "interactions.parquet", columns=["user_id", "item_id", "sasrec_pos"]).drop_null()
+    raw = raw.take(pc.sort_indices(raw, [("user_id", "ascending"), ("sasrec_pos", "descending")]))
+    first = np.flatnonzero(np.diff(raw["user_id"].to_numpy(), prepend=-1))
+    last = dict(zip(raw["user_id"].take(first).to_pylist(), raw["item_id"].take(first).to_pylist(), strict=True))
+    test = np.flatnonzero(dataset.split.part == 2)
+    items = dataset.vocabularies["item"].values
+    assert {dataset.user_ids[p]: items[i - 1] for p, i in zip(pool.person[test], pool.item[test], strict=True)} == last
 
 
 def test_ml1m_dat_gives_the_same_events(ml1m: Path, tmp_path: Path) -> None:
@@ -240,4 +270,4 @@ def test_ml1m_dat_gives_the_same_events(ml1m: Path, tmp_path: Path) -> None:
     same = whole.filter(pc.less_equal(whole["user_id"], 300))
     for name in ("event_id", "user_id", "item_id", "value"):
         assert events[name].to_pylist() == same[name].to_pylist()
-    assert read_table(path, "items").num_rows == 3881
+    assert read_table(path, "items").num_rows == 3883

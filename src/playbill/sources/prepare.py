@@ -31,7 +31,7 @@ from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 from playbill.tables.validate import REPORT, Validation, validate
 
 PREPARED = "prepared.json"
-_FORMAT = 1  # raise it when the same input gives other tables
+_FORMAT = 2  # raise it when the same input gives other tables
 _BAR_ROWS = 200_000  # fewer are read before a bar can be drawn
 
 
@@ -100,7 +100,7 @@ def _find(settings: PrepareSettings, console: Console) -> _Found:
             name=mapped.name,
             licence=mapped.licence,
         )
-    raise ConfigError(f"source={source!r}: expected source=ml-100k, ml-1m or parquet")
+    raise ConfigError(f"source={source!r}: expected source=ml-100k, ml-1m, amazon-toys or parquet")
 
 
 def _prepare(settings: PrepareSettings, found: _Found, prepared: _Prepared, target: Path, console: Console) -> None:

@@ -183,6 +183,7 @@ class PrepareSettings:
 
     playbill prepare                                       MovieLens-100K from the first mirror that answers
     playbill prepare source=ml-1m source.folder=DIR        a folder of yours with ratings.dat (or the parquet form)
+    playbill prepare source=amazon-toys source.folder=DIR  sequences of toys bought, without times
     playbill prepare source=parquet source.folder=my_shop  your own files; conf/source/parquet.yaml explains the mapping
     playbill prepare validation.actions.unknown_item=quarantine   make one rule stricter
 
@@ -193,7 +194,7 @@ class PrepareSettings:
     home: str = "var"
     """Root of all that Playbill writes."""
     source: Any = None
-    """Which data: source=ml-100k, ml-1m or parquet."""
+    """Which data: source=ml-100k, ml-1m, amazon-toys or parquet."""
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     """How strictly rows are held to the contract."""
     sufficiency: SufficiencySettings = field(default_factory=SufficiencySettings)
