@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from playbill.dataset.dataset import Dataset
+from playbill.dataset.arrays import blocks
+from playbill.dataset.dataset import Dataset, rows_of
 from playbill.dataset.settings import SplitKind
 from playbill.dataset.splits import part_number
 from playbill.errors import ConfigError
@@ -48,11 +49,10 @@ def boundary_queries(dataset: Dataset, part: str) -> Queries:
     Args:
         part: valid or test.
     """
-    number = part_number(part)
-    if number == 0:
+    if part_number(part) == 0:
         raise ConfigError("boundary_queries is for valid or test: nothing comes before train")
     pool, split = dataset.pool, dataset.split
-    rows = np.flatnonzero((split.part == number) & (pool.item > 0))
+    rows = rows_of(dataset, part)
     rows = rows[_first_of_pair(pool.person[rows], pool.item[rows])]
     person, first = np.unique(pool.person[rows], return_index=True)
     if split.kind is SplitKind.global_time:
@@ -91,7 +91,9 @@ def rows_before(dataset: Dataset, part: str) -> np.ndarray:
     Args:
         part: valid (training rows) or test (training and validation rows).
     """
-    return np.flatnonzero((dataset.split.part < part_number(part)) & (dataset.pool.item > 0))
+    number, item, parts = part_number(part), dataset.pool.item, dataset.split.part
+    found = [b.start + np.flatnonzero((parts[b] < number) & (item[b] > 0)) for b in blocks(len(item))]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def _first_of_pair(person: np.ndarray, item: np.ndarray) -> np.ndarray:

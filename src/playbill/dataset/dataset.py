@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from playbill.dataset.settings import SplitKind, SplitSettings
-from playbill.dataset.splits import Split, part_number, split_pool
-from playbill.errors import ConfigError
-from playbill.features.build import event_codes, make_features, read_tables, times
+from playbill.dataset.arrays import blocks, read_blocks
+from playbill.dataset.counts import DataCounts
+from playbill.dataset.folded import fold_in_memory
+from playbill.dataset.settings import STREAM_ABOVE_EVENTS, SplitKind, SplitSettings
+from playbill.dataset.splits import Split, part_number
+from playbill.dataset.stored import fold_on_disk
+from playbill.features.build import read_tables
+from playbill.features.column import Column
 from playbill.features.encoder import Arrays, encode_fields, encode_history, encode_moment, offsets, point_in_time
-from playbill.features.fold import EventPool, fold_table, map_values
-from playbill.features.people import People, number_people
+from playbill.features.fold import EventPool
+from playbill.features.people import People
 from playbill.features.settings import FeatureSettings
-from playbill.features.spec import Encoding, FeatureSpec, Side
+from playbill.features.spec import FeatureSpec, Side
 from playbill.features.vocabulary import Vocabulary
 from playbill.tables.folder import read_folder
 
@@ -35,12 +38,13 @@ class Dataset:
         spec, vocabularies: built from training time alone.
         pool: all their events, in each person's order.
         people: who person 0..P-1 is.
-        user_columns: raw columns of the users table by name, [P] each, None where missing.
+        user_columns: raw columns of the users table by name, [P] each, None where missing; list-like.
         user_arrays: encoded user fields, [P, ...] each.
         context_arrays: encoded context fields that come from the events table, [E, ...] each.
         items: the items table with `item_index` first, sorted by it.
         item_arrays: encoded item fields, [N + 1, ...] each; row 0 is the unknown item.
         split: which part each event belongs to.
+        counts: what went in, and what was left out.
         fingerprint: equal for equal tables and settings.
     """
 
@@ -48,16 +52,17 @@ class Dataset:
     vocabularies: dict[str, Vocabulary]
     pool: EventPool
     people: People
-    user_columns: dict[str, list[Any]]
+    user_columns: dict[str, Column]
     user_arrays: Arrays
     context_arrays: Arrays
     items: pl.DataFrame
     item_arrays: Arrays
     split: Split
+    counts: DataCounts
     fingerprint: str
 
     @property
-    def user_ids(self) -> list[Any]:
+    def user_ids(self) -> Column:
         """[P] ids, None for a session that belongs to nobody known."""
         return self.people.user_ids
 
@@ -89,77 +94,59 @@ def dataset_fingerprint(tables_path: Path | str, features: FeatureSettings, spli
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
-def open_dataset(tables_path: Path | str, features: FeatureSettings, split: SplitSettings) -> Dataset:
+def open_dataset(
+    tables_path: Path | str,
+    features: FeatureSettings,
+    split: SplitSettings,
+    stream_above_events: int = STREAM_ABOVE_EVENTS,
+) -> Dataset:
     """Return the dataset of a folder of tables.
 
     People without consent for the purpose `training` are not in it, where the users table has that column.
 
+    A log of more than `stream_above_events` rows is never in memory: it is folded through files into
+    <home>/cache/pools (`pools` beside a folder of tables that is in no home), once for each dataset fingerprint, and
+    its arrays are read from there where they are touched. Both roads give the same arrays, bit for bit.
+
+    Args:
+        stream_above_events: 0 streams any log; changes no result.
     Raises:
         TableError: no such folder, or a broken one.
         FeatureError: the features asked for cannot be had.
         ConfigError: `order_column` is no numeric column of the events table.
     """
-    folder = read_folder(tables_path)
-    tables = read_tables(tables_path, folder)
-    events = tables["events"]
-    people = number_people(tables.get("users"), events)
-    person = people.of_event
-    order = None
-    if split.order_column is not None:
-        order = _order(events, split.order_column)
-        person = np.where(np.isnan(order), -1, person)
-
-    # The split must be known before the spec, which learns from training time alone, and the fold needs the event codes
-    # of the spec: so fold first, and map the values when the spec is there.
-    draft = FeatureSpec(
-        user_id_type="",
-        item_id_type="",
-        history_length=features.history_length,
-        events=event_codes(folder, events.slice(0, 0), features),
-        fields=[],
-        num_items=0,
-        vocabularies={},
-    )
-    pool = fold_table(events, person, len(people), draft, Vocabulary(tables["items"]["item_id"].to_pylist()))
-    if order is not None:
-        pool = _take(pool, np.lexsort((order[pool.source_row], pool.person)))
-    elif split.kind is SplitKind.leave_last_out:
-        # The fold settles ties by event id, since a stream has no rows. Here a tie decides what is held out, and an id
-        # may be made from the item's: "the highest item comes last" would be a pattern of the ids, not of the people.
-        pool = _take(pool, np.lexsort((pool.source_row, pool.at, pool.person)))
-    parts = split_pool(pool, split)
-    if split.kind is SplitKind.global_time:
-        known = (person >= 0) & (times(events) < parts.train_until_us)
+    folder, tables_path = read_folder(tables_path), Path(tables_path)
+    fingerprint = dataset_fingerprint(tables_path, features, split)
+    streamed = folder.rows.get("events", 0) > stream_above_events
+    tables = read_tables(tables_path, folder, events=not streamed)
+    if streamed:
+        folded = fold_on_disk(pools_of(tables_path) / fingerprint, tables_path, folder, tables, features, split)
     else:
-        known = np.zeros(events.num_rows, bool)
-        known[pool.source_row[parts.part == 0]] = True
-    spec, vocabularies = make_features(folder, tables, features, known)
-    if "value" in events.column_names:
-        value = np.asarray(events["value"].cast(pa.float64()).fill_null(float("nan")))
-        pool.value = map_values(value[pool.source_row], pool.code, spec)
-
+        folded = fold_in_memory(folder, tables, features, split)
+    spec, vocabularies, people = folded.spec, folded.vocabularies, folded.people
     users = _people_rows(tables.get("users"), people)
-    moments = {f.name for f in spec.side(Side.CONTEXT) if f.encoding is Encoding.CYCLE}
-    context = {
-        f.name: events[f.name].take(pa.array(pool.source_row)).to_pylist()
-        for f in spec.side(Side.CONTEXT)
-        if f.name not in moments
-    }
-    items = tables["items"].to_pydict()
-    with_unknown = {name: [None, *column] for name, column in items.items()}
     return Dataset(
         spec=spec,
         vocabularies=vocabularies,
-        pool=pool,
+        pool=folded.pool,
         people=people,
         user_columns=users,
-        user_arrays=encode_fields(users, len(people), spec.side(Side.USER), vocabularies),
-        context_arrays=encode_fields(context, len(pool), spec.side(Side.CONTEXT), vocabularies),
+        user_arrays=encode_fields(
+            {name: column.array for name, column in users.items()}, len(people), spec.side(Side.USER), vocabularies
+        ),
+        context_arrays=folded.context_arrays,
         items=_items_frame(tables["items"]),
-        item_arrays=encode_fields(with_unknown, spec.num_items + 1, spec.side(Side.ITEM), vocabularies),
-        split=parts,
-        fingerprint=dataset_fingerprint(tables_path, features, split),
+        item_arrays=_item_arrays(tables["items"], spec, vocabularies),
+        split=folded.split,
+        counts=folded.counts,
+        fingerprint=fingerprint,
     )
+
+
+def pools_of(tables_path: Path) -> Path:
+    """Return the folder in which folded logs of these tables are kept."""
+    parent = tables_path.absolute().parent
+    return parent.parent / "cache" / "pools" if parent.name == "tables" else parent / "pools"
 
 
 def examples(dataset: Dataset, part: str, min_history: int = 0) -> Examples:
@@ -173,7 +160,7 @@ def examples(dataset: Dataset, part: str, min_history: int = 0) -> Examples:
         min_history: rows with fewer earlier events than this are left out.
     """
     pool, split = dataset.pool, dataset.split
-    rows = np.flatnonzero((split.part == part_number(part)) & (pool.item > 0))
+    rows = rows_of(dataset, part)
     person, now = pool.person[rows], pool.at[rows]
     if split.kind is SplitKind.global_time:
         start, end = point_in_time(pool, person, now)
@@ -200,7 +187,7 @@ def query_arrays(
     """
     spec, fields = dataset.spec, dataset.spec.side(Side.CONTEXT)
     zones = dataset.user_columns.get("timezone")
-    offset = np.zeros(len(now), np.int64) if zones is None else offsets([zones[p] for p in person], now)
+    offset = np.zeros(len(now), np.int64) if zones is None else offsets(zones.take(person), now)
     return {
         **encode_history(dataset.pool, start, end, spec),
         **{name: array[person] for name, array in dataset.user_arrays.items()},
@@ -215,39 +202,35 @@ def query_arrays(
 
 def item_counts(dataset: Dataset, part: str = "train") -> np.ndarray:
     """Return [N + 1] int64, how often each item occurs in a part; row 0 (unknown) is 0. Negatives are drawn by it."""
-    rows = dataset.split.part == part_number(part)
-    counts = np.bincount(dataset.pool.item[rows], minlength=dataset.spec.num_items + 1).astype(np.int64)
+    counts, number = np.zeros(dataset.spec.num_items + 1, np.int64), part_number(part)
+    for item, parts in zip(read_blocks(dataset.pool.item), read_blocks(dataset.split.part), strict=True):
+        counts += np.bincount(item[parts == number], minlength=len(counts))
     counts[0] = 0
     return counts
 
 
-def _order(events: pa.Table, name: str) -> np.ndarray:
-    if name not in events.column_names:
-        raise ConfigError(f"order_column {name!r} is not in the events table; it has: {', '.join(events.column_names)}")
-    kind = events[name].type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ConfigError(f"order_column {name!r} must be numeric, it is {kind}")
-    return np.asarray(events[name].cast(pa.float64()).fill_null(float("nan")))
+def rows_of(dataset: Dataset, part: str) -> np.ndarray:
+    """Return [R] int64 pool rows of a part whose item is known, ascending."""
+    number, pool, split = part_number(part), dataset.pool, dataset.split
+    found = [
+        b.start + np.flatnonzero((split.part[b] == number) & (pool.item[b] > 0)) for b in blocks(len(dataset.pool))
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
-def _take(pool: EventPool, rows: np.ndarray) -> EventPool:
-    """Return the pool with the rows of each person in another order; the people's own order must not change."""
-    return EventPool(
-        item=pool.item[rows],
-        code=pool.code[rows],
-        value=pool.value[rows],
-        at=pool.at[rows],
-        person=pool.person[rows],
-        offsets=pool.offsets,
-        source_row=pool.source_row[rows],
-    )
-
-
-def _people_rows(users: pa.Table | None, people: People) -> dict[str, list[Any]]:
+def _people_rows(users: pa.Table | None, people: People) -> dict[str, Column]:
     if users is None:
         return {}
     rows = pa.array(people.users_row, mask=people.users_row < 0)
-    return {name: users[name].take(rows).to_pylist() for name in users.column_names}
+    return {name: Column(users[name].take(rows)) for name in users.column_names}
+
+
+def _item_arrays(items: pa.Table, spec: FeatureSpec, vocabularies: dict[str, Vocabulary]) -> Arrays:
+    """Return the encoded item fields, [N + 1, ...] each, the unknown item first."""
+    fields = spec.side(Side.ITEM)
+    unknown = pa.nulls(1)
+    columns = {f.name: pa.chunked_array([unknown.cast(items[f.name].type), *items[f.name].chunks]) for f in fields}
+    return encode_fields(columns, spec.num_items + 1, fields, vocabularies)
 
 
 def _items_frame(items: pa.Table) -> pl.DataFrame:

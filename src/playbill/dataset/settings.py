@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from playbill.errors import ConfigError
 
+# events of a table that are folded in memory by default: up to some 4 GB of it, and faster than through files
+STREAM_ABOVE_EVENTS = 10_000_000
+
 
 class SplitKind(StrEnum):
     """By one moment for everybody, or by each person's last events. Lower case: these are the words of the YAML."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from playbill.dataset.arrays import read_blocks
 from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.errors import ConfigError
 from playbill.features.fold import EventPool
@@ -51,18 +52,46 @@ def global_time(at: np.ndarray, train: float = 0.8, valid: float = 0.1) -> tuple
         at: [E] int64 UTC microseconds, in any order.
         train, valid: shares of the E events.
     """
-    ordered = np.sort(at)
-    return _boundary(ordered, train), _boundary(ordered, train + valid)
+    return _boundary(at, train), _boundary(at, train + valid)
 
 
-def _boundary(ordered: np.ndarray, share: float) -> int:
-    if not len(ordered):
+def _boundary(at: np.ndarray, share: float) -> int:
+    if not len(at):
         return 0
-    wanted = share * len(ordered)
-    nearest = min(round(wanted), len(ordered) - 1)
-    low, high = (int(np.searchsorted(ordered, ordered[nearest], side)) for side in ("left", "right"))
-    cut = low if abs(low - wanted) <= abs(high - wanted) else high
-    return int(ordered[cut]) if cut < len(ordered) else int(ordered[-1]) + 1
+    wanted = share * len(at)
+    nearest = smallest(at, min(round(wanted), len(at) - 1))
+    low = high = 0
+    later = []
+    for block in read_blocks(at):
+        low += int((block < nearest).sum())
+        high += int((block <= nearest).sum())
+        after = block[block > nearest]
+        later += [int(after.min())] if len(after) else []
+    return nearest if abs(low - wanted) <= abs(high - wanted) else min(later, default=nearest + 1)
+
+
+def smallest(values: np.ndarray, rank: int) -> int:
+    """Return the value that would stand at a rank (0-based) if the values were sorted; they are only counted.
+
+    Each pass over the values counts them by their next 16 bits, so memory does not grow with them.
+
+    Args:
+        values: [n] int64, in memory or mapped.
+        rank: 0 <= rank < n.
+    """
+    low = min(int(block.min()) for block in read_blocks(values))
+    high = max(int(block.max()) for block in read_blocks(values))
+    while low < high:
+        shift = max((high - low).bit_length() - 16, 0)
+        counts = np.zeros(((high - low) >> shift) + 1, np.int64)
+        for block in read_blocks(values):
+            inside = block[(block >= low) & (block <= high)]
+            counts += np.bincount((inside - low) >> shift, minlength=len(counts))
+        up_to = np.cumsum(counts)
+        bucket = int(np.searchsorted(up_to, rank, side="right"))
+        rank -= int(up_to[bucket - 1]) if bucket else 0
+        low, high = low + (bucket << shift), min(high, low + ((bucket + 1) << shift) - 1)
+    return low
 
 
 def leave_last_out(offsets: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ time by people who consented, and from the users and items that those events tou
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from playbill.errors import FeatureError, TableError
-from playbill.features.people import number_people
+from playbill.features.facts import ColumnFacts, EventFacts, has_range, value_moments
+from playbill.features.people import People, number_people
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side, read_spec, write_spec
 from playbill.features.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
@@ -50,23 +50,27 @@ def build_features(
     folder = read_folder(tables_path)
     tables = read_tables(tables_path, folder)
     events = tables["events"]
-    known = number_people(tables.get("users"), events).of_event >= 0
+    people, person = number_people(tables.get("users"), events)
+    known = person >= 0
     if until_us is not None:
         known &= times(events) < until_us
-    return make_features(folder, tables, settings, known)
+    items = Vocabulary(tables["items"]["item_id"])
+    facts = facts_of(folder, tables, settings, known, people, person, items.indices(events["item_id"]))
+    return make_features(folder, tables, events.schema, settings, facts, items)
 
 
-def read_tables(tables_path: Path | str, folder: TableFolder) -> dict[str, pa.Table]:
+def read_tables(tables_path: Path | str, folder: TableFolder, events: bool = True) -> dict[str, pa.Table]:
     """Return the tables that features are made of: items and events, and users where there is one.
 
+    Args:
+        events: False leaves the events where they are, for whoever streams them.
     Raises:
         TableError: no items, no events, or events that name no items.
     """
-    names = ["users", "items", "events"] if "users" in folder.rows else ["items", "events"]
-    tables = {name: read_table(tables_path, name) for name in names}
-    if "item_id" not in tables["events"].column_names:
+    if "events" in folder.columns and "item_id" not in [column.name for column in folder.columns["events"]]:
         raise TableError(f"events in {tables_path} have no column item_id: there is nothing to learn a taste from")
-    return tables
+    names = ["users", "items"] if "users" in folder.rows else ["items"]
+    return {name: read_table(tables_path, name) for name in (*names, *(["events"] if events else []))}
 
 
 def times(events: pa.Table) -> np.ndarray:
@@ -74,41 +78,82 @@ def times(events: pa.Table) -> np.ndarray:
     return np.asarray(events["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()))
 
 
+def facts_of(
+    folder: TableFolder,
+    tables: Mapping[str, pa.Table],
+    settings: FeatureSettings,
+    known: np.ndarray,
+    people: People,
+    person: np.ndarray,
+    item: np.ndarray,
+) -> EventFacts:
+    """Return what the events of tables in memory teach.
+
+    Args:
+        tables: with events.
+        known: [N] bool, rows of events that may teach anything.
+        people, person: of `number_people`.
+        item: [N] int64 item_index of each row, 0 where unknown or none.
+    """
+    facts = no_facts(folder, settings)
+    rows = np.flatnonzero(known)
+    facts.add(tables["events"].select(facts.reads).take(pa.array(rows)), people.users_row[person[rows]], item[rows])
+    return facts
+
+
+def no_facts(folder: TableFolder, settings: FeatureSettings) -> EventFacts:
+    """Return facts of no events yet, for columns that may be features.
+
+    Raises:
+        FeatureError: a context column does not exist, does not fit, or is protected.
+    """
+    columns = folder.columns["events"]
+    context = [n for n in settings.context if n not in CYCLES]
+    for name in context:
+        _refuse("events", name, {c.name: c for c in columns}, settings)
+    return EventFacts(columns, folder.events, context, folder.rows.get("users", 0), folder.rows["items"])
+
+
 def make_features(
-    folder: TableFolder, tables: Mapping[str, pa.Table], settings: FeatureSettings, known: np.ndarray
+    folder: TableFolder,
+    tables: Mapping[str, pa.Table],
+    events: pa.Schema,
+    settings: FeatureSettings,
+    facts: EventFacts,
+    item_ids: Vocabulary,
 ) -> tuple[FeatureSpec, dict[str, Vocabulary]]:
-    """Return the spec and the vocabularies for tables in memory.
+    """Return the spec and the vocabularies.
 
     Args:
         folder: what the tables' manifest says.
-        tables: items and events, users where there is one.
-        known: [N] bool, rows of events that may teach anything.
+        tables: items, and users where there is one.
+        events: the events table's schema.
+        facts: what the events teach.
+        item_ids: of the items table, in its order.
     Raises:
         FeatureError: see `build_features`.
     """
-    events = tables["events"].filter(pa.array(known))
-    touched = {"users": ("user_id", settings.user), "items": ("item_id", settings.item)}
     fields: list[Field] = []
-    vocabularies = {"item": Vocabulary(tables["items"]["item_id"].to_pylist())}
-    for name, (key, wanted) in touched.items():
+    vocabularies = {"item": item_ids}
+    touched = {"users": (facts.users, settings.user), "items": (facts.items[1:], settings.item)}
+    for name, (there, wanted) in touched.items():
         if name in tables:
-            ids = events[key].unique() if key in events.column_names else pa.array([], tables[name][key].type)
-            rows = tables[name].filter(pa.compute.is_in(tables[name][key], value_set=ids.cast(tables[name][key].type)))
+            rows = tables[name].filter(pa.array(there))
             fields += _fields(name, folder.columns[name], rows, wanted, settings, vocabularies)
         elif wanted:
             raise FeatureError(f"{name} features {list(wanted)} were asked for, but there is no table {name!r}")
     moment = [n for n in settings.context if n in CYCLES]
     fields += [Field(name=n, side=Side.CONTEXT, encoding=Encoding.CYCLE, size=CYCLES[n]) for n in moment]
     others = [n for n in settings.context if n not in CYCLES]
-    fields += _fields("events", folder.columns["events"], events, others, settings, vocabularies)
+    fields += _fields("events", folder.columns["events"], facts, others, settings, vocabularies)
     _say_lifted(fields)
     users = tables.get("users")
-    holder = users if users is not None else events
+    holder = users.schema if users is not None else events
     spec = FeatureSpec(
         user_id_type=_id_type(holder, "user_id"),
-        item_id_type=_id_type(tables["items"], "item_id"),
+        item_id_type=_id_type(tables["items"].schema, "item_id"),
         history_length=settings.history_length,
-        events=event_codes(folder, events, settings),
+        events=event_codes(folder, facts, settings),
         fields=fields,
         num_items=len(vocabularies["item"]),
         vocabularies={name: vocabulary.hash() for name, vocabulary in vocabularies.items()},
@@ -117,13 +162,17 @@ def make_features(
     return spec, vocabularies
 
 
-def event_codes(folder: TableFolder, events: pa.Table, settings: FeatureSettings) -> list[EventCode]:
+def event_codes(folder: TableFolder, facts: EventFacts | None, settings: FeatureSettings) -> list[EventCode]:
     """Return the events that enter a history, coded 1.. in the order of their declaration.
 
-    A value's declared range is mapped to -1..1; without a range it is scaled by the mean and deviation of `events`.
+    A value's declared range is mapped to -1..1; without a range it is scaled by the mean and deviation of the events
+    that may teach.
+
+    Args:
+        facts: None where they are not known yet: names and codes are right then, the scales are not.
     """
     declared = {e.name: e for e in folder.events}
-    names = list(declared) or sorted(n for n in events["event"].unique().to_pylist() if n is not None)
+    names = list(declared) or sorted(facts.names if facts is not None else ())
     if settings.history_events is not None:
         unknown = [n for n in settings.history_events if n not in names]
         if unknown:
@@ -131,12 +180,13 @@ def event_codes(folder: TableFolder, events: pa.Table, settings: FeatureSettings
         names = [n for n in names if n in settings.history_events]
     codes = []
     for code, name in enumerate(names, start=1):
-        low, high = (declared[name].low, declared[name].high) if name in declared else (None, None)
-        if low is not None and high is not None and low < high:
+        event = declared.get(name)
+        if event is not None and has_range(event):
+            low, high = event.low, event.high
+            assert low is not None and high is not None
             middle, scale = (low + high) / 2, 2 / (high - low)
-        elif "value" in events.column_names:
-            of_name = events.filter(pa.compute.equal(events["event"], name))["value"]
-            mean, std = _moments(of_name)
+        elif any(c.name == "value" for c in folder.columns["events"]):
+            mean, std = value_moments(facts, name)
             middle, scale = mean, 1 / std
         else:
             middle, scale = 0.0, 1.0
@@ -166,12 +216,12 @@ def read_features(folder: Path | str) -> tuple[FeatureSpec, dict[str, Vocabulary
 def _fields(
     table: str,
     columns: Sequence[Column],
-    rows: pa.Table,
+    rows: pa.Table | EventFacts,
     wanted: Sequence[str] | None,
     settings: FeatureSettings,
     vocabularies: dict[str, Vocabulary],
 ) -> list[Field]:
-    """Return the fields of one table and add their vocabularies; `rows` are those that may teach."""
+    """Return the fields of one table and add their vocabularies; `rows` are those that may teach, or what they say."""
     declared = {c.name: c for c in columns}
     if wanted is None:
         chosen = [c for c in columns if _by_default(c, settings)]
@@ -181,7 +231,12 @@ def _fields(
         chosen = [declared[name] for name in wanted]
     fields = []
     for column in chosen:
-        field, vocabulary = _field(table, column, rows[column.name], settings, by_name=wanted is not None)
+        if isinstance(rows, EventFacts):
+            facts = rows.columns[column.name]
+        else:
+            facts = ColumnFacts(column.kind)
+            facts.add(rows[column.name])
+        field, vocabulary = _field(table, column, facts, settings, by_name=wanted is not None)
         if field is not None:
             fields.append(field)
             if vocabulary is not None:
@@ -215,19 +270,18 @@ def _refuse(table: str, name: str, declared: Mapping[str, Column], settings: Fea
 
 
 def _field(
-    table: str, column: Column, values: pa.ChunkedArray, settings: FeatureSettings, by_name: bool
+    table: str, column: Column, facts: ColumnFacts, settings: FeatureSettings, by_name: bool
 ) -> tuple[Field | None, Vocabulary | None]:
     """Return the field and vocabulary of one column; (None, None) for a column that was not named and does not fit."""
     side, name, protected = _SIDE_OF[table], column.name, column.protected
     if column.kind in (Kind.NUMBER, Kind.FLAG):
-        if values.null_count == len(values) and not by_name:
+        if facts.missing == facts.rows and not by_name:
             return None, None
-        mean, std = _moments(values.cast(pa.float64()))
+        mean, std = facts.moments.result()
         return Field(name=name, side=side, encoding=Encoding.NUMBER, mean=mean, std=std, protected=protected), None
-    raw = [v for v in values.to_pylist() if v is not None]
+    vocabulary = Vocabulary(sorted(facts.counts, key=lambda v: (-facts.counts[v], v))[: settings.max_values])
     if column.kind is Kind.CATEGORIES:
-        width = min(settings.max_categories, max((len(v) for v in raw), default=0))
-        vocabulary = _vocabulary((c for v in raw for c in v if c is not None), settings.max_values)
+        width = min(settings.max_categories, facts.width)
         if not (width and len(vocabulary)) and not by_name:
             return None, None
         field = Field(
@@ -240,9 +294,8 @@ def _field(
         )
         return field, vocabulary
     # a text column whose values hardly ever repeat is a name or a sentence, not a category
-    if not by_name and not 2 * len(set(raw)) <= len(raw):
+    if not by_name and not 2 * len(facts.counts) <= facts.rows - facts.missing:
         return None, None
-    vocabulary = _vocabulary(raw, settings.max_values)
     if not len(vocabulary) and not by_name:
         return None, None
     return Field(
@@ -250,25 +303,10 @@ def _field(
     ), vocabulary
 
 
-def _vocabulary(values: Iterable[str], most: int) -> Vocabulary:
-    counts = Counter(values)
-    return Vocabulary(sorted(counts, key=lambda v: (-counts[v], v))[:most])
-
-
-def _moments(values: pa.ChunkedArray) -> tuple[float, float]:
-    """Return mean and deviation of the finite values; 0 and 1 where there are none, deviation 1 where all are equal."""
-    number = np.asarray(values.cast(pa.float64()).drop_null(), np.float64)
-    number = number[np.isfinite(number)]
-    if not len(number):
-        return 0.0, 1.0
-    std = float(number.std())
-    return float(number.mean()), std if std > 0 else 1.0
-
-
-def _id_type(table: pa.Table, name: str) -> str:
-    if name not in table.column_names:
+def _id_type(table: pa.Schema, name: str) -> str:
+    if name not in table.names:
         return "string"
-    return "int64" if pa.types.is_integer(table[name].type) else "string"
+    return "int64" if pa.types.is_integer(table.field(name).type) else "string"
 
 
 def _purposes(columns: Iterable[str]) -> list[Any]:

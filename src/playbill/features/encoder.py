@@ -75,7 +75,7 @@ def point_in_time(pool: EventPool, person: np.ndarray, now: np.ndarray) -> tuple
 
 
 def encode_fields(
-    columns: Mapping[str, Sequence[Any] | np.ndarray],
+    columns: Mapping[str, Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray],
     num_rows: int,
     fields: Sequence[Field],
     vocabularies: Mapping[str, Vocabulary],
@@ -83,7 +83,8 @@ def encode_fields(
     """Return the arrays of one side's declared columns.
 
     Args:
-        columns: by field name, [B] raw values; None or NaN is missing, and so is a column that is not there.
+        columns: by field name, [B] raw values; None or NaN is missing, and so is a column that is not there. Arrow
+            arrays take no Python per row.
         num_rows: B.
         fields: of one side; CYCLE fields are left to `encode_moment`.
         vocabularies: by array name.
@@ -92,7 +93,7 @@ def encode_fields(
     for field in fields:
         if field.encoding is Encoding.CYCLE:
             continue
-        raw = columns.get(field.name)
+        raw: Any = columns.get(field.name)
         if field.encoding is Encoding.CATEGORY:
             indices = np.zeros(num_rows, np.int64) if raw is None else vocabularies[field.array].indices(_text(raw))
             arrays[field.array] = indices
@@ -170,13 +171,19 @@ def encode_queries(
     }
 
 
-def _text(raw: Sequence[Any] | np.ndarray) -> list[str | None]:
+def _text(raw: Any) -> Any:
+    if isinstance(raw, (pa.Array, pa.ChunkedArray)) and pa.types.is_string(raw.type):
+        return raw
+    raw = raw.to_pylist() if isinstance(raw, (pa.Array, pa.ChunkedArray)) else raw
     return [v if isinstance(v, str) else None if v is None or v != v else str(v) for v in raw]
 
 
-def _numbers(raw: Sequence[Any] | np.ndarray | None, num_rows: int, field: Field) -> np.ndarray:
+def _numbers(raw: Any, num_rows: int, field: Field) -> np.ndarray:
     if raw is None:
         return np.zeros(num_rows, np.float32)
+    if isinstance(raw, (pa.Array, pa.ChunkedArray)):
+        numeric = pa.types.is_integer(raw.type) or pa.types.is_floating(raw.type) or pa.types.is_boolean(raw.type)
+        raw = np.asarray(raw.cast(pa.float64(), safe=False).fill_null(float("nan"))) if numeric else raw.to_pylist()
     if isinstance(raw, np.ndarray) and raw.dtype.kind in "iufb":
         number = raw.astype(np.float64)
     else:
@@ -196,7 +203,7 @@ def _categories(raw: Any, num_rows: int, field: Field, vocabulary: Vocabulary) -
     out = np.full((num_rows, field.width), PAD, np.int64)
     if raw is None:
         return out
-    for row, values in enumerate(raw):
+    for row, values in enumerate(raw.to_pylist() if isinstance(raw, (pa.Array, pa.ChunkedArray)) else raw):
         if isinstance(values, str):  # one category, not its letters
             values = [values]
         if not isinstance(values, (list, tuple, np.ndarray)):

@@ -1,4 +1,4 @@
-"""The ids seen so far: the one thing that validation keeps in memory beyond the batch at hand."""
+"""The ids seen so far, and numbers for them: all that a reader of large tables keeps beyond the batch at hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+
+from playbill.errors import TableError
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -52,6 +54,67 @@ class IdSet:
             place = np.minimum(np.searchsorted(run, first), len(run) - 1)
             found |= (run[place] == first) & (run_second[place] == second)
         return found
+
+
+class IdNumbers:
+    """Numbers 0, 1, ... given to ids in the order in which they come, 24 bytes an id.
+
+    Kept in sorted runs as in `IdSet`. Ids of one batch are looked up in sorted order: a look-up among ten million then
+    walks memory forwards, six times as fast as in the order in which they come.
+
+    Args:
+        ids: the first ones, unique and without nulls (int64 or string).
+    """
+
+    def __init__(self, ids: pa.Array) -> None:
+        self._runs: list[tuple[_Keys, _Keys, Numbers]] = []
+        self._count = 0
+        self.add(ids)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def look_up(self, ids: pa.Array) -> Numbers:
+        """Return [n] int64, the number of each id; -1 where it has none, or is null."""
+        keys, second = _keys(ids)
+        keys, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        numbers: Numbers = self._find(keys, second[where])[inverse]
+        return np.where(valid(ids), numbers, -1)
+
+    def add(self, ids: pa.Array) -> pa.Array:
+        """Give numbers to the ids that have none, in order of appearance, and return those; nulls are passed over.
+
+        Raises:
+            TableError: two ids share a hash of 64 bits.
+        """
+        ids = ids.filter(pa.array(valid(ids)))
+        keys, second = _keys(ids)
+        keys, where = np.unique(keys, return_index=True)
+        unknown = self._find(keys, second[where]) < 0
+        new = np.sort(where[unknown])
+        added = ids.take(pa.array(new))
+        if not len(new):
+            return added
+        numbers = np.searchsorted(new, where[unknown]) + self._count
+        self._count += len(new)
+        self._runs.append((keys[unknown], second[where[unknown]], numbers.astype(np.int64)))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+            late, early = self._runs.pop(), self._runs.pop()
+            order = np.argsort(np.concatenate([early[0], late[0]]), kind="stable")
+            merged = [np.concatenate([a, b])[order] for a, b in zip(early, late, strict=True)]
+            if np.any(merged[0][1:] == merged[0][:-1]):
+                # about 1 in 400,000 at ten million ids; without this the later one would be taken for nobody
+                raise TableError("two different ids have the same 64-bit hash; write one of them differently")
+            self._runs.append((merged[0], merged[1], merged[2]))
+        return added
+
+    def _find(self, keys: _Keys, second: _Keys) -> Numbers:
+        numbers = np.full(len(keys), -1, np.int64)
+        for run, run_second, run_numbers in self._runs:
+            place = np.minimum(np.searchsorted(run, keys), len(run) - 1)
+            found = (run[place] == keys) & (run_second[place] == second)
+            numbers[found] = run_numbers[place[found]]
+        return numbers
 
 
 def valid(array: pa.Array) -> Bools:
