@@ -40,10 +40,10 @@ def sampled_softmax(
     Logits are lowered by `log_q`, the target's like the negatives': given that one of the K + 1 candidates is the
     target, and that item j is among them with probability q_j whether it is the target or not, the odds that it is j
     are p_j / q_j. What the network learns is then log p, as with all items; with logits left as they are it is
-    log p - log q, and popular items stand too low for having been drawn often. A negative that is the position's own target
-    is masked: it is among the candidates already. That derivation needs negatives that are distinct inside a group
-    and `q` as the probability of being among them (`negatives.log_inclusion`); where K is the whole catalogue this is
-    the full softmax.
+    log p - log q, and popular items stand too low for having been drawn often. A negative that is the position's own
+    target is masked: it is among the candidates already. That derivation needs negatives that are distinct inside a
+    group and `q` as the probability of being among them (`negatives.log_inclusion`); where K is the whole catalogue
+    this is the full softmax.
 
     bfloat16 vectors are multiplied as such, and everything behind the products is float32. The gradient cannot be
     differentiated again.
