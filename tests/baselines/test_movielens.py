@@ -11,7 +11,8 @@ import pytest
 
 from playbill.baselines.ease import fit_ease, score_ease
 from playbill.baselines.ials import fit_ials, score_ials
-from playbill.baselines.neighbours import fit_cooccurrence, fit_transitions, score_histories
+from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
+from playbill.baselines.neighbours import score_histories
 from playbill.baselines.popularity import popularity, repeat_scores
 from playbill.dataset.boundary import boundary_queries, rows_before
 from playbill.dataset.dataset import open_dataset

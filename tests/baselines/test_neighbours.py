@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import playbill.baselines.neighbours as module
+import playbill.baselines.item_knn as module
+from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
 from playbill.baselines.neighbours import (
     Neighbours,
-    fit_cooccurrence,
-    fit_transitions,
     read_neighbours,
     score_histories,
     score_neighbours,

@@ -16,7 +16,9 @@ import pytest
 import scipy.sparse.linalg
 from rich.console import Console
 
-from playbill.baselines.neighbours import binary, fit_cooccurrence, fit_transitions, write_neighbours
+from playbill.baselines.history import binary
+from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
+from playbill.baselines.neighbours import write_neighbours
 from playbill.baselines.popularity import popularity, trending, write_scores
 from playbill.bundle.manifest import Manifest
 from playbill.bundle.onnx_file import read_onnx

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from playbill.baselines.neighbours import fit_cooccurrence, fit_transitions, write_neighbours
+from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
+from playbill.baselines.neighbours import write_neighbours
 from playbill.baselines.popularity import popularity, trending, write_scores
 from playbill.bundle.policy import write_policy
 from playbill.dataset.boundary import rows_before

@@ -13,10 +13,12 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from playbill.baselines.neighbours import binary
+from playbill.baselines.history import binary, had_matrix
+from playbill.baselines.neighbours import Neighbours, join_rows, nearest
 from playbill.errors import ConfigError
 
 MAX_ITEMS = 20_000  # 8 GB and some minutes on two cores
+_ROWS = 1_024
 
 
 @dataclass(slots=True)
@@ -34,6 +36,33 @@ class Ease:
     weights: np.ndarray
 
 
+@dataclass(slots=True)
+class Pairs:
+    """How many people had both of two items, of the A items that anybody had; what every l2 starts from.
+
+    Attributes:
+        num_items: N.
+        items: [A] int64 item_index, ascending.
+        both: [A, A] float64 X'X.
+    """
+
+    num_items: int
+    items: np.ndarray
+    both: np.ndarray
+
+
+def count_pairs(person: np.ndarray, item: np.ndarray, num_items: int, max_items: int = MAX_ITEMS) -> Pairs:
+    """Return X'X of a log; see `fit_ease`."""
+    items = np.unique(item[item > 0])
+    if len(items) > max_items:
+        raise ConfigError(
+            f"EASE inverts a matrix of items by items: {len(items):,} items would take "
+            f"{20 * len(items) ** 2 / 1e9:.0f} GB, at most {max_items:,} are allowed; leave EASE out or raise max_items"
+        )
+    had = binary(person, item, num_items)[:, items]
+    return Pairs(num_items, items, (had.T @ had).toarray(order="F"))
+
+
 def fit_ease(
     person: np.ndarray, item: np.ndarray, num_items: int, l2: float = 500.0, max_items: int = MAX_ITEMS
 ) -> Ease:
@@ -47,18 +76,20 @@ def fit_ease(
     Raises:
         ConfigError: more items than that, or l2 not above 0.
     """
-    if not l2 > 0:
-        raise ConfigError(f"l2 of EASE must be above 0, got {l2}")
-    items = np.unique(item[item > 0])
-    if len(items) > max_items:
-        raise ConfigError(
-            f"EASE inverts a matrix of items by items: {len(items):,} items would take "
-            f"{20 * len(items) ** 2 / 1e9:.0f} GB, at most {max_items:,} are allowed; leave EASE out or raise max_items"
-        )
-    if not len(items):
-        return Ease(num_items, items, np.zeros((0, 0), np.float32))
-    had = binary(person, item, num_items)[:, items]
-    gram = (had.T @ had).toarray(order="F")
+    _check_l2(l2)
+    return solve_ease(count_pairs(person, item, num_items, max_items), l2, overwrite=True)
+
+
+def solve_ease(pairs: Pairs, l2: float, overwrite: bool = False) -> Ease:
+    """Return the model of counted pairs; see `fit_ease`.
+
+    Args:
+        overwrite: take the memory of the pairs, which are of no use afterwards.
+    """
+    _check_l2(l2)
+    if not len(pairs.items):
+        return Ease(pairs.num_items, pairs.items, np.zeros((0, 0), np.float32))
+    gram = pairs.both if overwrite else pairs.both.copy(order="F")
     gram[np.diag_indices_from(gram)] += l2
     # in place: the triangle of the inverse takes the place of the matrix
     factor, failed = scipy.linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
@@ -68,28 +99,50 @@ def fit_ease(
     weights = np.tril(weights) + np.tril(weights, -1).T
     weights /= -np.diag(inverse).astype(np.float32)
     weights[np.diag_indices_from(weights)] = 0
-    return Ease(num_items, items, weights)
+    return Ease(pairs.num_items, pairs.items, weights)
 
 
-def score_ease(ease: Ease, indptr: np.ndarray, item: np.ndarray) -> np.ndarray:
+def score_ease(ease: Ease, indptr: np.ndarray, item: np.ndarray, length: int | None = None) -> np.ndarray:
     """Return [B, N + 1] float32, higher is better: 0 without evidence, column 0 (unknown) -inf.
 
     Args:
-        indptr, item: B histories, CSR, in any order; items that the model never saw are passed over.
+        indptr, item: B histories, CSR, oldest first; items that the model never saw are passed over.
+        length: newest distinct items of a history that count; None counts all.
     """
     scores = np.zeros((len(indptr) - 1, ease.num_items + 1), np.float32)
     if len(ease.items):
-        scores[:, ease.items] = had_matrix(indptr, item, ease.num_items)[:, ease.items] @ ease.weights
+        scores[:, ease.items] = had_matrix(indptr, item, ease.num_items, length)[:, ease.items] @ ease.weights
     scores[:, 0] = -np.inf
     return scores
 
 
-def had_matrix(indptr: np.ndarray, item: np.ndarray, num_items: int) -> sp.csr_array:
-    """Return [B, N + 1] float32 of 1 where a history holds an item, however often; column 0 is empty."""
-    item = item[indptr[0] : indptr[-1]]  # a slice of a longer indptr is a valid one
-    person = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    kept = item > 0
-    shape = (len(indptr) - 1, num_items + 1)
-    matrix = sp.coo_array((np.ones(kept.sum(), np.float32), (person[kept], item[kept])), shape=shape).tocsr()
-    matrix.data[:] = 1
-    return matrix
+def ease_neighbours(ease: Ease, most: int, length: int, signed: bool = True) -> Neighbours:
+    """Return the model as a table of neighbours: of each item had, the `most` weights that are largest in size.
+
+    Its scores are those of `score_ease` less what the small weights would add; a table as long as the catalogue has
+    them all.
+
+    Args:
+        most: weights kept of each item.
+        length: newest distinct items of a history that count.
+        signed: whether weights below 0 may be among them.
+    """
+    parts = []
+    for low in range(0, len(ease.items), _ROWS):
+        rows = ease.weights[low : low + _ROWS]
+        size = np.abs(rows) if signed else rows
+        if most < rows.shape[1]:
+            cut = np.partition(size, rows.shape[1] - most, axis=1)[:, rows.shape[1] - most, None]
+            rows = np.where(size >= cut, rows, 0)
+        for row, values in enumerate(rows, low):
+            kept = np.flatnonzero(values)
+            line = sp.csr_array((values[kept], ease.items[kept], [0, len(kept)]), shape=(1, ease.num_items + 1))
+            parts.append(nearest(line, int(ease.items[row]), most, signed))
+    if not parts:
+        parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    return join_rows(parts, ease.num_items, 0.0, length)
+
+
+def _check_l2(l2: float) -> None:
+    if not l2 > 0:
+        raise ConfigError(f"l2 of EASE must be above 0, got {l2}")

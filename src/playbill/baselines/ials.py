@@ -12,14 +12,17 @@ Source: Y. Hu, Y. Koren, C. Volinsky (2008), Collaborative filtering for implici
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
-from playbill.baselines.ease import had_matrix
-from playbill.baselines.neighbours import binary
-from playbill.errors import ConfigError
+from playbill.baselines.history import binary, had_matrix
+from playbill.errors import ConfigError, FeatureError
+from playbill.tables.files import write_atomic
 
 _ROWS = 512  # systems solved together; 512 of width 64 take 17 MB
 
@@ -82,13 +85,14 @@ def fit_ials(
     return model
 
 
-def score_ials(model: Ials, indptr: np.ndarray, item: np.ndarray) -> np.ndarray:
+def score_ials(model: Ials, indptr: np.ndarray, item: np.ndarray, length: int | None = None) -> np.ndarray:
     """Return [B, N + 1] float32, higher is better, each person folded in from their history alone; column 0 is -inf.
 
     Args:
-        indptr, item: B histories, CSR, in any order; items that the model never saw are passed over.
+        indptr, item: B histories, CSR, oldest first; items that the model never saw are passed over.
+        length: newest distinct items of a history that count; None counts all.
     """
-    had = had_matrix(indptr, item, model.num_items)
+    had = had_matrix(indptr, item, model.num_items, length)
     known = model.item_factors.any(axis=1)
     had = (had @ sp.diags_array(known.astype(np.float32))).tocsr()
     had.eliminate_zeros()
@@ -96,6 +100,84 @@ def score_ials(model: Ials, indptr: np.ndarray, item: np.ndarray) -> np.ndarray:
     scores: np.ndarray = (people @ model.item_factors.T).astype(np.float32)
     scores[:, 0] = -np.inf
     return scores
+
+
+@dataclass(slots=True)
+class FoldIn:
+    """A fitted model as it answers requests: each person's factors from one small system of equations.
+
+    Attributes:
+        item_factors: [N + 1, D] float32; zero for items that nobody had.
+        everything: [D, D] float64, sum over all items of v v'.
+        num_known: items that anybody had.
+        alpha, l2, nu: as fitted.
+        length: newest distinct items of a history that count.
+    """
+
+    item_factors: np.ndarray
+    everything: np.ndarray
+    num_known: int
+    alpha: float
+    l2: float
+    nu: float
+    length: int
+
+    def system(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is solved for a person who had these items: matrix [D, D] and their factors [H, D], float64.
+
+        Args:
+            items: [H] int64 known items, each once; at least one that the model saw, or there is nothing to solve.
+        """
+        mine = self.item_factors[items].astype(np.float64)
+        had = int(mine.any(axis=1).sum())
+        left = self.everything + self.alpha * (mine.T @ mine)
+        left[np.diag_indices_from(left)] += self.l2 * (self.alpha * had + self.num_known) ** self.nu
+        return left, mine
+
+    def person(self, items: np.ndarray) -> np.ndarray:
+        """Return [D] float32, the factors of a person who had these items; zero where the model saw none of them."""
+        left, mine = self.system(items)
+        if not mine.any():
+            return np.zeros(len(left), np.float32)
+        factors: np.ndarray = np.linalg.solve(left, self.alpha * mine.sum(axis=0)).astype(np.float32)
+        return factors
+
+
+def write_ials(path: Path | str, model: Ials, length: int) -> None:
+    """Write a model as .npz, with all that folding a person in needs."""
+    factors = model.item_factors.astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        item_factors=factors,
+        everything=factors.T.astype(np.float64) @ factors.astype(np.float64),
+        numbers=np.asarray([model.alpha, model.l2, model.nu], np.float64),
+        length=np.int64(length),
+    )
+    write_atomic(path, buffer.getvalue())
+
+
+def read_ials(path: Path | str) -> FoldIn:
+    """Return what `write_ials` wrote.
+
+    Raises:
+        FeatureError: not such a file, or its arrays do not fit each other or are not finite.
+    """
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+            factors, everything = file["item_factors"], file["everything"]
+            alpha, l2, nu = (float(value) for value in file["numbers"])
+            length = int(file["length"])
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise FeatureError(f"{path} holds no factors of iALS: {error}") from error
+    if factors.ndim != 2 or len(factors) < 1 or everything.shape != (factors.shape[1],) * 2 or length < 1:
+        raise FeatureError(
+            f"{path} holds no factors of iALS: factors {factors.shape} and their products {everything.shape} do not "
+            f"fit each other, or length {length} is below 1"
+        )
+    if not (np.isfinite(factors).all() and np.isfinite(everything).all() and np.isfinite([alpha, l2, nu]).all()):
+        raise FeatureError(f"{path} holds factors of iALS that are not finite; fit them again")
+    return FoldIn(factors, everything, int(factors.any(axis=1).sum()), alpha, l2, nu, length)
 
 
 def _solve(had: sp.csr_array, other: np.ndarray, num_other: int, model: Ials) -> np.ndarray:

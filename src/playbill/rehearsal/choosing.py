@@ -18,7 +18,8 @@ import numpy as np
 
 from playbill.baselines.ease import fit_ease, score_ease
 from playbill.baselines.ials import fit_ials, score_ials
-from playbill.baselines.neighbours import fit_transitions, score_histories
+from playbill.baselines.item_knn import fit_transitions
+from playbill.baselines.neighbours import score_histories
 from playbill.baselines.popularity import trending
 from playbill.rehearsal.memory import Memory
 

@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from playbill.baselines.ease import fit_ease, score_ease
 from playbill.baselines.ials import fit_ials, score_ials
-from playbill.baselines.neighbours import fit_cooccurrence, fit_transitions, score_histories
+from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
+from playbill.baselines.neighbours import score_histories
 from playbill.baselines.popularity import popularity, repeat_scores, trending
 from playbill.dataset.dataset import Dataset
 from playbill.measure.ranking import user_metrics
