@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-from playbill.blend.formula import Candidates, history_scale
+from playbill.blend.formula import Candidates
 from playbill.measure.ranking import Targets
 
 _TOLERANCE = 1e-6
@@ -34,14 +34,12 @@ class Choices:
         indptr: [V + 1] int64 of their candidates.
         columns: [M, F] float32.
         weight: [M] float32, 1 / number of targets for each target among the candidates, 0 for all others.
-        had: [V] int64 items that each person had.
     """
 
     query: np.ndarray
     indptr: np.ndarray
     columns: np.ndarray
     weight: np.ndarray
-    had: np.ndarray
 
     def __len__(self) -> int:
         return len(self.query)
@@ -55,16 +53,14 @@ class Choices:
             indptr=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
             columns=self.columns[rows],
             weight=self.weight[rows],
-            had=self.had[kept],
         )
 
 
-def choices(found: Candidates, targets: Targets, had: np.ndarray, num_items: int, most: int = 200) -> Choices:
+def choices(found: Candidates, targets: Targets, num_items: int, most: int = 200) -> Choices:
     """Return what people chose out of their candidates.
 
     Args:
         targets: of the same queries.
-        had: [Q] int64 items that each person had.
         num_items: N.
         most: candidates kept of a query, the chosen ones first and then an even sample.
     """
@@ -81,18 +77,15 @@ def choices(found: Candidates, targets: Targets, had: np.ndarray, num_items: int
     lengths = np.bincount(query[rows], minlength=len(targets))
     kept = np.flatnonzero(lengths)
     indptr = np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64)
-    return Choices(kept, indptr, found.columns[rows], weight[rows], had[kept])
+    return Choices(kept, indptr, found.columns[rows], weight[rows])
 
 
-def fit(
-    data: Choices, l2: float, by_history: bool = False, start: np.ndarray | None = None, rounds: int = 200
-) -> np.ndarray:
-    """Return [F] float64 weights, or [2 F] with those that count with `formula.history_scale` behind.
+def fit(data: Choices, l2: float, start: np.ndarray | None = None, rounds: int = 200) -> np.ndarray:
+    """Return [F] float64 weights.
 
     Args:
         data: at least one query.
         l2: ridge on weights of features of unit deviation, >= 0.
-        by_history: also fit how each weight changes with the length of the past.
         start: weights to begin with, from a fit on nearly the same data.
         rounds: most iterations of L-BFGS.
     """
@@ -100,22 +93,15 @@ def fit(
     query = np.repeat(np.arange(len(data)), lengths)
     starts = data.indptr[:-1]
     columns = data.columns
-    extra = history_scale(data.had).astype(np.float32)[query] if by_history else None
     scale = _deviation(columns, starts, lengths, query)
-    if extra is not None:
-        scale = np.concatenate([scale, scale])
-    target = _weighted(columns, data.weight, extra) / scale / len(data)
+    target = (data.weight @ columns) / scale / len(data)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        raw = (weights / scale).astype(np.float32)
-        width = columns.shape[1]
-        score = columns @ raw[:width]
-        if extra is not None:
-            score += (columns @ raw[width:]) * extra
+        score = columns @ (weights / scale).astype(np.float32)
         score -= np.maximum.reduceat(score, starts)[query]
         mass = np.exp(score)
         total = np.add.reduceat(mass, starts, dtype=np.float64)
-        mean = _weighted(columns, (mass / total[query]).astype(np.float32), extra) / scale / len(data)
+        mean = ((mass / total[query]).astype(np.float32) @ columns) / scale / len(data)
         # log-likelihood of the choices: scores were shifted by their largest, so only differences are left
         fitted = float(np.dot(data.weight.astype(np.float64), score)) - float(np.log(total).sum())
         return -fitted / len(data) + 0.5 * l2 * float(weights @ weights), mean - target + l2 * weights
@@ -125,11 +111,6 @@ def fit(
     found = scipy.optimize.minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     weights: np.ndarray = found.x / scale
     return weights
-
-
-def _weighted(columns: np.ndarray, weight: np.ndarray, extra: np.ndarray | None) -> np.ndarray:
-    total = weight @ columns
-    return (total if extra is None else np.concatenate([total, (weight * extra) @ columns])).astype(np.float64)
 
 
 def _deviation(columns: np.ndarray, starts: np.ndarray, lengths: np.ndarray, query: np.ndarray) -> np.ndarray:

@@ -22,12 +22,10 @@ from playbill.errors import BlendError
 from playbill.measure.bootstrap import Interval, compare, intervals
 from playbill.measure.ranking import NO_ITEM, Targets, user_metrics
 
-# name, features, weights that change with the length of the past
-FORMS: list[tuple[str, list[str], bool]] = [
-    ("reciprocal rank fusion", ["reciprocal"], False),  # nothing is fitted: what a fit must be worth more than
-    ("standard scores", ["standard"], False),
-    ("scores and ranks", ["standard", "share", "rank", "listed"], False),
-    ("scores and ranks by length of the past", ["standard", "share", "rank", "listed"], True),
+FORMS: list[tuple[str, list[str]]] = [
+    ("reciprocal rank fusion", ["reciprocal"]),  # nothing is fitted: what a fit must be worth more than
+    ("standard scores", ["standard"]),
+    ("scores and ranks", ["standard", "share", "rank", "listed"]),
 ]
 UNFITTED = FORMS[0][0]
 
@@ -83,7 +81,6 @@ def judge(
     name: str,
     members: dict[str, Lists],
     targets: Targets,
-    had: np.ndarray,
     num_items: int,
     how: Judging,
     progress: Progress,
@@ -94,7 +91,6 @@ def judge(
         name: of the blend.
         members: lists by member, of people that none of them has learned from.
         targets: what the same people went on to do.
-        had: [U] int64 items that each had before.
         num_items: N.
     Raises:
         BlendError: nobody to learn from, or fewer people than folds.
@@ -118,8 +114,8 @@ def judge(
     forms: list[FormReport] = []
     best_form, best_weights, best_mean = FORMS[0], np.ones(len(names)), -1.0
     proposed = 0.0
-    todo = sum(1 if form == UNFITTED else len(how.l2) for form, _, _ in FORMS) if len(names) > 1 else 0
-    for form, features, by_history in FORMS if len(names) > 1 else []:
+    todo = sum(1 if form == UNFITTED else len(how.l2) for form, _ in FORMS) if len(names) > 1 else 0
+    for form, features in FORMS if len(names) > 1 else []:
         found = candidates(list(cut.values()), features, num_items)
         proposed = _proposed(found, targets, num_items)
         tried: list[tuple[float, np.ndarray, dict[str, np.ndarray]]] = []
@@ -129,19 +125,21 @@ def judge(
                 weights = np.ones(len(names))
                 score = blended(found, weights)
             else:
-                weights, score = _crossed(found, targets, had, num_items, fold, l2, by_history)
+                weights, score = _crossed(found, targets, num_items, fold, l2)
             lists = top(order(found, score), max(how.ks))
             tried.append((l2, weights, user_metrics(lists, targets, how.ks, num_items)))
         l2, weights, metrics = max(tried, key=lambda t: float(t[2][how.metric].mean()))
         forms.append(report(form, metrics, l2))
         mean = float(metrics[how.metric].mean())
         if mean > best_mean:
-            best_form, best_weights, best_mean = (form, features, by_history), weights, mean
+            best_form, best_weights, best_mean = (form, features), weights, mean
     better = bool(forms) and best_mean >= float(measured[best][how.metric].mean())
     chosen = next((f for f in forms if f.name == best_form[0]), None)
     judged = Judged(
         people=len(targets),
-        proposed=proposed if forms else _proposed(candidates(list(cut.values()), ["rank"], num_items), targets, num_items),
+        proposed=proposed
+        if forms
+        else _proposed(candidates(list(cut.values()), ["rank"], num_items), targets, num_items),
         members=[report(m, measured[m]) for m in names],
         forms=forms,
         best_member=best,
@@ -153,30 +151,25 @@ def judge(
         blend = msgspec.structs.replace(single(name, best, how.depth), alone=best if len(names) > 1 else "")
         return msgspec.structs.replace(blend, people=len(targets)), judged
     features = best_form[1]
-    size = len(names) * len(features)
     blend = Blend(
         name=name,
         members=names,
         depth=how.depth,
         features=features,
-        weights=by_name(best_weights[:size], names, features),
-        history=by_name(best_weights[size:], names, features) if best_form[2] else {},
+        weights=by_name(best_weights, names, features),
         people=len(targets),
     )
     return blend, judged
 
 
-def blend_lists(
-    blend: Blend, members: dict[str, Lists], num_items: int, k: int, had: np.ndarray | None = None
-) -> np.ndarray:
+def blend_lists(blend: Blend, members: dict[str, Lists], num_items: int, k: int) -> np.ndarray:
     """Return [U, k] int64 blended lists, best first, padded with -1: the form in which rankings are measured.
 
     Args:
         members: lists by member, of the same U people; at least those that the blend names.
         num_items: N.
-        had: [U] int64 distinct items that each had before; needed where the blend weighs the length of the past.
     """
-    return top(apply(blend, members, num_items, had), k)
+    return top(apply(blend, members, num_items), k)
 
 
 def top(lists: Lists, k: int) -> np.ndarray:
@@ -189,19 +182,18 @@ def top(lists: Lists, k: int) -> np.ndarray:
 
 
 def _crossed(
-    found: Candidates, targets: Targets, had: np.ndarray, num_items: int, fold: np.ndarray, l2: float, by_history: bool
+    found: Candidates, targets: Targets, num_items: int, fold: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights fitted on everybody, and [M] scores by weights that were fitted on other people."""
-    data = choices(found, targets, had, num_items)
+    data = choices(found, targets, num_items)
     if not len(data):
         raise BlendError("no member proposed anything that anybody went on to do: there is nothing to fit")
-    weights = fit(data, l2, by_history)
-    size = found.columns.shape[1]
+    weights = fit(data, l2)
     score = np.empty(len(found.item))
     of_row = fold[found.query]
     for number in range(int(fold.max()) + 1):
-        others = fit(data.take(fold[data.query] != number), l2, by_history, start=weights)
-        given = blended(found, others[:size], others[size:] if by_history else None, had)
+        others = fit(data.take(fold[data.query] != number), l2, start=weights)
+        given = blended(found, others)
         mine = of_row == number
         score[mine] = given[mine]
     return weights, score

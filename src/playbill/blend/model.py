@@ -26,7 +26,6 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         depth: items of each member's list that count.
         features: of `formula.FEATURES`.
         weights: by member and feature.
-        history: weights that count with `formula.history_scale`, likewise; empty: a past of any length counts alike.
         alone: the member that is kept alone, because no blend was at least as good on held-out people; empty otherwise.
         tables_fingerprint: of the tables that it was fitted on.
         fold: the part whose people it was fitted on, and `people` how many of them could be learned from.
@@ -39,7 +38,6 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     depth: int
     features: list[str]
     weights: dict[str, dict[str, float]]
-    history: dict[str, dict[str, float]] = {}
     alone: str = ""
     tables_fingerprint: str = ""
     fold: str = ""
@@ -52,35 +50,25 @@ def single(name: str, member: str, depth: int) -> Blend:
     return Blend(name=name, members=[member], depth=depth, features=["rank"], weights={member: {"rank": 1.0}})
 
 
-def apply(
-    blend: Blend, lists: dict[str, Lists], num_items: int, had: np.ndarray | None = None
-) -> Lists:
+def apply(blend: Blend, lists: dict[str, Lists], num_items: int) -> Lists:
     """Return the blended order of Q queries over all that the members propose, best first.
 
     Args:
         lists: of the same Q queries by member; deeper ones are cut to the blend's depth.
         num_items: N.
-        had: [Q] int64 distinct items that each person had before; needed where the blend has `history` weights.
     Raises:
-        BlendError: a member's lists, or `had`, are missing.
+        BlendError: a member's lists are missing.
     """
     missing = [m for m in blend.members if m not in lists]
     if missing:
         raise BlendError(f"blend {blend.name} needs lists of {', '.join(missing)}; there are: {', '.join(lists)}")
-    if blend.history and had is None:
-        raise BlendError(f"blend {blend.name} weighs the length of the past, and it was not given")
     found = candidates([lists[m].first(blend.depth) for m in blend.members], blend.features, num_items)
-    weights, history = arrays(blend)
-    return order(found, blended(found, weights, history, had))
+    return order(found, blended(found, weights_of(blend)))
 
 
-def arrays(blend: Blend) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return ([members x features] weights, those that count with the length of the past or None)."""
-
-    def flat(weights: dict[str, dict[str, float]]) -> np.ndarray:
-        return np.asarray([weights.get(m, {}).get(f, 0.0) for m in blend.members for f in blend.features], np.float64)
-
-    return flat(blend.weights), flat(blend.history) if blend.history else None
+def weights_of(blend: Blend) -> np.ndarray:
+    """Return [members x features] float64; a weight that is not named is 0."""
+    return np.asarray([blend.weights.get(m, {}).get(f, 0.0) for m in blend.members for f in blend.features])
 
 
 def by_name(values: np.ndarray, members: list[str], features: list[str]) -> dict[str, dict[str, float]]:
@@ -105,7 +93,9 @@ def read_blend(path: Path | str) -> Blend:
         data = path.read_bytes()
         found = msgspec.json.decode(data, type=_Format).format_version
         if found > FORMAT_VERSION:
-            raise BlendError(f"{path}: format {found}, this Playbill reads {FORMAT_VERSION}; upgrade it, or blend again")
+            raise BlendError(
+                f"{path}: format {found}, this Playbill reads {FORMAT_VERSION}; upgrade it, or blend again"
+            )
         return check_blend(msgspec.json.decode(data, type=Blend))
     except FileNotFoundError:
         raise BlendError(f"no blend at {path}; write one with `playbill blend`") from None
@@ -128,13 +118,12 @@ def check_blend(blend: Blend) -> Blend:
         raise BlendError(f"features must be different ones of {', '.join(FEATURES)}, got {blend.features}")
     if blend.depth < 1:
         raise BlendError(f"depth must be >= 1, got {blend.depth}")
-    for field, weights in (("weights", blend.weights), ("history", blend.history)):
-        for member, row in weights.items():
-            for feature, value in row.items():
-                if member not in blend.members or feature not in blend.features:
-                    raise BlendError(f"{field}.{member}.{feature} is of no member or feature of this blend")
-                if not math.isfinite(value):
-                    raise BlendError(f"{field}.{member}.{feature} is {value}, expected a number")
+    for member, row in blend.weights.items():
+        for feature, value in row.items():
+            if member not in blend.members or feature not in blend.features:
+                raise BlendError(f"weights.{member}.{feature} is of no member or feature of this blend")
+            if not math.isfinite(value):
+                raise BlendError(f"weights.{member}.{feature} is {value}, expected a number")
     return blend
 
 

@@ -66,6 +66,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tables_fingerprint: of the tables, as `tables.json` has it.
         split: as in the settings of a training: kind, train, valid, order_column.
         learned: by part asked about.
+        made_of: for members that Playbill scored itself: a hash of all that the scores follow from.
     """
 
     format_version: int = FORMAT_VERSION
@@ -74,6 +75,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tables_fingerprint: str
     split: dict[str, Any]
     learned: dict[str, Learned]
+    made_of: str = ""
 
 
 @dataclass(slots=True)
@@ -92,12 +94,6 @@ class Who:
 
     def __len__(self) -> int:
         return len(self.user_ids)
-
-    def had(self) -> np.ndarray:
-        """Return [U] int64, how many different items each person had."""
-        owner = np.repeat(np.arange(len(self)), np.diff(self.had_indptr))
-        pairs = np.unique(np.stack([owner, self.had_item]), axis=1)
-        return np.bincount(pairs[0], minlength=len(self))
 
     def names(self) -> list[str]:
         """Return [U], how to speak of each."""
@@ -165,7 +161,18 @@ def check_member(
         )
     if {k: v for k, v in member.split.items() if v is not None} != {k: v for k, v in split.items() if v is not None}:
         raise BlendError(f"{where} was scored with split {member.split}, the blend is fitted with {dict(split)}")
-    learned = member.learned.get(part)
+    refuse_seen(where, member.learned.get(part), part, began_us)
+
+
+def refuse_seen(where: str, learned: Learned | None, part: str, began_us: int | None) -> None:
+    """Refuse a member that has seen the part that it is asked about, or does not say what it has seen.
+
+    Args:
+        where: the member, for the message.
+        began_us: see `check_member`.
+    Raises:
+        BlendError: names member, part and reason.
+    """
     if learned is None or (not learned.parts and learned.until_us is None):
         raise BlendError(
             f"{where} does not say what it had learned from when it was asked about {part}; write learned.{part} in "
@@ -186,8 +193,8 @@ def check_member(
         )
     if began_us is not None and learned.until_us > began_us:
         raise BlendError(
-            f"{where} learned from events until {learned.until_us} (UTC microseconds), and {part} begins at {began_us}: "
-            "it has seen what it is asked about"
+            f"{where} learned from events until {learned.until_us} (UTC microseconds) and {part} begins at {began_us}, "
+            "so it has seen what it is asked about"
         )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from playbill.bundle.open import Bundle
 from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.engine.engine import Engine
-from playbill.engine.runtime import open_model
+from playbill.engine.runtime import Model, open_model
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.engine.types import Request
 from playbill.features.spec import Side
@@ -42,20 +42,24 @@ def tower_road(bundle: Bundle, dataset: Dataset, asked: Asked, k: int) -> Road:
     items = np.asarray(bundle.array("item_embeddings"), np.float32)
     counted = np.asarray(bundle.array("popularity"))
     parts = [np.zeros((0, k), np.int64)]
-    queries = asked.queries
     for low, high in batches(len(asked), bundle.spec.num_items):
-        rows = asked.rows[low:high]
-        vectors = []
-        for first in range(0, len(rows), _ASKED_AT_ONCE):
-            few = rows[first : first + _ASKED_AT_ONCE]
-            arrays = query_arrays(dataset, queries.person[few], queries.start[few], queries.end[few], queries.now[few])
-            vectors.append(tower.run(arrays, tower.outputs[:1])[0])
-        scores = np.concatenate(vectors) @ items.T
+        scores = query_vectors(tower, dataset, asked, low, high) @ items.T
         indptr, item = asked.histories(low, high)
         scores = np.where((np.diff(indptr) == 0)[:, None], counted, scores)
         parts.append(best_unseen(scores, indptr, item, k))
     about = f"cosine of query and item tower, {items.shape[1]} wide, exact search"
     return Road("tower", "tower", False, about, np.concatenate(parts), {})
+
+
+def query_vectors(tower: Model, dataset: Dataset, asked: Asked, low: int, high: int) -> np.ndarray:
+    """Return [high - low, d] float32, the query vectors of people low..high."""
+    rows, queries = asked.rows[low:high], asked.queries
+    vectors = []
+    for first in range(0, len(rows), _ASKED_AT_ONCE):
+        few = rows[first : first + _ASKED_AT_ONCE]
+        arrays = query_arrays(dataset, queries.person[few], queries.start[few], queries.end[few], queries.now[few])
+        vectors.append(tower.run(arrays, tower.outputs[:1])[0])
+    return np.concatenate(vectors)
 
 
 def engine_road(
