@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from playbill.tables.convert import convert
 from playbill.tables.schema import CONTRACT, TABLES, Kind
+from playbill.tables.vectors import is_vector
 
 _SAMPLE_ROWS = 20_000
 
@@ -270,8 +271,11 @@ def _feature(name: str, dtype: pa.DataType, table: str) -> str:
         kind = "time"
     elif pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype):
         kind = "number"
+    elif pa.types.is_nested(dtype):
+        # lists of whole numbers are codes of categories; an embedding has fractions
+        kind = "vector" if is_vector(dtype) and pa.types.is_floating(dtype.value_type) else "categories"
     else:
-        kind = "categories" if pa.types.is_nested(dtype) else "text"
+        kind = "text"
     provenance = "declared" if table in ("users", "items") else "observed"
     protected = table == "users" and any(word in name.lower() for word in _PROTECTED)
     return f"{{kind: {kind}, provenance: {provenance}" + (", protected: true}" if protected else "}")

@@ -10,7 +10,7 @@ from playbill.errors import ConfigError
 from playbill.tables.settings import SufficiencySettings, ValidationSettings
 
 # the words of tables.schema.Kind and Provenance; written here so that reading settings does not load pyarrow
-KINDS = ("id", "text", "number", "flag", "time", "categories")
+KINDS = ("id", "text", "number", "flag", "time", "categories", "vector")
 PROVENANCES = ("declared", "observed", "inferred", "third-party")
 
 
@@ -91,7 +91,7 @@ class Feature:
     column: str = ""
     """Its name in your file; empty: the same name."""
     kind: str = "text"
-    """text, number, flag (true/false), time, categories (a list), id."""
+    """text, number, flag (true/false), time, categories (a list), id, vector (a list of numbers of one length)."""
     provenance: str = "observed"
     """declared (said by the person or shop), observed (happened), inferred (by a model), third-party (bought)."""
     protected: bool = False

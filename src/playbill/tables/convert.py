@@ -11,12 +11,19 @@ from playbill.tables.faults import show
 from playbill.tables.ids import Bools, valid
 from playbill.tables.schema import Kind, arrow_type
 from playbill.tables.times import time
+from playbill.tables.vectors import vectors
 
 _YES, _NO = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
 def convert(
-    array: pa.Array, kind: Kind, *, id_type: pa.DataType = None, time_unit: str = "", separator: str = ""
+    array: pa.Array,
+    kind: Kind,
+    *,
+    id_type: pa.DataType = None,
+    time_unit: str = "",
+    separator: str = "",
+    width: int = 1,
 ) -> Converted:
     """Return a raw column as a contract column.
 
@@ -25,6 +32,7 @@ def convert(
         id_type: int64 or string, for ids.
         time_unit: `s`, `ms`, `us` or `ns`, for times stored as numbers.
         separator: between categories stored as one text; empty: the text is one category.
+        width: numbers in each vector.
     Raises:
         TableError: no cell of this Arrow type can become the kind (a struct as an id); says what would do.
     """
@@ -35,7 +43,7 @@ def convert(
     if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.binary()).cast(pa.string(), safe=False)
     if pa.types.is_null(array.type):
-        return Converted(pa.nulls(len(array), arrow_type(kind, id_type)))
+        return Converted(pa.nulls(len(array), arrow_type(kind, id_type, width)))
     if kind is Kind.ID:
         return _id(array, id_type)
     if kind is Kind.TEXT:
@@ -46,6 +54,8 @@ def convert(
         return _flag(array)
     if kind is Kind.TIME:
         return time(array, time_unit)
+    if kind is Kind.VECTOR:
+        return vectors(array, width)
     return _categories(array, separator)
 
 

@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
         Rule("wrong_type", _Q, _W, "a cell cannot be read as its column's kind; as a warning it becomes null"),
         Rule("bad_utf8", _Q, _W, "a text is not UTF-8; as a warning it becomes null"),
         Rule("not_finite", _Q, _W, "NaN or infinite in a number; as a warning it becomes null"),
-        Rule("nan_feature", _W, _W, "NaN in a feature column: read as null"),
+        Rule("nan_feature", _W, _W, "NaN in a feature column, NaN or infinity in a vector: read as null"),
         Rule("too_long", _Q, _W, "a text is longer than validation.max_text_chars, an id than max_id_bytes"),
         Rule("empty_category", _W, _W, "a null among a row's categories: left out of the list"),
         Rule("duplicate_id", _Q, _Q, "an earlier row that was kept has the same id"),

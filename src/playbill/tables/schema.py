@@ -18,6 +18,7 @@ class Kind(StrEnum):
     FLAG = "flag"
     TIME = "time"  # timestamp[us, UTC]
     CATEGORIES = "categories"  # list<string>
+    VECTOR = "vector"  # fixed-size list of float32, such as the embedding of a text or an image
 
 
 class Provenance(StrEnum):
@@ -156,14 +157,20 @@ class TableFolder(msgspec.Struct, frozen=True, kw_only=True):
     licence: str = ""
 
 
-def arrow_type(kind: Kind, id_type: pa.DataType | None = None) -> pa.DataType:
-    """Return the Arrow type in which a column of this kind is stored (`id_type`: int64 or string, for ids)."""
+def arrow_type(kind: Kind, id_type: pa.DataType | None = None, width: int = 1) -> pa.DataType:
+    """Return the Arrow type in which a column of this kind is stored.
+
+    Args:
+        id_type: int64 or string, for ids.
+        width: numbers in each vector, for vectors.
+    """
     fixed: dict[Kind, Any] = {
         Kind.TEXT: pa.string(),
         Kind.NUMBER: pa.float64(),
         Kind.FLAG: pa.bool_(),
         Kind.TIME: pa.timestamp("us", tz="UTC"),
         Kind.CATEGORIES: pa.list_(pa.string()),
+        Kind.VECTOR: pa.list_(pa.float32(), width),
     }
     if kind is Kind.ID:
         return id_type if id_type is not None else pa.string()

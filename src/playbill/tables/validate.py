@@ -29,6 +29,7 @@ from playbill.tables.quarantine import Quarantine
 from playbill.tables.rules import OWN_ID, Breach, Known, actions, breaches
 from playbill.tables.schema import CONTRACT, TABLES, Column, EventKind, Kind, arrow_type
 from playbill.tables.settings import Action, ValidationSettings
+from playbill.tables.vectors import vector_width
 
 REPORT = "report"
 
@@ -65,6 +66,11 @@ class _Job:
     log: FaultLog
     advance: Callable[[str, int], None]
     id_types: dict[str, pa.DataType] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)  # of the vector columns of the table at hand
+
+    def type_of(self, column: Column) -> pa.DataType:
+        """Return the Arrow type in which a column is written."""
+        return arrow_type(column.kind, self.id_types.get(column.name), self.widths.get(column.name, 1))
 
     def whole(self, rule: str, table: str, detail: str, *, file: str = "", column: str = "", value: str = "") -> None:
         """Record one fault of a whole column, file or table."""
@@ -167,7 +173,8 @@ def _all_columns(table: str, files: Sequence[Incoming]) -> list[Column]:
 
 def _table(job: _Job, name: str, files: Sequence[Incoming], columns: Sequence[Column]) -> TableRows:
     rows = TableRows(files=[file.file for file in files])
-    schema = pa.schema([(c.name, arrow_type(c.kind, job.id_types.get(c.name))) for c in columns])
+    job.widths = {c.name: vector_width(files, c.name) for c in columns if c.kind is Kind.VECTOR}
+    schema = pa.schema([(c.name, job.type_of(c)) for c in columns])
     quarantine = Quarantine(job.out, name, [_without_row_column(file) for file in files])
     own = IdSet()
     path = job.out / f"{name}.parquet"
@@ -240,6 +247,7 @@ def _convert(job: _Job, file: Incoming, column: Column, raw: pa.Array) -> tuple[
         id_type=job.id_types.get(column.name),
         time_unit=file.time_units.get(column.name, ""),
         separator=file.separators.get(column.name, ""),
+        width=job.widths.get(column.name, 1),
     )
     feature = column.name not in {c.name for c in CONTRACT[file.table]}
     return result.values, [
@@ -281,7 +289,7 @@ def _rows(
     for column in columns:
         place = batch.schema.get_field_index(file.names.get(column.name, ""))
         if place < 0 or column.name in broken:
-            cells[column.name] = pa.nulls(total, arrow_type(column.kind, job.id_types.get(column.name)))
+            cells[column.name] = pa.nulls(total, job.type_of(column))
             faulty[column.name] = np.full(total, column.name in broken)
             continue
         try:
@@ -289,7 +297,7 @@ def _rows(
         except (TableError, pa.ArrowException) as error:
             # the type promised more than these cells keep
             job.whole("impossible_type", file.table, str(error), file=file.file, column=column.name)
-            cells[column.name] = pa.nulls(total, arrow_type(column.kind, job.id_types.get(column.name)))
+            cells[column.name] = pa.nulls(total, job.type_of(column))
             faulty[column.name] = np.ones(total, dtype=np.bool_)
             continue
         faulty[column.name] = np.any([mask for _, _, _, mask in faults] or [np.zeros(total, np.bool_)], axis=0)
