@@ -124,8 +124,9 @@ class _Calls:
     ) -> Any:
         found = self._search(query, embeddings, index, quota, out, ok)
         # the bare call: as many results as the filter of what was seen needs, and no filter
-        wanted = min(quota + len(out[0]), index.faiss_index.ntotal)
-        self.seen.append((index.faiss_index.search, (np.ascontiguousarray(query, np.float32), wanted)))
+        bare = index.main.faiss_index
+        wanted = min(quota + len(out[0]), bare.ntotal)
+        self.seen.append((bare.search, (np.ascontiguousarray(query, np.float32), wanted)))
         return found
 
 

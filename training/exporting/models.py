@@ -17,9 +17,10 @@ from playbill.dataset.boundary import boundary_queries
 from playbill.dataset.dataset import Dataset, examples, query_arrays
 from playbill.features.encoder import Arrays
 from playbill.features.spec import FeatureSpec
-from playbill.index.build import build_index, tune_index
+from playbill.index.build import build_index
 from playbill.index.item_index import write_index
 from playbill.index.settings import IndexSettings
+from playbill.index.tune import tune_index
 from playbill.training.exporting.graphs import Graph, example_sizes, write_graph
 from playbill.training.exporting.parity import ATOL, LOGIT_ATOL, LOGIT_RTOL, Difference, compare, open_session, sample
 from playbill.training.exporting.plan import Plan
@@ -83,8 +84,9 @@ def write_models(
     queries = sessions["query_tower"].run(["query"], {n: real_queries[n] for n in names})[0]
     started = time.monotonic()
     built = build_index(embeddings, np.arange(1, spec.num_items + 1), index)
-    _write(folder / "report" / "index.json", tune_index(built, queries, index, time.monotonic() - started))
-    write_index(built, folder / "items.faiss")
+    tuned, told = tune_index(built, queries, index, time.monotonic() - started)
+    _write(folder / "report" / "index.json", told)
+    write_index(tuned, folder / "items.faiss")
     return signatures
 
 

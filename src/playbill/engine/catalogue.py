@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ class Catalogue:
 
     Attributes:
         ids, titles: [N + 1] lists.
-        vocabulary: item ids to item_index.
+        vocabulary: item ids to item_index, of the bundle's own items.
         available: [N + 1] bool, as the bundle says.
         popular, trending: [N + 1] float32, share of the most popular (trending) item's score, 0..1.
         place: [N + 1] int64, 1-based place by popularity.
         popular_order: [N] int64 item_index, most popular first.
         trending_order: [T] int64 item_index with any recent event, best first.
         vectors: [N + 1, d] float32 of unit length for likeness between items; None where there is nothing to compare.
+        late: item_index by id of items that came after the bundle, see `fresh`; they stand behind the others.
     """
 
     ids: list[Any]
@@ -37,11 +38,24 @@ class Catalogue:
     place: np.ndarray
     popular_order: np.ndarray
     trending_order: np.ndarray
-    vectors: np.ndarray | None
+    vectors: Any  # an array, or what is read like one
+    late: dict[Any, int] = field(default_factory=dict)
 
     @property
     def num_items(self) -> int:
         return len(self.ids) - 1
+
+    def index(self, item_id: Any) -> int:
+        """Return the item_index of one id, 0 when unknown."""
+        return self.vocabulary.index(item_id) or self.late.get(item_id, 0)
+
+    def indices(self, item_ids: list[Any]) -> np.ndarray:
+        """Return [S] int64 item_index, 0 where unknown."""
+        rows = self.vocabulary.indices(item_ids)
+        if self.late:
+            for place in np.flatnonzero(rows == 0).tolist():
+                rows[place] = self.late.get(item_ids[place], 0)
+        return rows
 
     def offer(self, version: int, changes: Mapping[int | str, Mapping[str, Any]]) -> Offer:
         """Return what can be shown after changes noted in the store.
@@ -52,7 +66,7 @@ class Catalogue:
         """
         available = self.available.copy()
         for item_id, change in changes.items():
-            row = self.vocabulary.index(item_id)
+            row = self.index(item_id)
             if row and isinstance(change.get("available"), bool):
                 available[row] = change["available"]
         return Offer(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
 
-def order_by_score(
-    score: np.ndarray, item: np.ndarray, k: int, diversity: float, vectors: np.ndarray | None
-) -> np.ndarray:
+def order_by_score(score: np.ndarray, item: np.ndarray, k: int, diversity: float, vectors: Any) -> np.ndarray:
     """Return all candidates, best first; the first k of them spread out where the surface asks for diversity.
 
     Maximal marginal relevance: the next item is the one with the largest (1 - diversity) * score - diversity *

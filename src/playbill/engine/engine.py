@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 import uuid
 from collections import Counter
@@ -22,7 +23,8 @@ import msgspec
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.engine.catalogue import Catalogue, Offer, open_catalogue
+from playbill.engine.catalogue import Catalogue, open_catalogue
+from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.parts import Parts, open_parts
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
@@ -32,7 +34,7 @@ from playbill.engine.slate import Row, make_slate
 from playbill.engine.types import Request, Slate, validate
 from playbill.errors import BundleError
 from playbill.state.events import Declared
-from playbill.state.store import Store
+from playbill.state.store import Store, View
 from playbill.tables.schema import EventKind
 
 log = logging.getLogger("playbill.engine")
@@ -60,7 +62,8 @@ class Engine:
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self._reach = parts.rungs()
-        self._offer = catalogue.offer(0, {})
+        self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
+        self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -109,6 +112,9 @@ class Engine:
             "rungs": self.rungs,
             "models": self.models(),
             "index": self.parts.index.kind.value if self.parts.index else None,
+            "fresh_items": len(self._stock.catalogue.late),
+            "fresh_refused": dict(self._fresh.refused),
+            "rebuild_due": self._stock.due,
             "missing": dict(self.parts.missing),
             "faults": dict(self.faults),
             "slates": dict(self.slates),
@@ -143,22 +149,23 @@ class Engine:
         with self.store.view() if self.store is not None else nullcontext() as view:
             people = people_of(requests, view, self.bundle.spec)
             version = view.version if view is not None else 0
-            if view is not None and view.catalogue_version != self._offer.version:
-                self._offer = self.catalogue.offer(view.catalogue_version, view.catalogue())
-        offer = self._offer  # another thread may exchange it
+            if view is not None and view.catalogue_version != self._stock.offer.version:
+                self._restock(view)
+        stocked = self._stock  # another thread may exchange it
+        offer = stocked.offer
         encoded = self._encode(people, requests)
         clock.stop("profile")
-        rows = [self._row(r, p, offer) for r, p in zip(requests, people, strict=True)]
+        rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
         if encoded is None:
             self._lower(rows, "item_knn", "the profile cannot be encoded")
-        query, nearest = self._query(rows, encoded, offer)
+        query, nearest = self._query(rows, encoded, stocked)
         clock.stop("tower and index")
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
             row.candidates = candidates_of(
-                self.catalogue,
+                stocked.catalogue,
                 offer,
                 row.left_out,
                 row.blocked,
@@ -168,12 +175,12 @@ class Engine:
                 row.history,
                 nearest.get(i),
                 query[i] if i in nearest and query is not None else None,
-                self.parts.embeddings,
+                stocked.embeddings,
             )
         clock.stop("retrieve")
-        self._rank(rows, encoded)
+        self._rank(rows, encoded, stocked)
         clock.stop("rank")
-        slates = [make_slate(row, self.bundle, self.catalogue, self.parts, self._policy, version) for row in rows]
+        slates = [make_slate(row, self.bundle, stocked.catalogue, self.parts, self._policy, version) for row in rows]
         clock.stop("compose and explain")
         latency_ms = round(clock.total_ms(), 3)
         for slate in slates:
@@ -201,8 +208,16 @@ class Engine:
             self._fault("profile", error)
             return None
 
-    def _row(self, request: Request, person: Person, offer: Offer) -> Row:
-        left_out, blocked = blocked_items(self.catalogue, offer, person.profile.seen, request.exclude)
+    def _restock(self, view: View) -> None:
+        """Take in the catalogue's changes; who comes meanwhile waits for this and finds it done."""
+        with self._fresh_lock:
+            if view.catalogue_version > self._stock.offer.version:
+                changes = view.catalogue()
+                version = view.catalogue_version
+                self._stock = stock(self.catalogue, self.parts, self.bundle, self._fresh, version, changes)
+
+    def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
+        left_out, blocked = blocked_items(stocked.catalogue, stocked.offer, person.profile.seen, request.exclude)
         rung, why = "popularity", []
         for name in self.bundle.policy.fallbacks:
             obstacle = self._reach[name] or (person.note if name != "popularity" else "")
@@ -223,18 +238,18 @@ class Engine:
         )
 
     def _query(
-        self, rows: list[Row], encoded: People | None, offer: Offer
+        self, rows: list[Row], encoded: People | None, stocked: Stock
     ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
         """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
         wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
-        tower, embeddings = self.parts.query_tower, self.parts.embeddings
+        tower, embeddings = self.parts.query_tower, stocked.embeddings
         if not wanted or tower is None or embeddings is None or encoded is None:
             return None, {}
         try:
             query = tower.run(encoded.arrays, tower.outputs[:1])[0]
             most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
             left_out = [rows[i].left_out for i in wanted]
-            found = search_tower(query[wanted], embeddings, self.parts.index, most, left_out, offer)
+            found = search_tower(query[wanted], embeddings, stocked.index, most, left_out, stocked.offer)
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("query_tower", error)
             self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")
@@ -246,7 +261,7 @@ class Engine:
                 self._lower([rows[i]], "retrieval", "the query tower failed: a query vector is not finite")
         return query, nearest
 
-    def _rank(self, rows: list[Row], encoded: People | None) -> None:
+    def _rank(self, rows: list[Row], encoded: People | None, stocked: Stock) -> None:
         """Fill in the probabilities of the rows on the best rung; a ranker that fails lowers them."""
         wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
         if not wanted or self.parts.ranker is None or encoded is None:
@@ -257,7 +272,7 @@ class Engine:
                 encoded.arrays,
                 wanted,
                 [rows[i].candidates for i in wanted],
-                self.bundle.item_arrays,
+                stocked.item_arrays,
                 self.settings.rank_rows,
             )
         except Exception as error:

@@ -13,6 +13,8 @@ exploration any                    drawn by chance; `propensity` is the probabil
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from playbill.baselines.neighbours import Evidence, Neighbours
@@ -48,7 +50,7 @@ def reasons(
     history: np.ndarray,
     events: list[Past],
     tables: dict[str, Neighbours],
-    embeddings: np.ndarray | None,
+    embeddings: Any,
 ) -> list[Reason]:
     """Return the reason of each item on one slate.
 
@@ -128,7 +130,7 @@ def _because(
 
 def _similar(
     catalogue: Catalogue,
-    embeddings: np.ndarray,
+    embeddings: Any,
     items: np.ndarray,
     cosines: np.ndarray,
     history: np.ndarray,

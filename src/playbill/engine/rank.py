@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def rank(
     queries: Arrays,
     rows: Sequence[int],
     candidates: Sequence[Candidates],
-    item_arrays: Arrays,
+    item_arrays: Mapping[str, Any],
     most: int,
 ) -> list[dict[str, np.ndarray]]:
     """Return each request's probabilities by task, [M] float32 in 0..1.
@@ -36,7 +37,7 @@ def rank(
     Args:
         queries: query-side arrays of a batch.
         rows: U rows of it, one for each of `candidates`.
-        item_arrays: [N + 1, ...] by name.
+        item_arrays: [N + 1, ...] by name; `item_index` among them where the graph knows fewer items.
         most: candidates in one run, where one request's do not need more.
     """
     found: list[dict[str, np.ndarray]] = []

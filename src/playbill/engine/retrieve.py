@@ -7,13 +7,14 @@ What must not be shown (seen, excluded, not available) is never proposed. Popula
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
 from playbill.engine.catalogue import Catalogue, Offer
-from playbill.index.item_index import ItemIndex
-from playbill.index.search import exact, search
+from playbill.index.filters import exact
+from playbill.index.live import LiveIndex, search_live
 
 RETRIEVERS = ("tower", "item_knn", "transitions", "trending", "popularity")
 TOWER, TRENDING, POPULARITY = 0, 3, 4
@@ -49,7 +50,7 @@ def blocked_items(
     catalogue: Catalogue, offer: Offer, seen: list[int | str], exclude: list[int | str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what must not be shown: ([S] int64 item_index seen or excluded, [N + 1] bool of those and unavailable)."""
-    rows = catalogue.vocabulary.indices([*seen, *exclude])
+    rows = catalogue.indices([*seen, *exclude])
     blocked = ~offer.available
     blocked[rows] = True
     return rows[rows > 0], blocked
@@ -57,8 +58,8 @@ def blocked_items(
 
 def search_tower(
     query: np.ndarray,
-    embeddings: np.ndarray,
-    index: ItemIndex | None,
+    embeddings: Any,
+    index: LiveIndex | None,
     quota: int,
     left_out: list[np.ndarray],
     offer: Offer,
@@ -70,13 +71,13 @@ def search_tower(
 
     Args:
         query: [B, d] float32 of unit length.
+        index: in which what the offer cannot show has a tombstone.
         left_out: B arrays of item_index.
     """
     if index is not None:
-        allowed = None if offer.whole else offer.available
         if len(query) == 1:  # `candidates_of` drops what is blocked anyway, and quicker than a search that filters
-            return search(index, query, quota + len(left_out[0]), None, allowed)[1]
-        return search(index, query, quota, left_out, allowed)[1]
+            return search_live(index, query, quota + len(left_out[0]))[1]
+        return search_live(index, query, quota, left_out)[1]
     found = []
     for row, out in enumerate(left_out):
         mine = offer.available.copy()
@@ -96,7 +97,7 @@ def candidates_of(
     history: np.ndarray,
     nearest: np.ndarray | None = None,
     query: np.ndarray | None = None,
-    embeddings: np.ndarray | None = None,
+    embeddings: Any = None,
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
 

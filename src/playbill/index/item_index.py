@@ -1,7 +1,7 @@
-"""The index object and its file. What an index holds never changes: a new catalogue means a new build.
+"""The index object and its files. What an index holds never changes: a new catalogue means a new build.
 
 FAISS aborts the whole process (a C++ assertion, no exception) when vectors are added to a memory-mapped index, so the
-FAISS object is kept inside `ItemIndex`, which offers search alone.
+FAISS object is kept inside `ItemIndex`, which offers search alone. Fresh items stand beside it, see `live`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from playbill.errors import SearchError
+from playbill.index.route import Route, read_route, write_route
 from playbill.index.settings import Kind
 
 
@@ -24,17 +25,21 @@ class ItemIndex:
 
     Attributes:
         faiss_index: the FAISS object; its ids are item_index. Never add to it, see the top of this file.
-        embeddings: [N + 1, d] float32, row i is item_index i, row 0 unused; exact vectors for narrow filters.
+        embeddings: [N + 1, d] float32, row i is item_index i, row 0 unused; exact vectors for narrow filters and for
+            scoring again what compressed vectors found.
         kind: how the vectors are kept.
+        held: [M] int64 ascending, the item_index values that are in it; None where that is all of 1..N.
+        route: how searches go about it.
     """
 
     faiss_index: Any
     embeddings: np.ndarray
     kind: Kind
+    held: np.ndarray | None = None
+    route: Route = Route()
 
     def __len__(self) -> int:
-        """Items held; the refined kind carries a zero vector for the unknown item as well."""
-        return int(self.faiss_index.ntotal) - (self.kind is Kind.IVF_PQ)
+        return int(self.faiss_index.ntotal)
 
     @property
     def width(self) -> int:
@@ -42,17 +47,7 @@ class ItemIndex:
 
     def ids(self) -> np.ndarray:
         """Return the held item_index values, [M] int64 ascending."""
-        if len(self) == len(self.embeddings) - 1:
-            return np.arange(1, len(self.embeddings))
-        if self.kind is Kind.FLAT:
-            return np.sort(faiss.vector_to_array(self.faiss_index.id_map))
-        lists = self.faiss_index.invlists
-        parts = [
-            faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
-            for i in range(lists.nlist)
-            if lists.list_size(i)
-        ]
-        return np.sort(np.concatenate(parts))
+        return np.arange(1, len(self.embeddings)) if self.held is None else self.held
 
 
 def set_threads(threads: int) -> None:
@@ -61,13 +56,18 @@ def set_threads(threads: int) -> None:
     faiss.omp_set_num_threads(threads or os.cpu_count() or 1)
 
 
+def route_path(path: Path) -> Path:
+    """Return where the route of the index at `path` stands: items.json beside items.faiss."""
+    return path.with_suffix(".json")
+
+
 def write_index(index: ItemIndex, path: Path) -> None:
-    """Write the index to `path`, complete or not at all."""
+    """Write the index to `path` and its route beside it, each complete or not at all."""
     part = path.with_name(path.name + ".part")
     faiss.write_index(index.faiss_index, str(part))
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    _settle(part, path)
+    part.write_bytes(write_route(index.route))
+    _settle(part, route_path(path))
 
 
 def read_index(path: Path, embeddings: np.ndarray) -> ItemIndex:
@@ -86,20 +86,48 @@ def read_index(path: Path, embeddings: np.ndarray) -> ItemIndex:
         found = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise SearchError(f"{path} is not a readable FAISS index: {str(error).splitlines()[0]}; export again") from None
-    index = ItemIndex(found, embeddings, _kind(found, path))
-    if embeddings.ndim != 2 or index.width != embeddings.shape[1] or len(index) >= len(embeddings):
+    kind, beside = _kind(found, path), route_path(path)
+    if embeddings.ndim != 2 or found.d != embeddings.shape[1] or found.ntotal >= len(embeddings):
         raise SearchError(
-            f"{path} holds {len(index)} vectors of {index.width} columns, the embeddings have shape "
+            f"{path} holds {found.ntotal} vectors of {found.d} columns, the embeddings have shape "
             f"{embeddings.shape} (one row more than items); both must come from one export"
         )
-    return index
+    held = None if found.ntotal == len(embeddings) - 1 else _held(found, kind)
+    route = read_route(beside.read_bytes(), str(beside)) if beside.is_file() else Route()
+    return ItemIndex(found, embeddings, kind, held, route)
+
+
+def effort_of(index: ItemIndex) -> int:
+    """Return the effort that the FAISS file itself names; what holds where there is no route."""
+    if index.kind is Kind.FLAT:
+        return 0
+    found = faiss.downcast_index(index.faiss_index.index) if index.kind is Kind.HNSW else index.faiss_index
+    return int(found.hnsw.efSearch if index.kind is Kind.HNSW else found.nprobe)
 
 
 def _kind(found: Any, path: Path) -> Kind:
     if isinstance(found, faiss.IndexIDMap2):
-        return Kind.FLAT
+        return Kind.HNSW if isinstance(faiss.downcast_index(found.index), faiss.IndexHNSW) else Kind.FLAT
     if isinstance(found, faiss.IndexIVFScalarQuantizer):
         return Kind.IVF_SQ8
-    if isinstance(found, faiss.IndexRefine):
+    if isinstance(found, faiss.IndexIVFPQFastScan):
         return Kind.IVF_PQ
     raise SearchError(f"{path} holds a {type(found).__name__}; expected what build_index makes: export again")
+
+
+def _held(found: Any, kind: Kind) -> np.ndarray:
+    if kind in (Kind.FLAT, Kind.HNSW):
+        return np.sort(faiss.vector_to_array(found.id_map))
+    lists = found.invlists
+    parts = [
+        faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
+        for i in range(lists.nlist)
+        if lists.list_size(i)
+    ]
+    return np.sort(np.concatenate(parts))
+
+
+def _settle(part: Path, path: Path) -> None:
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)

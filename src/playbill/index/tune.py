@@ -1,0 +1,263 @@
+"""Tuning: the fastest way to search an index that still finds what exact search finds, measured on real queries.
+
+One half of the queries chooses, the other half says what was reached. An approximate index that is no faster than exact
+search at the floor is given up for a flat one where the kind was left open: queries that point away from the items, as
+those of hardly trained towers do, defeat lists and graphs alike.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from playbill.errors import SearchError
+from playbill.index.build import build_index
+from playbill.index.filters import Eligible, exact_rows, prepare, top
+from playbill.index.item_index import ItemIndex, set_threads
+from playbill.index.route import Route, Step
+from playbill.index.search import search
+from playbill.index.settings import IndexSettings, Kind
+
+DEPTHS = (1, 2, 5, 10)  # times recall_k: filters that leave a tenth look ten times as deep
+SHARES = (0.5, 0.35, 0.2, 0.15)  # of the items, at which exact search and the index are timed against each other
+NARROW = (0.1, 0.5)  # a route's `narrow` lies between these: below for recall, above for memory
+RESCORE = {Kind.FLAT: (1.0,), Kind.HNSW: (1.0,), Kind.IVF_SQ8: (1.25,), Kind.IVF_PQ: (2.0, 4.0, 10.0)}
+Z95 = 1.645  # one-sided
+
+_TIMED = 24  # queries of one timing
+_ROUNDS = 3
+
+
+class IndexReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build reached; written to report/index.json.
+
+    Attributes:
+        effort: lists visited (ivf) or candidates kept (hnsw) by a search for `recall_k`; 0 where the kind has none.
+        recall: mean share of the exact top `recall_k` that the index finds, 0..1, over `num_queries` that took no part
+            in tuning (unless there were fewer than 20 in all); `recall_low` is its lower bound at 95 %.
+        tried: recall among the tuning queries by effort.
+        steps, narrow, rescore: see `Route`.
+        search_ms, exact_ms: median time of one query for `recall_k`, one thread, by this index and by exact search.
+        filtered_ms: by share of eligible items, [by this index, exactly], where timed.
+        given_up: why the kind that the size suggests was not kept.
+    """
+
+    kind: str
+    num_items: int
+    width: int
+    num_lists: int
+    effort: int
+    rescore: float
+    narrow: float
+    steps: list[Step]
+    recall_k: int
+    recall: float
+    recall_low: float
+    recall_floor: float
+    num_queries: int
+    search_ms: float
+    exact_ms: float
+    build_s: float
+    tried: dict[int, float]
+    filtered_ms: dict[str, list[float]]
+    given_up: str = ""
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Queries, and their exact best item_index values to the deepest depth, [Q, D]."""
+
+    queries: np.ndarray
+    truth: np.ndarray
+
+
+def recall_of(index: ItemIndex, sample: _Sample, k: int) -> np.ndarray:
+    """Return [Q] float64, the share of each query's exact top k that the index finds, 0..1."""
+    _, found = search(index, sample.queries, k)
+    return np.asarray([np.isin(best[:k], got).mean() for best, got in zip(sample.truth, found, strict=True)])
+
+
+def recall_at(index: ItemIndex, queries: np.ndarray, k: int) -> float:
+    """Return the mean share of the exact top k that the index finds, 0..1, higher is better.
+
+    Args:
+        index: with the embeddings it was built from.
+        queries: [B, d] float32.
+        k: cut; the catalogue's size where that is smaller.
+    """
+    k = min(k, len(index))
+    return float(recall_of(index, _truth(index, queries, k), k).mean())
+
+
+def tune_index(
+    index: ItemIndex, queries: np.ndarray, settings: IndexSettings, build_s: float = 0.0
+) -> tuple[ItemIndex, IndexReport]:
+    """Return the index with the fastest route that reaches the recall floor, and what was measured.
+
+    Args:
+        index: fresh from `build_index`.
+        queries: [Q, d] float32, as real as possible: query-tower answers; a seeded sample of them is used.
+        settings: kind, floor, k, sample.
+        build_s: seconds the build took, for the report.
+    Raises:
+        SearchError: the floor is missed however hard the index looks, or there is no query to measure with.
+    """
+    if not len(queries):
+        raise SearchError("recall cannot be measured without queries; give query-tower answers of the training part")
+    start = time.monotonic()
+    set_threads(settings.threads)
+    rows = np.random.default_rng(settings.seed).permutation(len(queries))[: settings.sample_queries]
+    half = len(rows) // 2 if len(rows) >= 20 else 0
+    k = min(settings.recall_k, len(index))
+    depths = [depth for depth in (k * times for times in DEPTHS) if depth <= len(index)] or [k]
+    chosen = _truth(index, queries[rows[half:]], depths[-1] if index.kind is not Kind.FLAT else k)
+    held_out = _truth(index, queries[rows[:half]], k) if half else chosen
+    tuned, tried, given_up = _tuned(index, chosen, settings, depths)
+    one, all_rows = chosen.queries[:_TIMED], index.ids()
+    set_threads(1)
+    search_ms = _median_ms(tuned, one, k)
+    exact_ms = search_ms
+    if tuned.kind is not Kind.FLAT:
+        flat = build_index(index.embeddings, all_rows, replace(settings, kind=Kind.FLAT, threads=1))
+        exact_ms = _median_ms(flat, one, k)
+        if not given_up and settings.kind is Kind.AUTO and search_ms >= exact_ms:
+            given_up = f"{tuned.kind.value} takes {search_ms:.3f} ms to reach the floor, exact search {exact_ms:.3f} ms"
+        if given_up:
+            tuned, tried, search_ms = flat, {0: 1.0}, exact_ms
+    tuned, filtered_ms = _narrowed(tuned, one, k)
+    set_threads(settings.threads)
+    recall = recall_of(tuned, held_out, k)
+    low = float(recall.mean() - Z95 * recall.std() / max(1, len(recall)) ** 0.5)
+    if recall.mean() < settings.recall_floor:
+        raise SearchError(_missed(tuned, float(recall.mean()), settings))
+    lists = tuned.faiss_index.nlist if tuned.kind in (Kind.IVF_SQ8, Kind.IVF_PQ) else 0
+    return tuned, IndexReport(
+        kind=tuned.kind.value,
+        num_items=len(index),
+        width=index.width,
+        num_lists=lists,
+        effort=tuned.route.steps[0].effort if tuned.route.steps else 0,
+        rescore=tuned.route.rescore,
+        narrow=tuned.route.narrow,
+        steps=tuned.route.steps,
+        recall_k=k,
+        recall=float(recall.mean()),
+        recall_low=max(0.0, low),
+        recall_floor=settings.recall_floor,
+        num_queries=len(recall),
+        search_ms=round(search_ms, 4),
+        exact_ms=round(exact_ms, 4),
+        build_s=round(build_s + time.monotonic() - start, 3),
+        tried=tried,
+        filtered_ms=filtered_ms,
+        given_up=given_up,
+    )
+
+
+def _tuned(
+    index: ItemIndex, sample: _Sample, settings: IndexSettings, depths: list[int]
+) -> tuple[ItemIndex, dict[int, float], str]:
+    """Return the index with its steps, the recall by effort at the first depth, and why it is given up, if it is."""
+    if index.kind is Kind.FLAT:
+        return index, {0: float(recall_of(index, sample, depths[0]).mean())}, ""
+    best: tuple[float, ItemIndex, dict[int, float]] | None = None
+    worst = 0.0
+    for rescore in RESCORE[index.kind]:
+        steps: list[Step] = []
+        tried: dict[int, float] = {}
+        for depth in depths:
+            looked = {} if steps else tried
+            effort = _least_effort(index, sample, settings.recall_floor, depth, rescore, looked)
+            if effort is None:
+                break
+            steps.append(Step(depth=depth, effort=effort if not steps else max(effort, steps[-1].effort)))
+        worst = max([worst, *tried.values()])
+        if not steps:
+            continue
+        tuned = replace(index, route=Route(steps=steps, rescore=rescore))
+        set_threads(1)
+        took_ms = _median_ms(tuned, sample.queries[:_TIMED], depths[0])
+        set_threads(settings.threads)
+        if best is None or took_ms < best[0]:
+            best = took_ms, tuned, tried
+    if best is not None:
+        return best[1], best[2], ""
+    if settings.kind is not Kind.AUTO:
+        raise SearchError(_missed(index, worst, settings))
+    return index, {}, f"{index.kind.value} stays at recall {worst:.4f}, however hard it looks"
+
+
+def _least_effort(
+    index: ItemIndex, sample: _Sample, floor: float, depth: int, rescore: float, tried: dict[int, float]
+) -> int | None:
+    """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is."""
+    efforts = _efforts(index, depth)
+    low, high = 0, len(efforts)
+    while low < high:  # recall grows with effort
+        middle = (low + high) // 2
+        route = Route(steps=[Step(depth=depth, effort=efforts[middle])], rescore=rescore)
+        recall = recall_of(replace(index, route=route), sample, depth)
+        tried[efforts[middle]] = float(recall.mean())
+        if recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor:
+            high = middle
+        else:
+            low = middle + 1
+    return efforts[low] if low < len(efforts) else None
+
+
+def _efforts(index: ItemIndex, depth: int) -> list[int]:
+    """Return what may be tried, ascending, each about a fifth more than the one before."""
+    low, high = (depth, 40 * depth) if index.kind is Kind.HNSW else (1, index.faiss_index.nlist)
+    steps = np.unique(np.round(low * 1.2 ** np.arange(0, 1 + np.log(high / low) / np.log(1.2))).astype(int))
+    return [*(int(step) for step in steps if step < high), int(high)]
+
+
+def _narrowed(index: ItemIndex, queries: np.ndarray, k: int) -> tuple[ItemIndex, dict[str, list[float]]]:
+    """Return the index with the share below which exact search over the eligible rows is the faster, and the times."""
+    if index.kind is Kind.FLAT:
+        return index, {}
+    rng = np.random.default_rng(0)
+    narrow, times = NARROW[0], {}
+    for share in SHARES:
+        allowed = rng.random(len(index.embeddings)) < share
+        by_index = prepare(replace(index, route=msgspec.structs.replace(index.route, narrow=0.0)), allowed)
+        exactly = prepare(replace(index, route=msgspec.structs.replace(index.route, narrow=1.0)), allowed)
+        ours = _median_ms(index, queries, k, by_index)
+        exact_ms = _median_ms(index, queries, k, exactly)
+        times[f"{share:g}"] = [round(ours, 4), round(exact_ms, 4)]
+        if exact_ms <= ours:
+            narrow = max(narrow, min(share, NARROW[1]))
+    return replace(index, route=msgspec.structs.replace(index.route, narrow=narrow)), times
+
+
+def _truth(index: ItemIndex, queries: np.ndarray, depth: int) -> _Sample:
+    """Return the queries with the exact answer, a few at a time so that memory stays flat."""
+    queries = np.ascontiguousarray(queries, np.float32)
+    rows = index.ids()
+    if depth * 20 > len(rows):  # one product, as cutting it in blocks would sort almost everything several times
+        vectors = np.asarray(index.embeddings[rows], np.float32)
+        parts = [rows[top(queries[low : low + 16] @ vectors.T, depth)] for low in range(0, len(queries), 16)]
+    else:
+        parts = [exact_rows(index.embeddings, queries, depth, rows)[1]]
+    return _Sample(queries, np.concatenate(parts))
+
+
+def _median_ms(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible | None = None) -> float:
+    """Return the median over queries of the best of a few rounds, which leaves out what else the machine does."""
+    best = np.full(len(queries), np.inf)
+    for _ in range(_ROUNDS):
+        for i in range(len(queries)):
+            began = time.perf_counter()
+            search(index, queries[i : i + 1], k, None, eligible)
+            best[i] = min(best[i], time.perf_counter() - began)
+    return float(np.median(best)) * 1e3
+
+
+def _missed(index: ItemIndex, recall: float, settings: IndexSettings) -> str:
+    return (
+        f"recall at {settings.recall_k} is {recall:.4f}, the floor is {settings.recall_floor} ({index.kind.value}, "
+        f"{len(index)} items, at the largest effort tried); take index.kind=flat or lower the floor"
+    )
