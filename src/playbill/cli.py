@@ -6,20 +6,19 @@ The only file that imports Hydra. A job is a function of one settings dataclass,
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
-import inspect
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
-from itertools import pairwise
+from itertools import product
 from typing import Any
 
 from playbill.errors import ConfigError, PlaybillError
+from playbill.fields import field_lines
 
 # hydra and omegaconf are imported inside the functions: `playbill --help` answers at once
 
@@ -33,12 +32,14 @@ class Job:
         run: `module:function`, called with the settings.
         settings: `module:class` of the job's settings dataclass.
         groups: `group/schema name` -> `module:class` for every choice the job's configuration offers.
+        folder: the field that names the folder it writes, where there is one: `-m` gives every run a name of its own.
     """
 
     about: str
     run: str
     settings: str
     groups: dict[str, str]
+    folder: str = ""
 
 
 _SOURCES = {
@@ -84,11 +85,32 @@ JOBS: dict[str, Job] = {
         "playbill.training.train:run",
         "playbill.training.settings:TrainSettings",
         _MODELS,
+        folder="run",
+    ),
+    "sweep": Job(
+        "train many times over a space of settings and keep the best",
+        "playbill.training.sweep:run",
+        "playbill.training.sweeping.settings:SweepSettings",
+        {},
+        folder="name",
+    ),
+    "tune": Job(
+        "pick the baselines' numbers on validation and fit them for a bundle",
+        "playbill.release.tune:run",
+        "playbill.release.tune_settings:TuneSettings",
+        {},
+        folder="run",
     ),
     "export": Job(
         "write trained models, index and baselines into a staged bundle",
         "playbill.training.export:run",
         "playbill.training.settings:ExportSettings",
+        {},
+    ),
+    "blend": Job(
+        "make one order out of several retrievers, fitted on people that none has seen",
+        "playbill.release.blending:run",
+        "playbill.release.blend_settings:BlendSettings",
         {},
     ),
     "evaluate": Job(
@@ -120,6 +142,7 @@ JOBS: dict[str, Job] = {
         "playbill.serving.batch:run",
         "playbill.serving.settings:BatchSettings",
         {},
+        folder="name",
     ),
     "serve": Job(
         "answer requests over HTTP with Ray Serve",
@@ -141,6 +164,7 @@ JOBS: dict[str, Job] = {
         "playbill.world.generate:run",
         "playbill.world.settings:GenerateSettings",
         _WORLDS,
+        folder="name",
     ),
     "fit": Job(
         "fit the simulated service to real logs, with a report of plots and distances",
@@ -153,6 +177,7 @@ JOBS: dict[str, Job] = {
         "playbill.rehearsal.rehearse:run",
         "playbill.rehearsal.settings:RehearseSettings",
         _WORLDS,
+        folder="name",
     ),
     "measure": Job(
         "read a log and say what is true: experiments, off-policy values, uplift, disparity, drift",
@@ -216,7 +241,7 @@ def _is_choice(override: str, job: Job) -> bool:
 
 
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every dotted key; an open mapping is yielded with a trailing `.*`."""
+    """Yield every dotted key; an open mapping is yielded with a trailing `.*`, one that takes anything with `.**`."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         key = prefix + field.name
@@ -225,6 +250,8 @@ def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, key + ".")
         elif isinstance(value, dict):
             yield key + ".*"
+            if field.type == "dict[str, Any]":
+                yield key + ".**"
 
 
 def _refuse_unknown(overrides: Sequence[str], known: set[str], job: str) -> None:
@@ -232,7 +259,7 @@ def _refuse_unknown(overrides: Sequence[str], known: set[str], job: str) -> None
         key = override.partition("=")[0].lstrip("+~")
         parents = {".".join(key.split(".")[:i]) + ".*" for i in range(1, key.count(".") + 1)}
         if key not in known and not parents & known:
-            listed = sorted(k for k in known if not k.endswith(".*"))
+            listed = sorted(k for k in known if not k.endswith("*"))
             raise ConfigError(
                 f"playbill {job}: no field {key!r}; {_nearest(key, listed)} `playbill {job} --help` shows every field"
             )
@@ -249,10 +276,16 @@ def _refuse_unknown_choices(overrides: Sequence[str], job: str) -> None:
 
 
 def _into_mapping(override: str, known: set[str]) -> str:
-    """Return the override so that Hydra takes new keys into a mapping that is open for them, without a + before it."""
-    key = override.partition("=")[0]
-    parents = [key, *(key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1))]
-    return f"++{override}" if any(f"{parent}.*" in known for parent in parents) else override
+    """Return the override so that Hydra takes new keys into a mapping that is open for them, without a + before it.
+
+    What is below a mapping of anything stays one key with dots in it: `job.model=ranker job.model.dim=32` are two keys.
+    """
+    key, _, value = override.partition("=")
+    parents = [key.rsplit(".", i)[0] for i in range(1, key.count(".") + 1)]
+    for parent in parents:
+        if f"{parent}.**" in known:
+            return f"++{parent}={{{key.removeprefix(parent + '.')}: {value}}}"
+    return f"++{override}" if any(f"{parent}.*" in known for parent in [key, *parents]) else override
 
 
 def _quoting(error: Exception) -> str:
@@ -280,6 +313,7 @@ def _help() -> str:
         "playbill JOB [key=value ...]\n\n"
         f"{rows}\n\n"
         "`playbill JOB --help` shows a job's fields with their values; `--cfg` prints what a command line amounts to.\n"
+        "`-m` runs a job for every combination of values: playbill train -m model.dim=32,64 seed=1,2\n"
         "Example: playbill prepare source=parquet source.folder=my_shop"
     )
 
@@ -299,44 +333,7 @@ def _job_help(name: str, choices: Sequence[str] = ()) -> str:
         if any(path.rpartition("/")[0] == field.name for path in job.groups) and is_dataclass(chosen):
             own = textwrap.dedent("    " + (type(chosen).__doc__ or "")).strip().splitlines()
             lines += [f"This {field.name}: {own[0].strip()}", *(line.strip() for line in own[1:]), ""] if own else []
-    return "\n".join([*lines, *_field_lines(settings)])
-
-
-def _field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Yield `key=value` and, under it, the string that follows the field in its dataclass."""
-    about = _field_docs(type(settings))
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        key = prefix + field.name
-        if is_dataclass(value):
-            yield from _field_lines(value, key + ".")
-            continue
-        yield f"  {key}={_as_override(value)}"
-        if field.name in about:
-            yield from textwrap.wrap(about[field.name], 110, initial_indent="      ", subsequent_indent="      ")
-
-
-def _field_docs(cls: type) -> dict[str, str]:
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for field, after in pairwise(body.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                docs[field.target.id] = " ".join(after.value.value.split())
-    return docs
-
-
-def _as_override(value: Any) -> str:
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, bool) or value is None:
-        return str(value).lower().replace("none", "null")
-    if isinstance(value, list):
-        return f"[{', '.join(map(_as_override, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{k}: {_as_override(v)}' for k, v in value.items())}}}"
-    return str(value)
+    return "\n".join([*lines, *field_lines(settings)])
 
 
 def _options(group: str) -> list[str]:
@@ -347,6 +344,70 @@ def _options(group: str) -> list[str]:
         for f in files("playbill.conf").joinpath(group).iterdir()
         if f.name.endswith(".yaml")
     )
+
+
+def _check(name: str, overrides: Sequence[str]) -> int:
+    """Answer each line of standard input, a json list of further arguments, with a line: the settings or the error.
+
+    For programs that make command lines: they learn what is wrong with each before any of them runs.
+    """
+    import msgspec
+
+    for line in sys.stdin:
+        try:
+            found = compose(name, [*overrides, *msgspec.json.decode(line, type=list[str])])
+            answer = {"settings": msgspec.to_builtins(found), "error": None}
+        except ConfigError as error:
+            answer = {"settings": None, "error": str(error)}
+        print(msgspec.json.encode(answer).decode(), flush=True)
+    return 0
+
+
+def _multirun(name: str, overrides: Sequence[str]) -> int:
+    """Run a job for every combination of its overrides' values, one after the other; return the worst exit code."""
+    combinations = _combinations(overrides)
+    # all are composed before the first runs: a bad value in the last must not cost the hours of the others
+    runs = [_with_own_folder(name, given, varied) for given, varied in combinations]
+    for arguments in runs:
+        compose(name, arguments)
+    if len({tuple(arguments) for arguments in runs}) < len(runs):
+        raise ConfigError(f"playbill {name} -m: the same value stands twice in a list")
+    codes = []
+    for number, arguments in enumerate(runs, 1):
+        print(f"{number} of {len(runs)}: playbill {name} {' '.join(arguments)}", file=sys.stderr)
+        codes.append(main([name, *arguments]))
+    return max(codes)
+
+
+def _combinations(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Return (all overrides, those that vary) of every run that `key=a,b`, choice() and range() amount to."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    values = []
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+            swept = parsed.is_sweep_override()
+            values.append(
+                [f"{text.partition('=')[0]}={v}" for v in parsed.sweep_string_iterator()] if swept else [text]
+            )
+        except (HydraException, NotImplementedError) as error:
+            raise ConfigError(f"-m: {text}: {_first_lines(error)}{_quoting(error)}") from error
+    varied = [len(v) > 1 for v in values]
+    return [(list(run), [o for o, many in zip(run, varied, strict=True) if many]) for run in product(*values)]
+
+
+def _with_own_folder(name: str, overrides: list[str], varied: Sequence[str]) -> list[str]:
+    """Return the overrides of one run of `-m`, its folder named after the values that only it has."""
+    key = JOBS[name].folder
+    if not key or not varied or any(o.partition("=")[0] == key for o in varied):
+        return overrides
+    settings = compose(name, overrides)
+    base = getattr(settings, "run_name", "") or getattr(settings, key) or name
+    suffix = "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", o).strip("_") for o in varied)
+    return [*(o for o in overrides if o.partition("=")[0] != key), f"{key}={base}-{suffix}"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -366,6 +427,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             # with the choices made before it: each choice has fields of its own
             print(_job_help(name, [a for a in rest if a not in ("-h", "--help") and _is_choice(a, JOBS[name])]))
             return 0
+        if name in JOBS and rest[:1] == ["--check"]:
+            return _check(name, rest[1:])
+        if name in JOBS and {"-m", "--multirun"} & set(rest):
+            return _multirun(name, [a for a in rest if a not in ("-m", "--multirun")])
         settings = compose(name, [a for a in rest if a != "--cfg"])
         if "--cfg" in rest:
             from omegaconf import OmegaConf

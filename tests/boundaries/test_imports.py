@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -41,3 +42,13 @@ def test_every_room_has_a_contract() -> None:
     rooms = {f"playbill.{p.name}" for p in (ROOT / "src/playbill").iterdir() if (p / "__init__.py").exists()}
     single = {f"playbill.{p.stem}" for p in (ROOT / "src/playbill").glob("*.py") if p.stem not in ("__init__", "cli")}
     assert rooms | single <= under | {"playbill.conf"}
+
+
+def test_training_takes_tune_of_ray_and_nothing_else() -> None:
+    """Import contracts see packages whole: that sweeps leave Ray Serve and Ray Data alone is read from the source."""
+    used = {
+        word
+        for path in sorted((ROOT / "training").rglob("*.py"))
+        for word in re.findall(r"(?:from|import) (ray[\w.]*)", path.read_text())
+    }
+    assert used == {"ray", "ray.tune.search"}

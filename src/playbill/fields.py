@@ -1,0 +1,70 @@
+"""What a settings dataclass says of its fields: `key=value` lines with their meaning, and values as they are typed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from itertools import pairwise
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*")
+
+
+def field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Yield `key=value` and, under it, the string that follows the field in its dataclass."""
+    about = field_docs(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        key = prefix + field.name
+        if is_dataclass(value):
+            yield from field_lines(value, key + ".")
+            continue
+        yield f"  {key}={as_text(value)}"
+        if field.name in about:
+            yield from textwrap.wrap(about[field.name], 110, initial_indent="      ", subsequent_indent="      ")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, after in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+                docs[field.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool) or value is None:
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k}: {as_text(v)}' for k, v in value.items())}}}"
+    return str(value)
+
+
+def as_argument(key: str, value: Any) -> str:
+    """Return `key=value` as the command line reads it back: text that could be read as something else is quoted."""
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_quoted(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, str) and (
+        not _PLAIN.fullmatch(value) or value.lower() in ("true", "false", "null", "nan", "inf")
+    ):
+        escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+        return f"'{escaped}'"
+    return as_text(value)
