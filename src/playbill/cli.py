@@ -101,6 +101,12 @@ JOBS: dict[str, Job] = {
         {},
         folder="run",
     ),
+    "plan-tables": Job(
+        "say where TorchRec would put embedding tables on GPUs that need not be there",
+        "playbill.training.plan_tables:run",
+        "playbill.training.planning.settings:PlanTablesSettings",
+        {},
+    ),
     "export": Job(
         "write trained models, index and baselines into a staged bundle",
         "playbill.training.export:run",

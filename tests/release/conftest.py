@@ -18,16 +18,28 @@ from playbill.training.settings import ExportSettings
 def few_rivals() -> RivalSettings:
     """One choice each, two for EASE: what tuning costs is not under test."""
     return RivalSettings(
+        refine=0,
         half_life_days=[30.0],
         knn_shrink=[20.0],
+        knn_weight_power=[1.0],
         knn_most=[50],
         knn_decay=[1.0],
+        knn_length=[200],
+        order_window=[20],
+        order_distance_power=[1.0],
         order_source_power=[0.3],
         order_target_power=[0.3],
+        order_weight_power=[1.0],
+        order_smooth=[0.0],
+        order_backward=[0.0],
+        order_most=[200],
+        order_decay=[1.0],
+        order_length=[200],
         ease_l2=[200.0, 500.0],
         ials_factors=[16],
         ials_l2=[0.003],
         ials_alpha=[1.0],
+        model_length=10_000,
     )
 
 

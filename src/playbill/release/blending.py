@@ -150,7 +150,8 @@ def _members(
     if bundle is not None and (not settings.members or "tower" in settings.members):
         sources.append(tower_source(bundle, dataset, parts))
     cache = Path(settings.home) / "cache" / "choices"
-    found, notes = baseline_sources(dataset, settings.members, parts, settings.rivals, cache, step)
+    run = Path(settings.home) / "runs" / f"{settings.tables}-baselines"
+    found, notes = baseline_sources(dataset, settings.members, parts, settings.rivals, cache, step, run)
     sources += found
     lists: dict[str, dict[str, Lists]] = {name: {} for name in parts}
     members = []

@@ -134,7 +134,8 @@ def collect(
         except BundleError as error:
             notes.append(f"current bundle {in_use} was not measured: {error}")
     cache = Path(settings.home) / "cache" / "rivals"
-    theirs, left_out = rival_roads(dataset, asked, settings.rivals, k, cache, step)
+    run = Path(settings.home) / "runs" / f"{settings.tables}-baselines"
+    theirs, left_out = rival_roads(dataset, asked, settings.rivals, k, cache, step, run)
     return [*ours, *theirs], [*notes, *left_out]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from playbill.baselines.fits import prepare, score
 from playbill.blend.lists import Lists, best_items, from_arrays
 from playbill.blend.scores import Learned, Member, Who, read_lists, read_member, write_member
 from playbill.bundle.open import Bundle
@@ -22,13 +23,14 @@ from playbill.dataset.dataset import Dataset
 from playbill.engine.runtime import open_model
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.errors import BlendError
-from playbill.measure.ranking import Targets, user_metrics
+from playbill.measure.ranking import Targets
 from playbill.release.bundles import content_hash
+from playbill.release.contestants import Rival, rivals
 from playbill.release.protocol import Asked, ask, batches, log_before
-from playbill.release.rivals import RIVALS_VERSION, Choice, Progress, Rival, lists_of, rivals
+from playbill.release.rivals import Progress
 from playbill.release.roads import query_vectors
 from playbill.release.settings import RivalSettings
-from playbill.tables.files import write_atomic
+from playbill.release.tuning import TUNING_VERSION, Bench, Tuned, tune
 
 MEMBERS_VERSION = 1  # grows when the same inputs come to give other scores
 
@@ -103,23 +105,25 @@ def baseline_sources(
     settings: RivalSettings,
     cache: Path,
     progress: Progress,
+    run: Path | None = None,
 ) -> tuple[list[Source], list[str]]:
     """Return the baselines, tuned on validation as in an evaluation, and notes on what was left out.
 
     Args:
         wanted: the engine's words for them; empty: all.
         cache: folder where the settings that validation picked are kept.
+        run: folder of a run of `playbill tune`, whose choices are taken where they are of the same data and settings.
     """
     contestants, notes = rivals(settings, dataset.spec.num_items)
-    found = []
+    bench = Bench(dataset)
+    found: list[Source] = []
     for rival in contestants:
         name = RETRIEVER.get(rival.name, rival.name)
         if wanted and name not in wanted:
             continue
-        choice = _tuned(rival, dataset, parts["valid"].asked, settings, cache, progress)
-        picked = ", ".join(f"{key} {value:g}" for key, value in choice.items())
-        about = rival.label + (f": {picked}, of {len(rival.choices)} choices" if picked else "")
-        found.append(_baseline(name, rival, choice, about, dataset, parts))
+        file = cache / bench.fingerprint()[:24] / f"{rival.name}.json"
+        tuned = tune(bench, rival, settings, file, lambda what: progress(what, len(found), len(contestants)), run)
+        found.append(_baseline(name, rival, tuned, dataset, parts))
     return found, notes
 
 
@@ -155,40 +159,17 @@ def saved(
     return lists
 
 
-def _tuned(
-    rival: Rival, dataset: Dataset, valid: Asked, settings: RivalSettings, cache: Path, progress: Progress
-) -> Choice:
-    """Return the settings that validation picks, as an evaluation would."""
-    if len(rival.choices) == 1 or not len(valid):
-        return rival.choices[0]
-    key = _hash(RIVALS_VERSION, dataset.fingerprint, rival.name, rival.choices, settings.tune_for)
-    file = cache / f"{rival.name}-{key[:24]}.json"
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Choice)
-    except (OSError, msgspec.MsgspecError):
-        pass  # not there, or damaged: it is only a cache
-    log, at = log_before(dataset, "valid"), int(settings.tune_for.rpartition("_at_")[2])
-    best, most = rival.choices[0], -1.0
-    for number, choice in enumerate(rival.choices):
-        progress(f"tuning {rival.label}", number, len(rival.choices))
-        lists = lists_of(rival, rival.fit(log, choice), log, valid, at)
-        figure = float(user_metrics(lists, valid.targets, [at], log.num_items)[settings.tune_for].mean())
-        if figure > most:
-            best, most = choice, figure
-    write_atomic(file, msgspec.json.encode(best))
-    return best
-
-
-def _baseline(name: str, rival: Rival, choice: Choice, about: str, dataset: Dataset, parts: dict[str, Part]) -> Source:
+def _baseline(name: str, rival: Rival, tuned: Tuned, dataset: Dataset, parts: dict[str, Part]) -> Source:
     def scores(part: str) -> Scores:
-        scorer = rival.fit(log_before(dataset, part), choice)
+        fitted = prepare(rival.name, log_before(dataset, part))(tuned.choice)
         asked = parts[part].asked
-        return lambda low, high: scorer(*asked.histories(low, high))
+        return lambda low, high: score(fitted, *asked.histories(low, high))
 
     before = {"valid": ["train"], "test": ["train", "valid"]}
-    tuned = ["valid"] if len(rival.choices) > 1 else []
-    said = {part: Learned(parts=before[part], chosen_on=tuned) for part in parts}
-    return Source(name, about, said, _hash(MEMBERS_VERSION, RIVALS_VERSION, rival.name, choice), scores)
+    chosen = ["valid"] if len(tuned.tries) > 1 else []
+    said = {part: Learned(parts=before[part], chosen_on=chosen) for part in parts}
+    about = f"{rival.label}: {tuned.about()}"
+    return Source(name, about, said, _hash(MEMBERS_VERSION, TUNING_VERSION, rival.name, tuned.choice), scores)
 
 
 def _lists(source: Source, name: str, part: Part, num_items: int, depth: int) -> Lists:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from playbill.baselines.fits import Log
 from playbill.dataset.boundary import Queries, boundary_queries, rows_before
 from playbill.dataset.dataset import Dataset
 from playbill.measure.ranking import NO_ITEM, Targets, targets_from_pairs
@@ -54,24 +55,6 @@ class Asked:
         """Return (indptr, item) of the known items of people low..high, oldest first, repeats kept."""
         seen = Targets(self.queries.seen_indptr, self.queries.seen_item).take(self.rows[low:high])
         return seen.indptr, seen.item
-
-
-@dataclass(slots=True)
-class Log:
-    """What a model may learn from: events in each person's order, one person after the other.
-
-    Attributes:
-        person, item: [E] int64.
-        at: [E] int64 UTC microseconds.
-        num_items: N.
-        now_us: first moment after the log.
-    """
-
-    person: np.ndarray
-    item: np.ndarray
-    at: np.ndarray
-    num_items: int
-    now_us: int
 
 
 def ask(dataset: Dataset, part: str) -> Asked:

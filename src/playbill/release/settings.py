@@ -6,48 +6,10 @@ from dataclasses import dataclass, field
 
 from playbill.dataset.settings import SplitSettings
 from playbill.errors import ConfigError
-from playbill.measure.ranking import METRICS
+from playbill.release.rival_settings import RivalSettings as RivalSettings
+from playbill.release.rival_settings import check_metric as check_metric
 
 LATEST = "latest"
-
-
-@dataclass(slots=True, kw_only=True)
-class RivalSettings:
-    """What the baselines are tuned over. Each is fitted once for every combination, and validation picks."""
-
-    tune_for: str = "ndcg_at_10"
-    """Metric that picks, on the validation part; its k is one of the list lengths up to the longest cut-off."""
-    half_life_days: list[float] = field(default_factory=lambda: [1.0, 3.0, 7.0, 30.0, 90.0])
-    """Trending: days after which an event counts half."""
-    knn_shrink: list[float] = field(default_factory=lambda: [0.0, 20.0, 50.0])
-    """Item-kNN: people added to the denominator of the cosine."""
-    knn_most: list[int] = field(default_factory=lambda: [50, 200])
-    """Item-kNN: neighbours kept of each item."""
-    knn_decay: list[float] = field(default_factory=lambda: [0.0, 1.0])
-    """Both item-kNNs: power by which older items of a history count less."""
-    order_source_power: list[float] = field(default_factory=lambda: [0.3, 0.7, 1.0])
-    """Order-aware item-kNN: how much a transition counts less from a popular item."""
-    order_target_power: list[float] = field(default_factory=lambda: [0.0, 0.3, 0.5])
-    """Order-aware item-kNN: how much a transition counts less to a popular item."""
-    history_length: int = 200
-    """Both item-kNNs: newest distinct items of a history that count."""
-    ease_l2: list[float] = field(default_factory=lambda: [50.0, 100.0, 200.0, 500.0, 1000.0])
-    """EASE: ridge penalty."""
-    ease_items: int = 20_000
-    """Largest catalogue for EASE, which inverts items x items; above, it is left out, and the report says so."""
-    ials_factors: list[int] = field(default_factory=lambda: [32, 64])
-    """iALS: width of the factors."""
-    ials_l2: list[float] = field(default_factory=lambda: [0.003, 0.01])
-    """iALS: ridge penalty."""
-    ials_alpha: list[float] = field(default_factory=lambda: [1.0, 3.0])
-    """iALS: extra weight of an event over a non-event."""
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            values = getattr(self, name)
-            if isinstance(values, list) and not values:
-                raise ConfigError(f"rivals.{name} lists nothing to try; give at least one value")
-        check_metric(self.tune_for, "rivals.tune_for")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,15 +123,6 @@ class PublishSettings:
     def __post_init__(self) -> None:
         if self.force and not self.reason.strip():
             raise ConfigError('force=true goes past the gate and is recorded: say why with reason="..."')
-
-
-def check_metric(name: str, where: str) -> None:
-    """Raise ConfigError unless `name` is `<metric>_at_<k>`."""
-    metric, _, k = name.rpartition("_at_")
-    if metric not in METRICS or not k.isdigit() or int(k) < 1:
-        raise ConfigError(
-            f"{where}={name} is not a metric; write one of {', '.join(METRICS)} and its k, as in ndcg_at_10"
-        )
 
 
 @dataclass(slots=True, kw_only=True)
