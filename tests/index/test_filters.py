@@ -1,0 +1,125 @@
+"""Filters on real vectors: what comes back is what exact search inside the filter finds, whatever the filter leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from playbill.errors import SearchError
+from playbill.index.build import build_index
+from playbill.index.filters import exact, prepare
+from playbill.index.item_index import ItemIndex, set_threads
+from playbill.index.search import search
+from playbill.index.settings import IndexSettings, Kind
+from playbill.index.tune import IndexReport, tune_index
+
+KINDS = (Kind.FLAT, Kind.IVF_SQ8, Kind.IVF_PQ, Kind.HNSW)
+K = 50
+FLOOR = 0.95
+
+
+@pytest.fixture(scope="module")
+def tuned(films) -> dict[Kind, tuple[ItemIndex, IndexReport]]:
+    set_threads(1)
+    found = {}
+    for kind in KINDS:
+        made = IndexSettings(kind=kind, links=16, recall_k=K, recall_floor=FLOOR, sample_queries=160, threads=1)
+        index = build_index(films.items, np.arange(1, len(films.items)), made)
+        found[kind] = tune_index(index, films.queries, made)
+    return found
+
+
+def inside(index: ItemIndex, films, allowed: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return [B] the share of the exact answer inside the filter that the index finds; equal vectors are as good."""
+    scores, found = search(index, queries, K, None, prepare(index, allowed))
+    truth = exact(films.items, queries, K, allowed)[0]
+    assert all(allowed[row].all() and len(set(row)) == truth.shape[1] for row in found)
+    return np.asarray([(score >= best[-1] - 1e-6).mean() for best, score in zip(truth, scores, strict=True)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tuning_reaches_the_floor_on_people_that_it_did_not_see(tuned, kind):
+    index, report = tuned[kind]
+    assert report.kind == kind.value and report.recall >= FLOOR and report.num_queries == 80
+    assert report.recall_low <= report.recall and report.recall_low > FLOOR - 0.03
+    if kind is Kind.FLAT:
+        assert report.recall == 1.0 and report.steps == []
+    else:
+        efforts = [step.effort for step in report.steps]
+        assert efforts == sorted(efforts) and report.effort == efforts[0] and index.route.steps == report.steps
+        assert 0.1 <= report.narrow <= 0.5 and report.search_ms > 0 < report.exact_ms
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.1, 0.01, 0.001])
+def test_recall_inside_a_random_filter(tuned, films, kind, share):
+    # below `narrow` the search is exact; above it the effort was tuned for the depth
+    index, report = tuned[kind]
+    allowed = np.random.default_rng(3).random(len(films.items)) < share
+    recall = inside(index, films, allowed, films.queries[-100:])
+    if kind is Kind.FLAT or share < report.narrow:
+        assert recall.min() == 1.0
+    else:
+        assert recall.mean() >= FLOOR - 0.01  # 0.96 to 0.99 today
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("genre", ["Drama", "Comedy", "Horror", "Western"])
+def test_recall_inside_a_genre(tuned, films, kind, genre):
+    """Films of a genre lie together, which no random filter imitates."""
+    recall = inside(tuned[kind][0], films, films.genres[genre], films.queries[-100:])
+    assert recall.mean() >= (1.0 if kind is Kind.FLAT else FLOOR - 0.01)
+
+
+@pytest.mark.parametrize("kind", [Kind.IVF_SQ8, Kind.HNSW])
+def test_a_filter_where_the_index_does_not_look(tuned, films, kind):
+    """The half of the films that are farthest from a query: lists and graphs find few of them, so it is done again."""
+    index = tuned[kind][0]
+    query = films.queries[:1]
+    allowed = np.zeros(len(films.items), bool)
+    allowed[np.argsort(films.items[1:] @ query[0])[: len(films.items) // 2] + 1] = True
+    [found] = search(index, query, 1_000, None, allowed)[1]
+    assert len(found) == 1_000 and allowed[found].all()
+
+
+def test_a_prepared_filter_answers_as_its_mask(tuned, films):
+    for index, _ in tuned.values():
+        for share in (0.6, 0.05):
+            allowed = np.random.default_rng(4).random(len(films.items)) < share
+            ready = prepare(index, allowed)
+            before = search(index, films.queries[:9], K, None, allowed)
+            allowed[:] = False  # a prepared filter is a copy
+            after = search(index, films.queries[:9], K, None, ready)
+            for old, new in zip(before[0] + before[1], after[0] + after[1], strict=True):
+                np.testing.assert_array_equal(old, new)
+
+
+def test_scores_are_those_of_the_exact_vectors(tuned, films):
+    for index, _ in tuned.values():
+        scores, found = search(index, films.queries[:20], 30, [np.arange(5, 100)] * 20)
+        for query, score, row in zip(films.queries, scores, found, strict=False):
+            np.testing.assert_allclose(score, films.items[row] @ query, atol=1e-5)
+            assert (np.diff(score) <= 1e-6).all()
+
+
+def test_towers_that_defeat_lists_are_searched_exactly(films):
+    """Where people point away from all films, an approximate index is no faster at the floor, and says so."""
+    items = films.items + 3 * films.queries.mean(0)
+    items[0] = 0
+    items /= np.maximum(np.linalg.norm(items, axis=1, keepdims=True), 1e-9)
+    made = IndexSettings(kind=Kind.AUTO, recall_k=200, threads=1, sample_queries=60)
+    index = build_index(items, np.arange(1, len(items)), IndexSettings(kind=Kind.IVF_SQ8, threads=1))
+    tuned, report = tune_index(index, -films.queries, made)
+    assert tuned.kind is Kind.FLAT and report.kind == "flat" and report.recall == 1.0
+    assert "ivf_sq8" in report.given_up
+
+
+def test_what_a_filter_must_be(tuned, films):
+    index = tuned[Kind.IVF_SQ8][0]
+    for wrong in (np.ones(7, bool), np.ones(len(films.items)), np.ones((1, len(films.items)), bool)):
+        with pytest.raises(SearchError, match=rf"allowed must be bool \[{len(films.items)}\] by item_index, got"):
+            prepare(index, wrong)
+    broken = films.queries[:2].copy()
+    broken[0, 3] = np.nan
+    found = search(index, broken, 5)[1]
+    assert len(found[1]) == 5  # one person's broken vector leaves the others' answers as they are
