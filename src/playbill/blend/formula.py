@@ -43,11 +43,13 @@ class Candidates:
         indptr: [Q + 1] int64.
         item: [M] int64 item_index, ascending within a query.
         columns: [M, members x features] float32, members outermost.
+        unlisted: [Q, members x features] float32, what an item has that no member lists.
     """
 
     indptr: np.ndarray
     item: np.ndarray
     columns: np.ndarray
+    unlisted: np.ndarray
 
     @property
     def query(self) -> np.ndarray:
@@ -70,15 +72,17 @@ def candidates(members: Sequence[Lists], features: Sequence[str], num_items: int
     query, item = np.divmod(union, num_items + 1)
     indptr = np.searchsorted(query, np.arange(queries + 1)).astype(np.int64)
     columns = np.empty((len(union), len(members) * len(features)), np.float32)
+    nowhere = np.empty((queries, columns.shape[1]), np.float32)
     low = 0
     for number, (member, key) in enumerate(zip(members, keys, strict=True)):
         rows = place[low : low + len(key)]
         low += len(key)
         listed, unlisted = _values(member, features)
-        block = columns[:, number * len(features) : (number + 1) * len(features)]
-        block[:] = unlisted[query]
-        block[rows] = listed
-    return Candidates(indptr=indptr, item=item, columns=columns)
+        mine = slice(number * len(features), (number + 1) * len(features))
+        nowhere[:, mine] = unlisted
+        columns[:, mine] = nowhere[query, mine]
+        columns[rows, mine] = listed
+    return Candidates(indptr=indptr, item=item, columns=columns, unlisted=nowhere)
 
 
 def blended(found: Candidates, weights: np.ndarray) -> np.ndarray:
@@ -87,9 +91,26 @@ def blended(found: Candidates, weights: np.ndarray) -> np.ndarray:
     Args:
         weights: [members x features].
     """
-    # float32 would let the order of near equals hang on how many queries are computed together
-    score: np.ndarray = found.columns.astype(np.float64) @ weights
+    # a matrix product rounds by how many rows it has: then an order could hang on who else is answered together
+    score = np.zeros(len(found.item))
+    for place, weight in enumerate(weights.tolist()):
+        if weight:
+            score += weight * found.columns[:, place].astype(np.float64)
     return score
+
+
+def owed(found: Candidates, weights: np.ndarray, num_members: int) -> np.ndarray:
+    """Return [M, members] float64, how much of each blended score an item owes to standing on each member's list.
+
+    It is what the score would fall by, were the item taken off that list: 0 where it is not on it, below 0 where the
+    member speaks against it.
+
+    Args:
+        weights: [members x features].
+    """
+    over = (found.columns - found.unlisted[found.query]) * weights
+    shares: np.ndarray = over.reshape(len(found.item), num_members, -1).sum(axis=2)
+    return shares
 
 
 def order(found: Candidates, score: np.ndarray) -> Lists:

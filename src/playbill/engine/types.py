@@ -74,7 +74,8 @@ class SlateItem(msgspec.Struct, kw_only=True):
         position: 0-based.
         score: higher is better; comparable within one slate only.
         probabilities: by task, where a ranker answered.
-        retriever: which retriever proposed the item first.
+        retriever: which retriever proposed the item first; where a blend ordered the slate, the one whose list the
+            item owes most of its place to.
         propensity: probability that the logging policy shows this item at this position, given the request and the
             state. 1.0 where the policy does not explore.
     """
