@@ -9,6 +9,9 @@ trending    trending               `share` of what the most trending item has
 popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
 catalogue   popularity             the same, further down
 exploration any                    drawn by chance; `propensity` is the probability it had
+
+Where a blend ordered the slate, "proposed by" is the member to which the item owes most of its place: off that member's
+list its blended score would fall more than off any other's (`blending.blend_candidates`).
 """
 
 from __future__ import annotations

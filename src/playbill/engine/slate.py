@@ -8,6 +8,7 @@ import numpy as np
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Surface
+from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore, order_by_score
 from playbill.engine.explain import reasons
@@ -58,6 +59,10 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
     request, candidates, surface = row.request, row.candidates, row.surface
     request_id = str(request.request_id)
     weights = _WEIGHTS.get(row.rung, surface.weights)
+    if BLEND in candidates.scores and row.rung in BLENDED:
+        weights = {BLEND: 1.0}
+        if candidates.owed_to is not None:
+            candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
     exploration, seed = surface.exploration, bundle.policy.seed
@@ -66,6 +71,9 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
         catalogue, candidates, chosen, drawn, propensity, row.history, row.events, parts.tables, catalogue.vectors
     )
     note = parts.missing.get("index", "") if row.rung in ("full", "retrieval") else ""
+    if row.rung in BLENDED and BLEND not in candidates.scores:
+        unblended = parts.missing.get("blend") or (parts.blend and "not every member of the blend answered")
+        row.why += [f"not blended: {unblended}"] if unblended else []
     return Slate(
         request_id=request_id,
         user_id=request.user_id,
