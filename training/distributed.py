@@ -25,18 +25,13 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
-from torchrec import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner import Topology
 from torchrec.distributed.types import ShardingPlan
-from torchrec.optim import RowWiseAdagrad
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from playbill.errors import TrainingError
+from playbill.training.planning.planner import FUSED, constraints, fuse, make_planner, sharders
 
 
 def device() -> str:
@@ -135,21 +130,26 @@ def shard(
     Raises:
         TrainingError: the planner chose a kernel that would ignore the fused optimizer.
     """
-    sharders = [EmbeddingCollectionSharder(), EmbeddingBagCollectionSharder()]
+    kinds = sharders()
     plan = ShardingPlan({})
     if table_learning_rate is not None:
-        plan = _plan_fused(model, root, table_learning_rate, sharders)
+        plan = _plan_fused(model, root, table_learning_rate, kinds)
     with _quiet_sharded_tensor(), warnings.catch_warnings():
         # TorchRec 1.8 passes DDP an argument that torch 2.13 renames
         warnings.filterwarnings("ignore", ".*broadcast_buffers.*", FutureWarning)
-        dmp = DistributedModelParallel(model, device=root, plan=plan, sharders=sharders)
+        dmp = DistributedModelParallel(model, device=root, plan=plan, sharders=kinds)
     _fill_tables(dmp, seed)
     return dmp
 
 
 def dense_parameters(dmp: DistributedModelParallel) -> list[nn.Parameter]:
     """Return the parameters that an ordinary optimizer must step; fused tables step inside the backward pass."""
-    return [p for _, p in in_backward_optimizer_filter(dmp.named_parameters())]
+    return [weight for _, weight in dense_weights(dmp)]
+
+
+def dense_weights(dmp: DistributedModelParallel) -> list[tuple[str, nn.Parameter]]:
+    """Return those parameters with their names."""
+    return list(in_backward_optimizer_filter(dmp.named_parameters()))
 
 
 def set_table_learning_rate(dmp: DistributedModelParallel, rate: float) -> None:
@@ -216,28 +216,13 @@ def copy_in(target: Any, full: Tensor) -> None:
         local.tensor.copy_(full[window].reshape(local.tensor.shape))
 
 
-def _plan_fused(model: nn.Module, root: torch.device, rate: float, sharders: list[Any]) -> ShardingPlan:
-    names = []
-    for module in model.modules():
-        if isinstance(module, EmbeddingCollection):
-            names += [c.name for c in module.embedding_configs()]
-        elif isinstance(module, EmbeddingBagCollection):
-            names += [c.name for c in module.embedding_bag_configs()]
-        else:
-            continue
-        _apply_optimizer_in_backward(RowWiseAdagrad, module.parameters(), {"lr": rate})
-    kinds = ["table_wise", "column_wise"] if root.type == "cpu" else ["table_wise", "row_wise", "column_wise"]
-    # left to itself the planner makes small tables data-parallel, and those would step with the dense optimizer
-    constraints = {n: ParameterConstraints(sharding_types=kinds, compute_kernels=["fused"]) for n in names}
+def _plan_fused(model: nn.Module, root: torch.device, rate: float, kinds: list[Any]) -> ShardingPlan:
+    sizes = fuse(model, rate)
     topology = Topology(world_size=dist.get_world_size(), local_world_size=local_world_size(), compute_device=root.type)
     group = dist.group.WORLD
     assert group is not None
-    planner = EmbeddingShardingPlanner(
-        topology=topology,
-        constraints=constraints,
-        storage_reservation=FixedPercentageStorageReservation(percentage=0.15),
-    )
-    plan: ShardingPlan = planner.collective_plan(model, sharders, group)
+    planner = make_planner(topology, constraints(sizes, root.type))
+    plan: ShardingPlan = planner.collective_plan(model, kinds, group)
     check_fused(plan)
     return plan
 
@@ -248,7 +233,7 @@ def check_fused(plan: ShardingPlan) -> None:
         f"{path}.{name}: {sharding.sharding_type}/{sharding.compute_kernel}"
         for path, module in plan.plan.items()
         for name, sharding in module.items()
-        if sharding.compute_kernel != "fused"
+        if sharding.compute_kernel not in FUSED
     ]
     if wrong:
         raise TrainingError(f"the planner chose kernels without the fused optimizer: {', '.join(wrong)}")
