@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from playbill import __version__
+from playbill.dataset.counts import DataCounts
 from playbill.errors import TrainingError
 from playbill.features.build import read_features
 from playbill.features.spec import FeatureSpec
@@ -62,6 +63,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
         seconds: wall clock of the training in this process (a resumed run counts from its resumption).
         samples_per_second: training rows a second while training, validation left out.
         versions: of what made it.
+        data: what was learned from, and what was left out; None for runs from before it was counted.
     """
 
     format: int = FORMAT
@@ -82,6 +84,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     samples_per_second: float = 0.0
     processes: int = 1
     versions: dict[str, str] = {}
+    data: DataCounts | None = None
 
 
 @dataclass(slots=True)

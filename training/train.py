@@ -54,6 +54,7 @@ def run(settings: TrainSettings) -> int:
     # idle threads sleep: by default they spin, and take turns with working ones whenever other processes run. On a busy
     # machine of two cores that made steps 5 times slower. OpenMP reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from playbill.dataset.counts import in_words
     from playbill.dataset.dataset import open_dataset
     from playbill.features.build import write_features
     from playbill.training.distributed import rank, world_size
@@ -69,6 +70,8 @@ def run(settings: TrainSettings) -> int:
             start_run(run_dir, settings, record)
         agree(None)
         dataset = open_dataset(Path(settings.home) / "tables" / settings.tables, settings.features, settings.split)
+        record.data = dataset.counts
+        console.print(in_words(dataset.counts))
         record.spec_hash, record.processes = dataset.spec.hash(), world_size()
         if rank() == 0:
             write_features(run_dir, dataset.spec, dataset.vocabularies)

@@ -37,6 +37,9 @@ def test_rerun_replace_and_go_on(
     assert main(arguments) == 0
     first = read_record(run)
     assert first is not None and first.completed
+    # what was learned from, and what could not be used
+    assert first.data is not None and first.data.events == first.data.train + first.data.valid + first.data.test
+    assert "events of 60 people" in capsys.readouterr().err
     # once more, in a process of its own: nothing to do is found out without torch
     check = """
 import sys

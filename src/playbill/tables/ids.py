@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from playbill.errors import TableError
@@ -138,5 +137,7 @@ def _keys(ids: pa.Array) -> tuple[_Keys, _Keys]:
         return numbers, np.zeros(len(ids), dtype=np.uint64)
     if not len(ids):
         return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64)
+    import polars as pl  # late: whoever only asks if a run is finished should not wait for it
+
     texts = pl.Series(values=ids, dtype=pl.String)
     return texts.hash(seed=1).to_numpy(), texts.hash(seed=2).to_numpy()
