@@ -27,6 +27,8 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         features: of `formula.FEATURES`.
         weights: by member and feature.
         alone: the member that is kept alone, because no blend was at least as good on held-out people; empty otherwise.
+        tower: sha256 of the item embeddings of the tower that it was fitted with, where that is a member.
+        choices: the numbers with which its baselines were fitted, by member; others would make other lists.
         tables_fingerprint: of the tables that it was fitted on.
         fold: the part whose people it was fitted on, and `people` how many of them could be learned from.
         said: the verdict on it, in a sentence.
@@ -39,6 +41,8 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     features: list[str]
     weights: dict[str, dict[str, float]]
     alone: str = ""
+    tower: str = ""
+    choices: dict[str, dict[str, float]] = {}
     tables_fingerprint: str = ""
     fold: str = ""
     people: int = 0

@@ -69,14 +69,21 @@ def run(settings: BlendSettings) -> Blend:
         parts = {name: part_of(dataset, name) for name in (FOLD, "test")}
         if not len(parts[FOLD].who):
             raise BlendError(f"nobody with a history is asked about {FOLD}: there is nothing to fit a blend on")
-        lists, members, notes = _members(settings, dataset, bundle, parts, folder, step)
+        lists, members, choices, notes = _members(settings, dataset, bundle, parts, folder, step)
         blend, judged = judge(
             settings.name, lists[FOLD], parts[FOLD].targets, dataset.spec.num_items, _how(settings), step
         )
     tested = _tested(blend, judged, lists["test"], parts["test"], dataset.spec.num_items, settings)
     said = verdict(judged, tested, settings)
     tables = read_folder(Path(settings.home) / "tables" / settings.tables)
-    blend = msgspec.structs.replace(blend, tables_fingerprint=tables.fingerprint, fold=FOLD, said=said)
+    blend = msgspec.structs.replace(
+        blend,
+        tables_fingerprint=tables.fingerprint,
+        fold=FOLD,
+        said=said,
+        tower=sha256_file(bundle.file("item_embeddings.npy")) if "tower" in blend.members else "",
+        choices={m: choices[m] for m in blend.members if m in choices},
+    )
     report = BlendReport(
         fingerprint=print_of,
         name=settings.name,
@@ -142,8 +149,8 @@ def _open(settings: BlendSettings) -> tuple[Dataset, Any]:
 
 def _members(
     settings: BlendSettings, dataset: Dataset, bundle: Any, parts: dict[str, Part], folder: Path, step: Step
-) -> tuple[dict[str, dict[str, Lists]], list[MemberReport], list[str]]:
-    """Return lists by part and member, what is said of each member, and notes on what was left out."""
+) -> tuple[dict[str, dict[str, Lists]], list[MemberReport], dict[str, dict[str, float]], list[str]]:
+    """Return lists by part and member, what is said of each, the baselines' numbers, and notes on what was left out."""
     tables = read_folder(Path(settings.home) / "tables" / settings.tables)
     split = msgspec.to_builtins(settings.split)
     sources: list[Source] = []
@@ -180,7 +187,7 @@ def _members(
     for member_report in members:
         if FOLD in member_report.learned[FOLD].chosen_on:
             notes.append(f"{member_report.name}: settings were chosen on the fold, which flatters it there a little")
-    return lists, members, notes
+    return lists, members, {s.name: s.choice for s in sources if s.name != "tower"}, notes
 
 
 def _began(dataset: Dataset, part: str) -> int | None:

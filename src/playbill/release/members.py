@@ -36,8 +36,8 @@ MEMBERS_VERSION = 1  # grows when the same inputs come to give other scores
 
 # the engine's word for each baseline where it is another one
 RETRIEVER = {"order_knn": "transitions"}
-# a score of 0 or less is no evidence from these, and the engine lists nothing without evidence
-SIGNED = ("tower", "ials")
+# from all others a score of 0 or less is no evidence, and the engine lists nothing without evidence
+SIGNED = ("tower",)
 
 Scores = Callable[[int, int], np.ndarray]  # people low..high -> [high - low, N + 1]
 
@@ -60,6 +60,7 @@ class Source:
         name: the engine's word for it.
         about: what it is, with its settings.
         learned: by part.
+        choice: the numbers of a baseline.
         made_of: all that its scores follow from; equal: they need not be made again.
         scores: part -> scores of the people of its `asked`.
     """
@@ -67,6 +68,7 @@ class Source:
     name: str
     about: str
     learned: dict[str, Learned]
+    choice: dict[str, float]
     made_of: str
     scores: Callable[[str], Scores]
 
@@ -95,7 +97,7 @@ def tower_source(bundle: Bundle, dataset: Dataset, parts: dict[str, Part]) -> So
 
     about = f"query and item tower of bundle {bundle.version}, {items.shape[1]} wide"
     said = {part: Learned(parts=learned, chosen_on=["valid"]) for part in parts}
-    return Source("tower", about, said, _hash(MEMBERS_VERSION, content_hash(bundle.path)), scores)
+    return Source("tower", about, said, {}, _hash(MEMBERS_VERSION, content_hash(bundle.path)), scores)
 
 
 def baseline_sources(
@@ -169,7 +171,9 @@ def _baseline(name: str, rival: Rival, tuned: Tuned, dataset: Dataset, parts: di
     chosen = ["valid"] if len(tuned.tries) > 1 else []
     said = {part: Learned(parts=before[part], chosen_on=chosen) for part in parts}
     about = f"{rival.label}: {tuned.about()}"
-    return Source(name, about, said, _hash(MEMBERS_VERSION, TUNING_VERSION, rival.name, tuned.choice), scores)
+    return Source(
+        name, about, said, tuned.choice, _hash(MEMBERS_VERSION, TUNING_VERSION, rival.name, tuned.choice), scores
+    )
 
 
 def _lists(source: Source, name: str, part: Part, num_items: int, depth: int) -> Lists:
