@@ -81,6 +81,7 @@ class Report(Callback):
         if trainer.is_global_zero:
             if self.tracker is not None:
                 self.tracker.log(trainer.global_step, {"epoch": trainer.current_epoch + 1} | figures)
+                self.tracker.log_system(trainer.global_step, self.samples_per_second)
             if self.checkpoints is not None:
                 name = self.checkpoints.metric
                 mark = " best so far" if figures[name] > self.checkpoints.best else ""

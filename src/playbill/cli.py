@@ -119,6 +119,18 @@ JOBS: dict[str, Job] = {
         "playbill.release.blend_settings:BlendSettings",
         {},
     ),
+    "track": Job(
+        "hand bundles and what was measured of them over to Weights & Biases",
+        "playbill.training.track:run",
+        "playbill.training.dashboards.settings:TrackSettings",
+        {},
+    ),
+    "dashboard": Job(
+        "show runs, sweeps and bundles on one page, and as a workspace where there is a key",
+        "playbill.training.dashboard:run",
+        "playbill.training.dashboards.settings:DashboardSettings",
+        {},
+    ),
     "evaluate": Job(
         "measure a bundle on held-out time beside baselines",
         "playbill.release.evaluate:run",

@@ -1,0 +1,1 @@
+"""What lies under a home, shown: the same panels as a page here and as a workspace of Weights & Biases."""
