@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from playbill.baselines.fits import prepare, score
+from playbill.baselines.ease import ease_neighbours
+from playbill.baselines.fits import CutEase, Fitted, prepare, score
 from playbill.blend.lists import Lists, best_items, from_arrays
 from playbill.blend.scores import Learned, Member, Who, read_lists, read_member, write_member
 from playbill.bundle.open import Bundle
@@ -163,7 +164,9 @@ def saved(
 
 def _baseline(name: str, rival: Rival, tuned: Tuned, dataset: Dataset, parts: dict[str, Part]) -> Source:
     def scores(part: str) -> Scores:
-        fitted = prepare(rival.name, log_before(dataset, part))(tuned.choice)
+        fitted: Fitted = prepare(rival.name, log_before(dataset, part))(tuned.choice)
+        if isinstance(fitted, CutEase):  # a bundle holds the table that is cut out of it
+            fitted = ease_neighbours(fitted.ease, fitted.most, fitted.length)
         asked = parts[part].asked
         return lambda low, high: score(fitted, *asked.histories(low, high))
 
