@@ -57,9 +57,13 @@ class TrainingEncoder(nn.Module):
         found = self.items(ids)
         history = found["history_item"].to_padded_dense(self.length)
         item = found["item_index"].values()
-        query = None if self.query_fields is None or query_bags is None else _in_order(self.query_fields, query_bags)
+        query = self.query_side(query_bags)
         fields = None if self.item_fields is None or item_bags is None else _in_order(self.item_fields, item_bags)
         return history, item, query, fields
+
+    def query_side(self, bags: KeyedJaggedTensor | None) -> Tensor | None:
+        """Return query fields [B, F'] alone; None without any."""
+        return None if self.query_fields is None or bags is None else _in_order(self.query_fields, bags)
 
 
 def _in_order(fields: nn.Module, bags: KeyedJaggedTensor) -> Tensor:
@@ -83,7 +87,12 @@ def _bags(fields: Sequence[Field], width: int, device: torch.device) -> Embeddin
 
 
 def join_fields(embedded: Tensor | None, numbers: Tensor) -> Tensor | None:
-    """Return [rows, F]: embedded fields, then numbers; None where a side has neither. As `PlainEncoder.fields` does."""
+    """Return [rows, F]: embedded fields, then what is dense; None where a side has neither. As `PlainEncoder.fields`.
+
+    Args:
+        embedded: [rows, tables * width] or None.
+        numbers: [rows, n] numbers and vectors of `batches.jagged`.
+    """
     if embedded is None:
         return numbers if numbers.shape[1] else None
     return torch.cat([embedded, numbers], -1) if numbers.shape[1] else embedded

@@ -90,6 +90,7 @@ def fit(
         max_epochs=epochs,
         gradient_clip_val=settings.gradient_clip or None,
         limit_val_batches=0 if checkpoints is None else None,
+        check_val_every_n_epoch=getattr(settings.model, "validate_every", 1),
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchrec.distributed import DistributedModelParallel
 
 from playbill.training.distributed import (
     dense_parameters,
+    dense_weights,
     fused_state,
     load_fused_state,
     rank,
@@ -46,6 +47,9 @@ class ShardedModule(pl.LightningModule, ABC):
         self.run_settings, self.steps_per_epoch = settings, steps_per_epoch
         self.dmp: DistributedModelParallel | None = None
         self.figures: dict[str, float] = {}
+        # running means of the dense weights by name, and the weights themselves while the means stand in their place
+        self._means: dict[str, Tensor] = {}
+        self._aside: dict[str, Tensor] | None = None
 
     @abstractmethod
     def build(self, tables_on: torch.device) -> nn.Module:
@@ -77,6 +81,7 @@ class ShardedModule(pl.LightningModule, ABC):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         model, step = self.run_settings.model, self.global_step
         share = cosine(step / (self.steps_per_epoch * model.max_epochs))
+        share *= min(1.0, (step + 1) / (getattr(model, "warmup_steps", 0) + 1))
         optimizer = self.optimizers()
         assert isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "param_groups")
         for group in optimizer.param_groups:
@@ -86,13 +91,51 @@ class ShardedModule(pl.LightningModule, ABC):
             set_table_learning_rate(self.dmp, model.table_learning_rate * share)
         torch.manual_seed((self.run_settings.seed * 1_000_003 + step) * 1_009 + rank())
 
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        # here and not at the end of the batch, where last.ckpt is written before a module is told of it
+        step = self.global_step + 1
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        memory = getattr(self.run_settings.model, "averaging", 0.0)
+        if not memory:
+            return
+        weights = self._weights()
+        if not self._means:
+            self._means = {name: weight.clone() for name, weight in weights.items()}
+        # shorter at first, so that where the weights began is soon forgotten
+        memory = min(memory, step / (step + 9))
+        torch._foreach_lerp_(list(self._means.values()), list(weights.values()), 1 - memory)
+
+    def on_validation_start(self) -> None:
+        if self._means:
+            self._aside = {name: weight.clone() for name, weight in self._weights().items()}
+            self._put(self._means)
+
+    def on_validation_end(self) -> None:
+        # after the callbacks: best.ckpt holds the means, which is what was validated
+        if self._aside is not None:
+            self._put(self._aside)
+            self._aside = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.dmp is not None
         checkpoint["fused_optimizer"] = fused_state(self.dmp)  # collective: every process comes by here
+        if self._means and self._aside is None:
+            checkpoint["means"] = self._means
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.dmp is not None
         load_fused_state(self.dmp, checkpoint["fused_optimizer"])
+        device = next(self.dmp.parameters()).device
+        self._means = {name: mean.to(device) for name, mean in checkpoint.get("means", {}).items()}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the dense weights by name, the tensors themselves. Tables that TorchRec updates are not averaged."""
+        assert self.dmp is not None
+        return {name: weight.detach() for name, weight in dense_weights(self.dmp)}
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        weights = self._weights()
+        torch._foreach_copy_([weights[name] for name in values], list(values.values()))
 
 
 class Batches:

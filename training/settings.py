@@ -12,11 +12,30 @@ from playbill.features.settings import FeatureSettings
 from playbill.index.settings import IndexSettings
 
 
+class Query(Enum):
+    """How a history becomes a query vector."""
+
+    pooled = "pooled"  # weighted views of the history: the cheapest to train and to serve
+    gru = "gru"  # a recurrent network
+    sasrec = "sasrec"  # a causal transformer
+    hstu = "hstu"  # pointwise attention with biases for distance in places (and time): the best where order matters
+
+
+class Similarity(Enum):
+    """What query and item vectors are compared by while training; exported vectors have unit length either way."""
+
+    cosine = "cosine"  # bounded, divided by `temperature`
+    dot = "dot"  # free length, so an item can be liked by many: learns faster; temperature has no part
+
+
 class Loss(Enum):
-    """What a query's positive item is compared with."""
+    """What a position's next item is compared with."""
 
     full_softmax = "full_softmax"  # every item of the catalogue; exact, and the better choice up to some 50,000 items
-    in_batch = "in_batch"  # the other positives of its group, corrected for how often each item turns up there (logQ)
+    uniform = "uniform"  # a sample of the catalogue, drawn evenly
+    in_batch = "in_batch"  # items that are next somewhere in the step, corrected for how often that is (logQ)
+    mixed = "mixed"  # some of both, corrected likewise
+    gbce = "gbce"  # a sample drawn evenly, each for itself: generalised binary cross-entropy
 
 
 class Tables(Enum):
@@ -35,50 +54,72 @@ class Logger(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class TwoTower:
-    """Retrieval: a query tower over the history and an item tower, compared by cosine."""
+    """Retrieval: a query tower over the history and an item tower, trained on all positions of all histories."""
 
     name: str = "two_tower"
     """Ends the run's folder name; leave it."""
+    query: Query = Query.pooled
+    """pooled, gru, sasrec or hstu."""
     dim: int = 64
-    """Width of the item table and of both towers' output."""
+    """Width of the item table, of all layers and of both towers' output."""
+    blocks: int = 2
+    """Layers of the query tower; pooled has one."""
+    heads: int = 4
+    """Attention heads (pooled: views of the history)."""
+    time_bias: bool = False
+    """Attention also knows how long ago an event was; half as fast, worth it where times are exact."""
     field_dim: int = 16
     """Width of the tables of all other features."""
     hidden: int = 128
-    """Width of the towers' hidden layer."""
-    heads: int = 4
-    """Attention queries over the history; each pools dim / heads columns."""
+    """Width of the hidden layer where content of items, and fields of people and moments, are mixed in."""
     dropout: float = 0.2
     """Share of inputs dropped in the towers while training, 0 <= x < 1."""
-    loss: Loss = Loss.full_softmax
-    """full_softmax or in_batch."""
+    similarity: Similarity = Similarity.dot
+    """dot or cosine."""
     temperature: float = 0.07
-    """Cosines are divided by it before the softmax; small sharpens."""
+    """cosine: divided by it before the softmax; small sharpens."""
+    loss: Loss = Loss.full_softmax
+    """full_softmax, uniform, in_batch, mixed or gbce."""
     label_smoothing: float = 0.0
     """Share of the target spread over the whole catalogue (full_softmax only), 0 <= x < 1."""
-    negatives_per_group: int = 512
-    """in_batch: examples that are each other's negatives; the cost of a step grows with batch_size times this."""
+    negatives: int = 512
+    """Sampled losses: negatives that each position is compared with."""
+    negative_groups: int = 8
+    """Sampled losses: parts of a step that have negatives of their own; cost grows with positions times negatives."""
+    mixed_share: float = 0.5
+    """loss=mixed: share of the negatives drawn evenly from the catalogue, 0 < x < 1."""
+    gbce_t: float = 0.75
+    """loss=gbce: 0 = plain binary cross-entropy, 1 = probabilities as calibrated as without sampling."""
     unknown_share: float = 0.02
-    """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
+    """Share of items that lose their id for a step while training, so that new items can stand on content alone."""
+    min_item_events: int = 1
+    """Items with fewer training events have no id of their own and stand on content alone."""
     stale_share: float = 0.7
-    """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
+    """Share of events learned from a random older state of the history: teaches what comes later, not next."""
     empty_share: float = 0.05
-    """Share of training rows whose history is left out: teaches what to show to a newcomer."""
+    """Share of events learned from an empty history: teaches what to show to a newcomer."""
     half_life_days: float = 14.0
-    """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
+    """Age at which a training event's weight has halved, down to weight_floor; 0 = all weigh the same."""
     weight_floor: float = 0.1
-    """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
+    """Weight of the oldest training events relative to the newest, 0 <= x <= 1."""
     tables: Tables = Tables.dense
     """dense or fused."""
-    batch_size: int = 512
-    """Examples a step, all processes together."""
-    max_epochs: int = 6
-    """Passes over the training rows at most."""
-    patience_epochs: int = 3
-    """Stop after so many epochs without a better validation metric; 0 = never."""
+    batch_tokens: int = 1024
+    """Events a step, all processes together."""
+    max_epochs: int = 15
+    """Passes over the training events at most."""
+    patience_epochs: int = 5
+    """Stop after so many validations without a better metric; 0 = never."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    averaging: float = 0.0
+    """Weights that are validated and used are a running mean with this memory (0.999: a thousand steps); 0 = off."""
     learning_rate: float = 0.001
-    """Of Adam, for dense parameters; it falls to a tenth along a cosine over max_epochs."""
+    """Of Adam, for dense parameters; it rises over warmup_steps and falls to a tenth along a cosine."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from nothing."""
     table_learning_rate: float = 0.05
-    """Of row-wise Adagrad, when tables=fused; falls along the same cosine."""
+    """Of row-wise Adagrad, when tables=fused; follows the same curve."""
     weight_decay: float = 0.0
     """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
 
@@ -90,8 +131,18 @@ class TwoTower:
             raise ConfigError(f"model.temperature must be > 0, got {self.temperature}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.negatives_per_group < 2:
-            raise ConfigError(f"model.negatives_per_group must be >= 2, got {self.negatives_per_group}")
+        for name in ("blocks", "batch_tokens", "negatives", "negative_groups", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("min_item_events", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.averaging < 1:
+            raise ConfigError(f"model.averaging must be in [0, 1), got {self.averaging}")
+        if not 0 < self.mixed_share < 1 or not 0 <= self.gbce_t <= 1:
+            raise ConfigError(
+                f"model.mixed_share must be in (0, 1) and gbce_t in [0, 1], got {self.mixed_share} and {self.gbce_t}"
+            )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,7 +208,7 @@ class Ranker:
 
     def __post_init__(self) -> None:
         _check_model(self)
-        for name in ("cross_layers", "cross_rank", "hard_pool", "max_rows", "uniform_negatives"):
+        for name in ("batch_size", "cross_layers", "cross_rank", "hard_pool", "max_rows", "uniform_negatives"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if not 0 <= self.hard_negatives <= self.hard_pool:
@@ -266,6 +317,8 @@ class ExportSettings:
     """Finished two_tower run; null = <tables>-two_tower, and a bundle without towers where that does not exist."""
     ranker_run: str | None = None
     """Finished ranker run; null = <tables>-ranker, and a bundle without ranker where that does not exist."""
+    baselines_run: str | None = None
+    """Finished run of `playbill tune`; null = <tables>-baselines, and item-kNNs with the usual numbers without it."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """Only for a bundle without towers: what is known of people and items. Otherwise as in the run."""
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -273,9 +326,11 @@ class ExportSettings:
     index: IndexSettings = field(default_factory=IndexSettings)
     """How items.faiss is built."""
     neighbours: int = 200
-    """Neighbours kept of each item, in both item-kNNs."""
+    """Neighbours kept of each item, in both item-kNNs, where no baselines were tuned."""
     half_life_days: float = 7.0
     """Trending: days after which an event counts half."""
+    blend: str | None = None
+    """Name of a blend written by `playbill blend`, which then orders the retrievers' candidates; null = none."""
     policy_file: str | None = None
     """A policy.json to ship (its fields: src/playbill/bundle/policy.py); null = the defaults."""
     force: bool = False
@@ -289,7 +344,7 @@ class ExportSettings:
 
 
 def _check_model(model: TwoTower | Ranker) -> None:
-    for name in ("dim", "field_dim", "hidden", "heads", "batch_size", "max_epochs"):
+    for name in ("dim", "field_dim", "hidden", "heads", "max_epochs"):
         if getattr(model, name) < 1:
             raise ConfigError(f"model.{name} must be >= 1, got {getattr(model, name)}")
     if model.dim % 4 or model.field_dim % 4:

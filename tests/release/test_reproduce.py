@@ -17,7 +17,7 @@ SMALL = [
     "model.hidden=8",
     "model.heads=1",
     "model.max_epochs=1",
-    "model.batch_size=4096",
+    "model.batch_tokens=4096",
     "features.history_length=5",
 ]
 

@@ -28,7 +28,7 @@ def test_a_tower_that_learned_little_is_measured_and_stopped(
     (tmp_path / "tables").symlink_to(ml100k_tables.parent)
     small = ["model.dim=8", "model.field_dim=4", "model.hidden=8", "model.heads=1", "model.max_epochs=1"]
     train = [sys.executable, "-m", "playbill.cli", "train", f"home={tmp_path}", "features.history_length=5", *small]
-    subprocess.run([*train, "model.batch_size=4096"], check=True)
+    subprocess.run([*train, "model.batch_tokens=4096"], check=True)
     path = export(ExportSettings(home=str(tmp_path)))
     evaluate.run(EvaluateSettings(home=str(tmp_path), rivals=few_rivals, resamples=500))
     found = read_report(path, "evaluation", Evaluation)

@@ -195,7 +195,11 @@ def trained(home) -> Path:
         train = TrainSettings(home=str(folder), tables="shop", model=model)
         dataset = open_dataset(folder / "tables" / "shop", train.features, train.split)
         torch.manual_seed(3)
-        module = (PlainTwoTower if retrieval is None else PlainRanker)(dataset.spec, model)
+        if isinstance(model, TwoTower):
+            module = PlainTwoTower(dataset.spec, model, dataset.item_arrays)
+            module.table_row.copy_(torch.arange(dataset.spec.num_items + 1))
+        else:
+            module = PlainRanker(dataset.spec, model)
         record = new_record(train, retrieval)
         record.spec_hash, record.completed = dataset.spec.hash(), True
         place = folder / "runs" / f"shop-{model.name}"
@@ -220,7 +224,7 @@ def test_models_index_and_reports(trained: Path):
     assert bundle.manifest.dataset_fingerprint == read_folder(trained / "tables" / "shop").fingerprint
     # what serving would compute, and the module agrees
     embeddings = bundle.array("item_embeddings")
-    _, item_tower = load_plain(trained / "runs" / "shop-two_tower")
+    _, item_tower = load_plain(trained / "runs" / "shop-two_tower", bundle.item_arrays)
     import torch
 
     arrays = {"item_index": np.arange(31), **bundle.item_arrays}

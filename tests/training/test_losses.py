@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from playbill.training.ranking.losses import departure_loss, interact_loss, like_loss
-from playbill.training.retrieval.losses import full_softmax, in_batch_softmax
+from playbill.training.retrieval.losses import full_softmax
 
 # two queries and two items of unit length; cosines are
 #            item 1  item 2
@@ -19,53 +19,57 @@ ITEMS = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
 
 
 def test_full_softmax() -> None:
-    # temperature 0.5 doubles the cosines: rows (2, 1.2) and (0, 1.6); targets are items 1 and 2
+    # a scale of 2 doubles the cosines: rows (2, 1.2) and (0, 1.6); targets are the items 1 and 2
     # log(1 + exp(1.2 - 2)) = log(1 + exp(-0.8)) = 0.371101;  log(1 + exp(0 - 1.6)) = 0.183901
-    loss = full_softmax(QUERY, ITEMS, torch.tensor([1, 2]), 0.5)
-    torch.testing.assert_close(loss, torch.tensor([0.371101, 0.183901]), atol=1e-6, rtol=0)
+    both = full_softmax(QUERY, ITEMS, torch.tensor([0, 1]), 2.0)
+    torch.testing.assert_close(both, torch.tensor((0.371101 + 0.183901) / 2), atol=1e-6, rtol=0)
+    # a weight of 3 against 1, whatever their sum
+    weighted = full_softmax(QUERY, ITEMS, torch.tensor([0, 1]), 2.0, torch.tensor([0.3, 0.1]))
+    torch.testing.assert_close(weighted, torch.tensor((3 * 0.371101 + 0.183901) / 4), atol=1e-6, rtol=0)
 
 
 def test_full_softmax_smoothed() -> None:
     # smoothing 0.2: 0.9 of the weight on the target and 0.1 on the other item. Query 0:
     # 0.9 * 0.371101 + 0.1 * log(1 + exp(0.8)) = 0.333991 + 0.1 * 1.171101 = 0.451101
-    loss = full_softmax(QUERY[:1], ITEMS, torch.tensor([1]), 0.5, smoothing=0.2)
-    torch.testing.assert_close(loss, torch.tensor([0.451101]), atol=1e-6, rtol=0)
+    loss = full_softmax(QUERY[:1], ITEMS, torch.tensor([0]), 2.0, smoothing=0.2)
+    torch.testing.assert_close(loss, torch.tensor(0.451101), atol=1e-6, rtol=0)
 
 
-def test_in_batch_softmax_takes_out_how_often_an_item_turns_up() -> None:
-    # item 1 is three quarters of all positives, item 2 a quarter: logits minus log q of their column
-    #   query 0: 2 - log 0.75 = 2.287682, 1.2 - log 0.25 = 2.586294; own is the first:
-    #            log(1 + exp(0.298612)) = 0.853558
-    #   query 1: 0 - log 0.75 = 0.287682, 1.6 - log 0.25 = 2.986294; own is the second:
-    #            log(1 + exp(-2.698612)) = 0.065131
-    log_q = torch.tensor([0.75, 0.25]).log()
-    loss = in_batch_softmax(QUERY, ITEMS, torch.tensor([1, 2]), log_q, 0.5, group=2)
-    torch.testing.assert_close(loss, torch.tensor([0.853558, 0.065131]), atol=1e-6, rtol=0)
+@pytest.mark.parametrize("smoothing", [0.0, 0.15])
+def test_gradients_of_the_full_softmax_are_those_of_torch(smoothing: float) -> None:
+    torch.manual_seed(4)
+    query, items = torch.randn(700, 6, requires_grad=True), torch.randn(1500, 6, requires_grad=True)
+    target, weight = torch.randint(1500, (700,)), torch.rand(700)
+    ours = full_softmax(query, items, target, 1.7, weight, smoothing)
+    each = torch.nn.functional.cross_entropy(
+        1.7 * query @ items.t(), target, label_smoothing=smoothing, reduction="none"
+    )
+    theirs = (each * weight).sum() / weight.sum()
+    torch.testing.assert_close(ours, theirs)
+    for mine, expected in zip(
+        torch.autograd.grad(ours, (query, items)), torch.autograd.grad(theirs, (query, items)), strict=True
+    ):
+        torch.testing.assert_close(mine, expected, atol=1e-7, rtol=1e-4)
 
 
-def test_in_batch_softmax_masks_the_same_item_in_another_row() -> None:
-    # three rows, the first and the last with item 1. Query 0 sees its own item and item 2 only:
-    # log(1 + exp(1.2 - 2)) = 0.371101. Unmasked, item 1 would stand against itself: log(2 + exp(-0.8)) = 0.896
-    query, items = QUERY[[0, 1, 0]], ITEMS[[0, 1, 0]]
-    loss = in_batch_softmax(query, items, torch.tensor([1, 2, 1]), torch.zeros(3), 0.5, group=3)
-    torch.testing.assert_close(loss[0], torch.tensor(0.371101), atol=1e-6, rtol=0)
-    torch.testing.assert_close(loss[2], loss[0])
-    # query 1 stands against item 1 twice: log(1 + 2 exp(-1.6)) = 0.339178
-    torch.testing.assert_close(loss[1], torch.tensor(0.339178), atol=1e-6, rtol=0)
+def test_the_full_softmax_in_half_precision_points_the_same_way() -> None:
+    torch.manual_seed(4)
+    query, items = torch.randn(300, 16, requires_grad=True), torch.randn(500, 16, requires_grad=True)
+    target = torch.randint(500, (300,))
+    full = torch.autograd.grad(full_softmax(query, items, target, 0.5), (query, items))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = full_softmax(query, items, target, 0.5)
+    assert loss.dtype == torch.float32
+    for mine, expected in zip(torch.autograd.grad(loss, (query, items)), full, strict=True):
+        assert torch.cosine_similarity(mine.flatten(), expected.flatten(), 0) > 0.9995
 
 
-def test_groups_never_see_each_other() -> None:
-    generator = torch.Generator().manual_seed(1)
-    query = torch.nn.functional.normalize(torch.randn(7, 4, generator=generator), dim=1)
-    items = torch.nn.functional.normalize(torch.randn(7, 4, generator=generator), dim=1)
-    index, log_q = torch.arange(1, 8), torch.randn(7, generator=generator)
-    whole = in_batch_softmax(query, items, index, log_q, 0.1, group=3)
-    parts = [
-        in_batch_softmax(query[s], items[s], index[s], log_q[s], 0.1, group=3)
-        for s in (slice(0, 3), slice(3, 6), slice(6, 7))
-    ]
-    torch.testing.assert_close(whole, torch.cat(parts))
-    assert whole[6] == 0  # alone in its group: nothing to tell apart
+def test_positions_that_weigh_nothing_teach_nothing() -> None:
+    query = QUERY.clone().requires_grad_()
+    loss = full_softmax(query, ITEMS, torch.tensor([0, 1]), 2.0, torch.tensor([1.0, 0.0]))
+    loss.backward()
+    assert query.grad is not None and (query.grad[1] == 0).all() and (query.grad[0] != 0).any()
+    assert full_softmax(query, ITEMS, torch.tensor([0, 1]), 2.0, torch.zeros(2)) == 0
 
 
 def test_interact_loss() -> None:

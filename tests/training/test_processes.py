@@ -64,7 +64,7 @@ def kill_after_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
     "choices",
     [
         ("model.tables=fused", "model.table_learning_rate=0.05"),
-        ("model.tables=fused", "model.loss=in_batch", "model.negatives_per_group=128"),
+        ("model.tables=fused", "model.loss=in_batch", "model.negatives=64"),
     ],
     ids=["fused", "in_batch"],
 )

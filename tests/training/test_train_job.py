@@ -23,7 +23,7 @@ SMALL = (
     "model.field_dim=4",
     "model.hidden=16",
     "model.heads=2",
-    "model.batch_size=512",
+    "model.batch_tokens=512",
     "model.max_epochs=1",
     "threads=1",
 )
@@ -109,7 +109,7 @@ def test_a_bad_value_says_what_is_wrong(override: str, message: str) -> None:
     [
         ("model.temprature=0.1", "model.temperature"),
         ("+model.temprature=0.1", "model.temperature"),
-        ("++model.negatives_per_grup=3", "model.negatives_per_group"),
+        ("++model.negativs=3", "model.negatives"),
         ("modle=ranker", "model"),
         ("+featurs.history_length=3", "features.history_length"),
         ("split.knid=global_time", "split.kind"),

@@ -19,7 +19,7 @@ from torchrec import KeyedJaggedTensor
 from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays
 from playbill.features.spec import PAD, Encoding, FeatureSpec, Field
-from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, numbers_of, tables_of
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, dense_of, tables_of
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Inputs:
         query_bags: [B] the query fields, None without such fields or queries.
         item_bags: [N] the item fields, None without such fields or items.
         event, value, age: [B, L] history columns besides the item; there: [B, L] float32, 1 where an event is.
-        query_numbers: [B, n] float32. item_numbers: [N, n] float32.
+        query_numbers: [B, n] float32. item_numbers: [N, n] float32. Numbers first, then the columns of vectors.
     """
 
     ids: KeyedJaggedTensor
@@ -86,9 +86,20 @@ def to_inputs(spec: FeatureSpec, queries: Arrays | None, items: Arrays | None) -
         value=torch.from_numpy(blank if queries is None else queries["history_value"]),
         age=torch.from_numpy(blank if queries is None else queries["history_age"]),
         there=torch.from_numpy(there.astype(np.float32)),
-        query_numbers=_numbers(queries, numbers_of(spec, QUERY_SIDES)),
-        item_numbers=_numbers(items, numbers_of(spec, ITEM_SIDES)),
+        query_numbers=_numbers(queries, dense_of(spec, QUERY_SIDES)),
+        item_numbers=_numbers(items, dense_of(spec, ITEM_SIDES)),
     )
+
+
+def to_fields(spec: FeatureSpec, queries: Arrays) -> tuple[KeyedJaggedTensor | None, Tensor]:
+    """Return (bags [B], numbers [B, n]) of the user and context fields alone; bags are None without such fields.
+
+    Args:
+        queries: user and context fields, [B, ...] each.
+    Raises:
+        FeatureError: an id is out of range.
+    """
+    return _bags(queries, tables_of(spec, QUERY_SIDES)), _numbers(queries, dense_of(spec, QUERY_SIDES))
 
 
 def check_ids(ids: np.ndarray, name: str, size: int, padded: bool = False) -> None:
@@ -122,7 +133,9 @@ def _bags(arrays: Mapping[str, np.ndarray], tables: Sequence[Field]) -> KeyedJag
 
 
 def _numbers(arrays: Mapping[str, np.ndarray] | None, columns: Sequence[Field]) -> Tensor:
+    """Return [rows, n] of the fields that are numbers already, side by side."""
+    rows = 0 if arrays is None else len(next(iter(arrays.values())))
     if arrays is None or not columns:
-        rows = 0 if arrays is None else len(next(iter(arrays.values())))
-        return torch.zeros(rows, len(columns))
-    return torch.from_numpy(np.stack([arrays[f.array] for f in columns], 1).astype(np.float32))
+        return torch.zeros(rows, sum(f.width or 1 for f in columns))
+    parts = [arrays[f.array].reshape(rows, f.width or 1) for f in columns]
+    return torch.from_numpy(np.concatenate(parts, 1).astype(np.float32, copy=False))

@@ -67,10 +67,23 @@ def recency_weights(rows: Examples, half_life_days: float, floor: float) -> np.n
         half_life_days: age at which the weight above the floor has halved; 0 = all rows weigh the same.
         floor: weight of the oldest rows relative to the newest.
     """
-    if not half_life_days:
-        return np.ones(len(rows), np.float32)
-    weight = floor + (1 - floor) * 0.5 ** ((rows.now.max() - rows.now) / DAY_US / half_life_days)
+    weight = recency_weights_at(rows.now, half_life_days, floor)
     return (weight / weight.mean()).astype(np.float32)
+
+
+def recency_weights_at(at: np.ndarray, half_life_days: float, floor: float, newest: int | None = None) -> np.ndarray:
+    """Return [n] float64 weights, 1 for the newest moment and falling with age; all 1 without a half-life.
+
+    Args:
+        at: [n] int64 UTC microseconds.
+        half_life_days, floor: see `recency_weights`.
+        newest: moment of weight 1; None takes the newest of `at`.
+    """
+    if not half_life_days or not len(at):
+        return np.ones(len(at))
+    age = (int(at.max()) if newest is None else newest) - at
+    weight: np.ndarray = floor + (1 - floor) * 0.5 ** (age / DAY_US / half_life_days)
+    return weight
 
 
 def queries_of(dataset: Dataset, rows: Examples) -> Arrays:

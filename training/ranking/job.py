@@ -55,9 +55,8 @@ def train(
     validation = Validation(dataset, settings.metric_k)
     lists, scores = tower_lists(dataset, validation, retrieval, model.hard_pool)
     alone = list_metrics(validation, lists)
-    scale = 1 / retrieval.model.temperature
-    bias = start_bias(scored, scale, model.uniform_negatives)
-    module = RankerModule(dataset, data, settings, validation, lists, scores, scale, bias)
+    bias = start_bias(scored, model.uniform_negatives)
+    module = RankerModule(dataset, data, settings, validation, lists, scores, scored.scale, bias)
     size = order.batch_rows(len(rows), model.batch_size, world_size())
     tracker = train_run("ranker", module, settings, validation.names, size, run_dir, record, resume)
     record.report = record.report | {f"retrieval_{name}": value for name, value in alone.items()}
@@ -79,7 +78,7 @@ def event_values(tables: Path) -> np.ndarray:
 @torch.no_grad()
 def tower_lists(dataset: Dataset, validation: Validation, retrieval: Run, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (item_index, score) [Q, k] of the retrieval run's own tower for every validation query, seen left out."""
-    query_tower, item_tower = load_plain(retrieval.path)
+    query_tower, item_tower = load_plain(retrieval.path, dataset.item_arrays)
     items = item_tower(tensors(item_arrays(dataset, None)))
     lists, scores = [], []
     for batch in validation.batches(0, 1):

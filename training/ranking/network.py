@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from playbill.training.retrieval.towers import HistoryPool
+from playbill.training.ranking.history import HistoryPool
 
 
 class CrossNetwork(nn.Module):

@@ -24,13 +24,14 @@ from scipy.special import logsumexp
 
 from playbill.dataset.dataset import Dataset, Examples
 from playbill.tables.files import write_atomic
-from playbill.training.batches.order import batch_rows
 from playbill.training.batches.rows import queries_of, take
-from playbill.training.distributed import rank, world_size
+from playbill.training.distributed import rank
 from playbill.training.fit import agree, fit
 from playbill.training.progress import Report
 from playbill.training.ranking.sampling import Touched
+from playbill.training.retrieval.data import end_of
 from playbill.training.retrieval.module import TowerModule
+from playbill.training.retrieval.towers import compared, logit_scale, unit_items
 from playbill.training.runs import Run
 from playbill.training.settings import Ranker, TrainSettings, TwoTower
 from playbill.training.validation import best_first
@@ -47,12 +48,14 @@ class Scored:
         items: [N + 1, D] float32 item vectors; row 0 (unknown) is 0.
         top: [R, pool] int32 item_index, best first, nothing that the person touches in training time; 0 where it ends.
         floor: [R] float32 score of the last of these; what scores higher would stand in the list.
+        scale: cosines times this are the logits that the tower was trained by (of dot products the mean over rows).
     """
 
     query: np.ndarray
     items: np.ndarray
     top: np.ndarray
     floor: np.ndarray
+    scale: float
 
     def score(self, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return cosines [B, C] float32. Args: rows [B] int64, candidates [B, C] int64 item_index."""
@@ -81,11 +84,11 @@ def score_rows(
         scored = _train_and_score(dataset, earlier, later, touched, retrieval, settings)
         if rank() == 0:
             buffer = io.BytesIO()
-            np.savez(buffer, query=scored.query, items=scored.items, top=scored.top, floor=scored.floor)
+            np.savez(buffer, **dataclasses.asdict(scored))
             write_atomic(path, buffer.getvalue())
         agree(None)  # the file is there
     with np.load(path, allow_pickle=False) as saved:  # every process goes on with rank 0's numbers
-        return Scored(saved["query"], saved["items"], saved["top"], saved["floor"])
+        return Scored(saved["query"], saved["items"], saved["top"], saved["floor"], float(saved["scale"]))
 
 
 def _train_and_score(
@@ -94,41 +97,45 @@ def _train_and_score(
     model: Ranker = settings.model
     towers: TwoTower = retrieval.model
     num_items = dataset.spec.num_items
-    size = batch_rows(len(earlier), towers.batch_size, world_size())
     # as many steps as the run's own tower took, which had more rows an epoch
     share = len(earlier) / (len(earlier) + len(later))
     epochs = max(1, round(max(retrieval.record.best_epoch, 1) / share))
     whole = max(1, round(towers.max_epochs / share))
-    module = TowerModule(
-        dataset, earlier, dataclasses.replace(settings, model=dataclasses.replace(towers, max_epochs=whole)), None
-    )
+    own = dataclasses.replace(settings, model=dataclasses.replace(towers, max_epochs=whole, averaging=0.0))
+    module = TowerModule(dataset, end_of(dataset, earlier), own, None)
     steps = epochs * module.steps_per_epoch
-    fit(module, module.run_settings, epochs, Report("tower of earlier rows", size, steps), None, None)
+    fit(module, module.run_settings, epochs, Report("tower of earlier rows", towers.batch_tokens, steps), None, None)
     module.eval()
-    items = module.catalogue()
+    vectors = module.vectors()
+    items, longest = unit_items(compared(vectors[1:], towers.similarity), towers.similarity)
+    lengths = np.ones(len(later), np.float32)
     scored = Scored(
         query=np.zeros((len(later), towers.dim), np.float32),
         items=np.concatenate([np.zeros((1, towers.dim), np.float32), items.cpu().numpy()]),
         top=np.zeros((len(later), min(model.hard_pool, num_items)), np.int32),
         floor=np.zeros(len(later), np.float32),
+        scale=0.0,
     )
     for begin in range(0, len(later), _SIZE):
         some = np.arange(begin, min(begin + _SIZE, len(later)))
-        query = module.query(queries_of(dataset, take(later, some)))
+        query = module.query(queries_of(dataset, take(later, some)), vectors)
+        lengths[some] = query.norm(dim=-1).cpu().numpy()
+        query = torch.nn.functional.normalize(query, dim=-1)
         scored.query[some] = query.cpu().numpy()
         hidden = torch.from_numpy(touched.mask(later.person[some])).to(items.device)
         top, score = best_first((query @ items.t()).masked_fill(hidden, float("-inf")), scored.top.shape[1])
         scored.top[some] = np.where(np.isfinite(score), top, 0)
         scored.floor[some] = score[:, -1]
+    scored.scale = float(lengths.mean()) * longest * logit_scale(towers)
     return scored
 
 
-def start_bias(scored: Scored, scale: float, uniform: int) -> float:
+def start_bias(scored: Scored, uniform: int) -> float:
     """Return the interact bias under which the towers' own probabilities hold on average.
 
     Among U even negatives an item of probability p is the positive with odds p * N / U, and the towers' softmax says
     log p = scale * score - log(sum of exp(scale * score) over the catalogue).
     """
     some = scored.query[:: max(1, len(scored.query) // _SIZE)]
-    total = logsumexp(scale * some @ scored.items[1:].T, axis=1)
+    total = logsumexp(scored.scale * some @ scored.items[1:].T, axis=1)
     return float(math.log((len(scored.items) - 1) / uniform) - total.mean())

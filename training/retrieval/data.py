@@ -1,21 +1,61 @@
-"""Batches of the two towers: queries as of their moment, and the items they are compared with."""
+"""What the towers read and learn in one step: packed histories, their targets, and the items they are compared with.
+
+Shape legend: T events, S = T + starts positions, M items of the step, F field columns, G groups, K negatives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchrec import KeyedJaggedTensor
 
-from playbill.dataset.dataset import Dataset, Examples
-from playbill.features.encoder import Arrays
+from playbill.dataset.dataset import Dataset, Examples, field_arrays
+from playbill.dataset.settings import SplitKind
+from playbill.features.encoder import DAY_US, Arrays
 from playbill.features.spec import UNKNOWN
 from playbill.training.batches import order
-from playbill.training.batches.jagged import Inputs, to_inputs
-from playbill.training.batches.rows import cut_histories, queries_of, take
+from playbill.training.batches.jagged import Inputs, to_fields, to_inputs
+from playbill.training.batches.rows import recency_weights_at
+from playbill.training.retrieval.attention import Layout
+from playbill.training.retrieval.negatives import Negatives, draw
+from playbill.training.retrieval.packing import START, Packed, Windows, epoch_windows, pack, step_of
 from playbill.training.settings import Loss, TwoTower
+
+NEGATIVES = {
+    Loss.uniform: Negatives.uniform,
+    Loss.in_batch: Negatives.in_batch,
+    Loss.mixed: Negatives.mixed,
+    Loss.gbce: Negatives.uniform,
+}
+
+
+@dataclass(slots=True)
+class Histories:
+    """Packed events, as rows of the step's items.
+
+    Attributes:
+        item: [T] int64 rows of the step's items. event: [T] int64. value, gap_days: [T] float32.
+        layout: of the windows.
+        state: [P] int64 event whose state each learned event is asked of; T is the state before a first event.
+        query_bags: fields of the person and the moment, [P], or None; query_numbers: [P, n] float32 likewise.
+    """
+
+    item: Tensor
+    event: Tensor
+    value: Tensor
+    gap_days: Tensor
+    layout: Layout
+    state: Tensor
+    query_bags: KeyedJaggedTensor | None
+    query_numbers: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Histories:
+        return Histories(*_moved(self, device, non_blocking))
 
 
 @dataclass(slots=True)
@@ -23,59 +63,181 @@ class TowerBatch:
     """One step of one process.
 
     Attributes:
-        inputs: B queries, and N items: the whole catalogue 1..N (full_softmax) or the B positives (in_batch).
-        target: [B] int64 item_index of each query's positive.
-        weight: [B] float32, mean 1 over all training rows.
+        inputs: M items without queries; the first is the unknown item.
+        histories: what the query tower reads.
+        target: [P] int64 rows of the items, what is learned.
+        weight: [P] float32; sums to the process's share of one step, whatever the number of processes.
+        negative: [G, K] int64 rows of the items, None for the full softmax.
+        index: [M] int64 item_index of the items.
+        events: read in the step on all processes.
     """
 
     inputs: Inputs
+    histories: Histories
     target: Tensor
     weight: Tensor
+    negative: Tensor | None
+    index: Tensor
+    events: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TowerBatch:
-        moved = (t.to(device, non_blocking=non_blocking) for t in (self.target, self.weight))
-        return TowerBatch(self.inputs.to(device, non_blocking), *moved)
+        return TowerBatch(*_moved(self, device, non_blocking))
 
 
-def tower_batches(
-    dataset: Dataset,
-    rows: Examples,
-    weight: np.ndarray,
-    model: TwoTower,
-    seed: int,
-    epoch: int,
-    first_step: int,
-    process: int,
-    processes: int,
-) -> Iterator[TowerBatch]:
-    """Yield one process's batches of an epoch from `first_step` on; rows of a last, smaller batch wait for another
-    epoch.
+class Source:
+    """All steps of a training: what may be learned, and how it is cut.
 
-    Some histories are cut (see `cut_histories`), another cut in every epoch. A share of all item ids is replaced by the
-    unknown item, in histories and among the items, so that row 0 learns what an item is of which only content is known.
+    Args:
+        dataset: with its split.
+        end: [P] int64, one past the last pool row of each person that may be learned from.
+        model: settings.
+        seed: of the run.
+
+    Attributes:
+        steps: of an epoch.
+        table_row: [N + 1] int64 row of the item table of each item: 0 for those with too few events to have their own.
+        counts: [N + 1] int64 events that may be learned from, by item.
     """
-    size = order.batch_rows(len(rows), model.batch_size, processes)
-    catalogue = model.loss is Loss.full_softmax
-    mine = (process, processes)
-    for step in range(first_step, len(rows) // size):
-        draw = order.generator(seed, epoch, step, order.CUTS)
-        picked = order.step_rows(len(rows), size, seed, epoch, step)
-        cut = cut_histories(take(rows, picked), model.stale_share, model.empty_share, draw)
-        own = np.array_split(np.arange(size), processes)[process]
-        queries = queries_of(dataset, take(cut, own))
-        target = dataset.pool.item[cut.target_row[own]]
-        items = item_arrays(dataset, None if catalogue else target)
-        share, draw = model.unknown_share, order.generator(seed, epoch, step, order.UNKNOWN)
-        items["item_index"] = forget(items["item_index"], share, draw, *((0, 1) if catalogue else mine))
-        queries["history_item"] = forget(queries["history_item"], share, draw, *mine)
-        inputs = to_inputs(dataset.spec, queries, items)
-        yield TowerBatch(inputs, torch.from_numpy(target), torch.from_numpy(weight[picked[own]]))
+
+    def __init__(self, dataset: Dataset, end: np.ndarray, model: TwoTower, seed: int) -> None:
+        pool = dataset.pool
+        self.dataset, self.end, self.model, self.seed = dataset, end, model, seed
+        self.start = pool.offsets[:-1]
+        inside = np.arange(len(pool)) < end[pool.person]
+        self.counts = np.bincount(pool.item[inside], minlength=dataset.spec.num_items + 1).astype(np.int64)
+        self.counts[0] = 0
+        self.table_row = own_rows(self.counts, model.min_item_events)
+        self.newest = int(pool.at[inside].max())
+        # about as many as there are events to read: windows that overlap add a little
+        events = int(np.maximum(end - self.start - 1, end > self.start).sum())
+        self.steps = max(1, round(events / model.batch_tokens))
+        self._windows: tuple[int, Windows, np.ndarray, np.ndarray] | None = None
+
+    def epoch(self, epoch: int) -> tuple[Windows, np.ndarray, np.ndarray]:
+        if self._windows is None or self._windows[0] != epoch:
+            rng = order.generator(self.seed, epoch, 0, order.CUTS)
+            windows = epoch_windows(self.start, self.end, max(2, self.dataset.spec.history_length), rng)
+            self._windows = (epoch, windows, *step_of(windows, self.steps, self.seed, epoch))
+        return self._windows[1:]
+
+    def batches(self, epoch: int, first_step: int, process: int, processes: int) -> Iterator[TowerBatch]:
+        """Yield one process's steps of an epoch from `first_step` on."""
+        windows, mixed, begins = self.epoch(epoch)
+        for step in range(first_step, self.steps):
+            chosen = mixed[begins[step] : begins[step + 1]]
+            if len(chosen) >= processes:  # fewer windows than processes: a step that some could not take part in
+                yield self.batch(windows, chosen, epoch, step, process, processes)
+
+    def batch(
+        self, windows: Windows, chosen: np.ndarray, epoch: int, step: int, process: int, processes: int
+    ) -> TowerBatch:
+        """Return one process's part of a step. All processes draw alike, so that each knows the others' weights."""
+        dataset, model, pool = self.dataset, self.model, self.dataset.pool
+        some = windows.take(chosen)
+        strict = dataset.split.kind is SplitKind.global_time
+        draw_cuts = self._draw(epoch, step, order.CUTS)
+        packed = pack(pool, some, strict, model.stale_share, model.empty_share, draw_cuts)
+        whole = self._weights(packed)
+        total = float(whole.sum()) / processes
+        mine = np.array_split(np.arange(len(chosen)), processes)[process]
+        events = slice(packed.offsets[mine[0]], packed.offsets[mine[-1] + 1])
+        learned = np.concatenate([[0], np.cumsum(some.target_high - some.target_low)])
+        part = slice(learned[mine[0]], learned[mine[-1] + 1])
+        weight = whole[part]
+        counted = np.flatnonzero(weight > 0)
+        rows, number = packed.rows[events], len(packed.rows)
+        state = packed.state[part][counted]
+        state = np.where(state == START, len(rows), state - events.start)
+        draw_forget = self._draw(epoch, step, order.UNKNOWN)
+        lost = draw_forget.random(dataset.spec.num_items + 1) < model.unknown_share
+        gone = draw_forget.random(number, dtype=np.float32)[events] < model.unknown_share
+        history = np.where(gone, UNKNOWN, pool.item[rows])
+        target_row = packed.target_row[part][counted]
+        target = pool.item[target_row]
+        negative = self._negatives(target, epoch, step, process)
+        if negative is None:
+            index = np.arange(dataset.spec.num_items + 1)
+        else:
+            index = np.unique(np.concatenate([[UNKNOWN], history, target, negative.reshape(-1)]))
+        table = np.where(lost[index], UNKNOWN, self.table_row[index])
+        offsets = packed.offsets[mine[0] : mine[-1] + 2] - events.start
+        return TowerBatch(
+            inputs=to_inputs(dataset.spec, None, item_arrays(dataset, index, table)),
+            histories=self._histories(rows, offsets, np.searchsorted(index, history), state, target_row),
+            target=torch.from_numpy(np.searchsorted(index, target)),
+            weight=torch.from_numpy((weight[counted] / total).astype(np.float32)),
+            negative=None if negative is None else torch.from_numpy(np.searchsorted(index, negative)),
+            index=torch.from_numpy(index),
+            events=number,
+        )
+
+    def _histories(
+        self, rows: np.ndarray, offsets: np.ndarray, history: np.ndarray, state: np.ndarray, target_row: np.ndarray
+    ) -> Histories:
+        dataset, pool = self.dataset, self.dataset.pool
+        days = pool.at[rows] / DAY_US
+        gap = np.diff(days, prepend=days[:1])
+        gap[offsets[:-1]] = 0  # the first of a window knows nothing before it
+        queries = field_arrays(dataset, pool.person[target_row], pool.at[target_row], target_row)
+        bags, numbers = to_fields(dataset.spec, queries)
+        return Histories(
+            item=torch.from_numpy(history),
+            event=torch.from_numpy(pool.code[rows].astype(np.int64)),
+            value=torch.from_numpy(np.ascontiguousarray(pool.value[rows], np.float32)),
+            gap_days=torch.from_numpy(gap.astype(np.float32)),
+            layout=Layout(offsets.tolist(), torch.from_numpy(days) if self.model.time_bias else None),
+            state=torch.from_numpy(state),
+            query_bags=bags,
+            query_numbers=numbers,
+        )
+
+    def _weights(self, packed: Packed) -> np.ndarray:
+        pool, model = self.dataset.pool, self.model
+        at = pool.at[packed.target_row]
+        weight = recency_weights_at(at, model.half_life_days, model.weight_floor, self.newest)
+        return weight * (packed.possible & (pool.item[packed.target_row] > 0))
+
+    def _negatives(self, target: np.ndarray, epoch: int, step: int, process: int) -> np.ndarray | None:
+        model = self.model
+        if model.loss is Loss.full_softmax or not len(target):
+            return None
+        rng = order.generator(self.seed, epoch, step * 64 + process, order.NEGATIVES)
+        groups, num_items = model.negative_groups, self.dataset.spec.num_items
+        return draw(NEGATIVES[model.loss], target, groups, model.negatives, num_items, model.mixed_share, rng)
+
+    def _draw(self, epoch: int, step: int, purpose: int) -> np.random.Generator:
+        return order.generator(self.seed, epoch, step + 1, purpose)  # step 0 is the epoch's own
 
 
-def item_arrays(dataset: Dataset, index: np.ndarray | None) -> Arrays:
-    """Return the item-side arrays of these item indices, or of the whole catalogue 1..N."""
-    chosen = np.arange(1, dataset.spec.num_items + 1) if index is None else index
-    return {"item_index": chosen.copy(), **{name: array[chosen] for name, array in dataset.item_arrays.items()}}
+def learned_end(dataset: Dataset) -> np.ndarray:
+    """Return [P] int64: one past the last pool row of each person's training part."""
+    pool = dataset.pool
+    train = np.concatenate([[0], np.cumsum(dataset.split.part == 0)])
+    return pool.offsets[:-1] + train[pool.offsets[1:]] - train[pool.offsets[:-1]]
+
+
+def end_of(dataset: Dataset, rows: Examples) -> np.ndarray:
+    """Return [P] int64: one past the last pool row of each person that is among the rows to predict."""
+    end = dataset.pool.offsets[:-1].copy()
+    np.maximum.at(end, rows.person, rows.target_row + 1)
+    return end
+
+
+def own_rows(counts: np.ndarray, least: int) -> np.ndarray:
+    """Return [N + 1] int64 row of the item table of each item, 0 for those with fewer than `least` events."""
+    return np.where(counts >= least, np.arange(len(counts)), UNKNOWN)
+
+
+def item_arrays(dataset: Dataset, index: np.ndarray | None, table: np.ndarray | None = None) -> Arrays:
+    """Return the item-side arrays of these items, or of the whole catalogue 1..N.
+
+    Args:
+        index: [M] int64 item_index, or None.
+        table: [M] int64 rows of the item table, where they are not the item_index.
+    """
+    index = np.arange(1, dataset.spec.num_items + 1) if index is None else index
+    rows = index if table is None else table
+    return {"item_index": rows.copy(), **{name: array[index] for name, array in dataset.item_arrays.items()}}
 
 
 def forget(ids: np.ndarray, share: float, draw: np.random.Generator, process: int, processes: int) -> np.ndarray:
@@ -85,3 +247,8 @@ def forget(ids: np.ndarray, share: float, draw: np.random.Generator, process: in
         draw.random((rows * processes, *ids.shape[1:]), dtype=np.float32)[process * rows : (process + 1) * rows] < share
     )
     return np.where(gone & (ids > 0), UNKNOWN, ids)
+
+
+def _moved(parts: Any, device: torch.device | str, non_blocking: bool) -> list[Any]:
+    values = [getattr(parts, f.name) for f in fields(parts)]
+    return [v.to(device, non_blocking=non_blocking) if hasattr(v, "to") else v for v in values]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from playbill.dataset.dataset import Dataset
-from playbill.training.batches.order import batch_rows
-from playbill.training.batches.rows import learnable
-from playbill.training.distributed import world_size
+from playbill.errors import TrainingError
 from playbill.training.fit import train_run
+from playbill.training.retrieval.data import learned_end
 from playbill.training.retrieval.module import TowerModule
 from playbill.training.runs import RunRecord
 from playbill.training.settings import TrainSettings
@@ -22,11 +21,13 @@ def train(
     """Train the towers and fill `record`; weights are left in `run_dir`/checkpoints. Returns the tracker, if any.
 
     Raises:
-        TrainingError: no rows to learn from, or nobody to validate on.
-        ConfigError: a batch that cannot be shared among the processes.
+        TrainingError: no events to learn from, or nobody to validate on.
     """
-    rows = learnable(dataset)
+    end = learned_end(dataset)
+    if not (end > dataset.pool.offsets[:-1]).any():
+        raise TrainingError("no event to learn from in training time; raise split.train, or check consent and item ids")
     validation = Validation(dataset, settings.metric_k)
-    module = TowerModule(dataset, rows, settings, validation)
-    size = batch_rows(len(rows), settings.model.batch_size, world_size())
-    return train_run("two_tower", module, settings, validation.names, size, run_dir, record, resume)
+    module = TowerModule(dataset, end, settings, validation)
+    return train_run(
+        "two_tower", module, settings, validation.names, settings.model.batch_tokens, run_dir, record, resume
+    )

@@ -3,87 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playbill.dataset.dataset import Dataset, Examples, item_counts
-from playbill.training.batches import order
-from playbill.training.batches.jagged import Inputs, to_inputs
-from playbill.training.batches.rows import recency_weights
+from playbill.dataset.dataset import Dataset
+from playbill.features.encoder import Arrays
+from playbill.training.batches.jagged import Inputs, check_ids, to_fields, to_inputs
 from playbill.training.distributed import rank, world_size
 from playbill.training.embeddings import TrainingEncoder, join_fields
 from playbill.training.module import Batches, ShardedModule
-from playbill.training.retrieval.data import TowerBatch, item_arrays, tower_batches
-from playbill.training.retrieval.losses import full_softmax, in_batch_softmax
-from playbill.training.retrieval.plain import build_nets
+from playbill.training.retrieval.data import NEGATIVES, Histories, Source, TowerBatch, item_arrays
+from playbill.training.retrieval.losses import full_softmax
+from playbill.training.retrieval.negatives import log_inclusion
+from playbill.training.retrieval.sampled import gbce, sampled_softmax
+from playbill.training.retrieval.towers import build_nets, compared, gap_days, logit_scale
 from playbill.training.settings import Loss, TrainSettings
 from playbill.training.validation import Validation, ValidationBatch, best_first
 
+_ITEMS_AT_ONCE = 65_536
+
 
 class TwoTowerModel(nn.Module):
-    """Both towers in one forward pass, so that the shared item table is looked up once a step."""
+    """Both towers in one forward pass, so that the shared item table is looked up once a step.
 
-    def __init__(self, encoder: TrainingEncoder, query_net: nn.Module, item_net: nn.Module) -> None:
+    Attributes:
+        table_row: [N + 1] int64 row of the item table of each item; stands in the checkpoint for whoever exports it.
+    """
+
+    table_row: Tensor
+
+    def __init__(
+        self, encoder: TrainingEncoder, query_net: nn.Module, item_net: nn.Module, table_row: np.ndarray
+    ) -> None:
         super().__init__()
         self.encoder, self.query_net, self.item_net = encoder, query_net, item_net
+        self.register_buffer("table_row", torch.from_numpy(table_row))
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor | None, Tensor | None]:
-        """Return query [B, D] and items [N, D], unit length; None for a side that `inputs` does not have."""
-        history, item, query_fields, item_fields = self.encoder(inputs.ids, inputs.query_bags, inputs.item_bags)
-        query = vectors = None
-        if len(inputs.there):
-            fields = join_fields(query_fields, inputs.query_numbers)
-            query = self.query_net(history, inputs.event, inputs.value, inputs.age, inputs.there, fields)
-        if len(item):
-            vectors = self.item_net(item, join_fields(item_fields, inputs.item_numbers))
-        return query, vectors
+    def forward(self, inputs: Inputs, histories: Histories | None) -> tuple[Tensor, Tensor | None]:
+        """Return items [M, D] and the queries [P, D] of what is learned, neither compared yet."""
+        _, item, _, item_fields = self.encoder(inputs.ids, None, inputs.item_bags)
+        vectors = self.item_net(item, join_fields(item_fields, inputs.item_numbers))
+        if histories is None:
+            return vectors, None
+        net: Any = self.query_net
+        read = nn.functional.embedding(histories.item, vectors)
+        tokens = net.tokens(read, histories.event, histories.value, histories.gap_days)
+        states = net.states(tokens, histories.layout)
+        states = nn.functional.embedding(histories.state, torch.cat([states, net.start.unsqueeze(0)]))
+        return vectors, net.query(states, self._fields(histories.query_bags, histories.query_numbers))
+
+    def newest(self, read: Tensor, arrays: dict[str, Tensor], bags: Any, numbers: Tensor) -> Tensor:
+        """Return queries [B, D] of padded histories. Args: read [B, L, D] item vectors, arrays history_* by name."""
+        net: Any = self.query_net
+        there = arrays["history_item"] >= 0
+        days = torch.expm1(arrays["history_age"])
+        gaps = gap_days(days, there)
+        tokens = net.tokens(read, arrays["history_event"], arrays["history_value"], gaps)
+        query: Tensor = net.query(net.newest(tokens, there, days), self._fields(bags, numbers))
+        return query
+
+    def _fields(self, bags: Any, numbers: Tensor) -> Tensor | None:
+        return join_fields(self.encoder.query_side(bags), numbers)
 
 
 class TowerModule(ShardedModule):
-    """Trains the towers on `rows` and validates on the full catalogue.
+    """Trains the towers and validates on the full catalogue.
 
     Args:
-        rows: what to learn from; all rows of the train part, or some people's for cross-fitting.
+        end: [P] int64, one past the last pool row of each person that may be learned from.
         validation: None leaves it out.
     """
 
     def __init__(
-        self, dataset: Dataset, rows: Examples, settings: TrainSettings, validation: Validation | None
+        self, dataset: Dataset, end: np.ndarray, settings: TrainSettings, validation: Validation | None
     ) -> None:
-        size = order.batch_rows(len(rows), settings.model.batch_size, world_size())
-        super().__init__(settings, len(rows) // size)
-        self.dataset, self.rows, self.validation = dataset, rows, validation
+        self.source = Source(dataset, end, settings.model, settings.seed)
+        super().__init__(settings, self.source.steps)
+        self.dataset, self.validation = dataset, validation
         model = settings.model
-        self.weight = recency_weights(rows, model.half_life_days, model.weight_floor)
-        counts = item_counts(dataset, "train")
-        # +1: an item that only validation knows has a probability too
-        self.log_q = torch.from_numpy(np.log((counts + 1) / (counts + 1).sum()).astype(np.float32))
-        self._items: Tensor | None = None
+        kind = NEGATIVES.get(model.loss)
+        positions = -(-model.batch_tokens // world_size())
+        found = None if kind is None else log_inclusion(kind, self.source.counts, model.negatives, positions)
+        self.log_q = None if found is None or model.loss is Loss.uniform else torch.from_numpy(found)
+        self._vectors: Tensor | None = None
         self._sums = np.zeros(0)
 
     def build(self, tables_on: torch.device) -> nn.Module:
         model, spec = self.run_settings.model, self.dataset.spec
         nets = build_nets(spec, model)  # first: tables that are made at once draw from the same generator
-        return TwoTowerModel(TrainingEncoder(spec, model.dim, model.field_dim, tables_on), *nets)
+        encoder = TrainingEncoder(spec, model.dim, model.field_dim, tables_on)
+        return TwoTowerModel(encoder, *nets, self.source.table_row)
 
     def batches(self, epoch: int, first_step: int) -> Iterable[TowerBatch]:
-        settings = self.run_settings
-        return tower_batches(
-            self.dataset, self.rows, self.weight, settings.model, settings.seed, epoch, first_step, rank(), world_size()
-        )
+        return self.source.batches(epoch, first_step, rank(), world_size())
 
     def training_step(self, batch: TowerBatch, batch_idx: int) -> Tensor:
         assert self.dmp is not None
         model = self.run_settings.model
-        query, items = self.dmp(batch.inputs)
-        if model.loss is Loss.full_softmax:
-            loss = full_softmax(query, items, batch.target, model.temperature, model.label_smoothing)
+        vectors, query = self.dmp(batch.inputs, batch.histories)
+        items, query = compared(vectors, model.similarity), compared(query, model.similarity)
+        scale = logit_scale(model)
+        if batch.negative is None:
+            # the unknown item is no answer
+            loss = full_softmax(query, items[1:], batch.target - 1, scale, batch.weight, model.label_smoothing)
+        elif model.loss is Loss.gbce:
+            num_items = self.dataset.spec.num_items
+            loss = gbce(query, items, batch.target, batch.negative, num_items, model.gbce_t, scale, batch.weight)
         else:
-            log_q = self.log_q.to(query.device)[batch.target]
-            loss = in_batch_softmax(query, items, batch.target, log_q, model.temperature, model.negatives_per_group)
-        return (loss * batch.weight).mean()
+            log_q = None if self.log_q is None else self.log_q.to(items.device)[batch.index]
+            loss = sampled_softmax(query, items, batch.target, batch.negative, log_q, scale, batch.weight)
+        return loss * batch.weight.sum()
 
     def val_dataloader(self) -> Batches:
         validation = self.validation
@@ -91,30 +123,42 @@ class TowerModule(ShardedModule):
 
     def on_validation_epoch_start(self) -> None:
         assert self.validation is not None
-        self._items = self.catalogue()
+        self._vectors = self.vectors()
         self._sums = np.zeros(len(self.validation.names) + 1)
 
     def validation_step(self, batch: ValidationBatch, batch_idx: int) -> None:
-        assert self.validation is not None and self._items is not None
-        scores = self.validation.hide_seen(self.query(batch.arrays) @ self._items.t(), batch.rows)
+        assert self.validation is not None and self._vectors is not None
+        items = compared(self._vectors[1:], self.run_settings.model.similarity)
+        scores = self.validation.hide_seen(self.query(batch.arrays, self._vectors) @ items.t(), batch.rows)
         lists, _ = best_first(scores, max(self.validation.ks))
         self._sums += self.validation.metrics(lists, batch)
 
     def on_validation_epoch_end(self) -> None:
         assert self.validation is not None
         self.figures = self.validation.mean(self._sums)
-        self._items = None
+        self._vectors = None
 
     @torch.no_grad()
-    def query(self, arrays: dict[str, np.ndarray]) -> Tensor:
-        """Return [B, D] float32 query vectors."""
+    def query(self, arrays: Arrays, vectors: Tensor) -> Tensor:
+        """Return [B, D] float32 queries as they are compared. Args: vectors, what `vectors` returns."""
         assert self.dmp is not None
-        inputs = to_inputs(self.dataset.spec, arrays, None).to(self.device)
-        return self.dmp(inputs)[0].float()
+        history = arrays["history_item"]
+        check_ids(history, "history_item", self.dataset.spec.num_items + 1, padded=True)
+        bags, numbers = to_fields(self.dataset.spec, arrays)
+        columns = {n: torch.from_numpy(a).to(self.device) for n, a in arrays.items() if n.startswith("history_")}
+        read = nn.functional.embedding(columns["history_item"].clamp(min=0), vectors)
+        bags = None if bags is None else bags.to(self.device)
+        found = self.dmp.module.newest(read, columns, bags, numbers.to(self.device))
+        return compared(found, self.run_settings.model.similarity)
 
     @torch.no_grad()
-    def catalogue(self) -> Tensor:
-        """Return [N, D] float32 item vectors, row i is item_index i + 1."""
+    def vectors(self) -> Tensor:
+        """Return [N + 1, D] float32 item vectors as histories read them; row i is item_index i. Collective."""
         assert self.dmp is not None
-        inputs = to_inputs(self.dataset.spec, None, item_arrays(self.dataset, None)).to(self.device)
-        return self.dmp(inputs)[1].float()
+        parts = []
+        for low in range(0, self.dataset.spec.num_items + 1, _ITEMS_AT_ONCE):
+            index = np.arange(low, min(low + _ITEMS_AT_ONCE, self.dataset.spec.num_items + 1))
+            arrays = item_arrays(self.dataset, index, self.source.table_row[index])
+            inputs = to_inputs(self.dataset.spec, None, arrays).to(self.device)
+            parts.append(self.dmp(inputs, None)[0].float())
+        return torch.cat(parts)

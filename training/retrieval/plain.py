@@ -2,81 +2,144 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from playbill.features.encoder import Arrays
 from playbill.features.spec import FeatureSpec, Side
-from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
-from playbill.training.retrieval.towers import ItemNet, QueryNet
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder
+from playbill.training.retrieval.towers import LONGEST, build_nets, compared, gap_days, logit_scale
 from playbill.training.runs import load_weights, read_run
-from playbill.training.settings import TwoTower
+from playbill.training.settings import Similarity, TwoTower
+
+_ITEMS_AT_ONCE = 65_536
 
 
 class PlainTwoTower(nn.Module):
-    """Both towers on plain tables. `QueryTower` and `ItemTower` are its two halves with a forward of their own."""
+    """Both towers of one run on plain tables, and the content of the catalogue that histories are read with.
 
-    def __init__(self, spec: FeatureSpec, model: TwoTower) -> None:
+    Args:
+        items: item-side arrays of the unknown item and the whole catalogue, [N + 1, ...] each.
+    """
+
+    table_row: Tensor
+
+    def __init__(self, spec: FeatureSpec, model: TwoTower, items: Arrays) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.model = spec, model
         self.encoder = PlainEncoder(spec, model.dim, model.field_dim)
         self.query_net, self.item_net = build_nets(spec, model)
+        self.register_buffer("table_row", torch.zeros(spec.num_items + 1, dtype=torch.int64))
+        self.items = items
+
+    def item_vectors(self, arrays: dict[str, Tensor]) -> Tensor:
+        """Return [M, D] as histories read them. Args: arrays, item_index [M] and item fields by name."""
+        inputs = arrays | {"item_index": self.table_row[arrays["item_index"]]}
+        vectors: Tensor = self.item_net(self.encoder.item(inputs), self.encoder.fields(inputs, ITEM_SIDES))
+        return vectors
+
+    @torch.no_grad()
+    def catalogue(self) -> Tensor:
+        """Return [N + 1, D] vectors of the unknown item and all others."""
+        parts = []
+        for low in range(0, self.spec.num_items + 1, _ITEMS_AT_ONCE):
+            index = np.arange(low, min(low + _ITEMS_AT_ONCE, self.spec.num_items + 1))
+            arrays = {"item_index": index} | {name: array[index] for name, array in self.items.items()}
+            parts.append(self.item_vectors({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()}))
+        return torch.cat(parts)
+
+    def queries(self, read: Tensor, arrays: dict[str, Tensor]) -> Tensor:
+        """Return [B, D], not yet compared. Args: read [B, L, D] item vectors of the histories."""
+        there = arrays["history_item"] >= 0
+        days = torch.expm1(arrays["history_age"])
+        tokens = self.query_net.tokens(read, arrays["history_event"], arrays["history_value"], gap_days(days, there))
+        states = self.query_net.newest(tokens, there, days)
+        return self.query_net.query(states, self.encoder.fields(arrays, QUERY_SIDES))
+
+
+class _Member(nn.Module):
+    """One run in a tower: what its histories read, and how long its vectors are.
+
+    Attributes:
+        read: [N + 1, D] item vectors of the catalogue, kept as a table.
+        share: its vectors' weight in the joint dot product; vectors are multiplied by the root.
+    """
+
+    read: Tensor
+
+    def __init__(self, whole: PlainTwoTower, share: float) -> None:
+        super().__init__()
+        whole.eval()
+        self.whole, self.root = whole, math.sqrt(share)
+        self.register_buffer("read", whole.catalogue())
+
+    def query(self, arrays: dict[str, Tensor]) -> Tensor:
+        found = self.whole.queries(functional.embedding(arrays["history_item"].clamp(min=0), self.read), arrays)
+        return compared(found, self.whole.model.similarity) * self.root
+
+    def items(self, arrays: dict[str, Tensor]) -> Tensor:
+        return compared(self.whole.item_vectors(arrays), self.whole.model.similarity) * self.root
 
 
 class QueryTower(nn.Module):
-    """History and fields of B queries -> unit vectors.
+    """History and fields of B queries -> unit vectors. Several runs stand side by side in one vector.
 
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.
+        width: columns of the vectors.
     """
 
-    def __init__(self, whole: PlainTwoTower) -> None:
+    def __init__(self, members: Sequence[_Member], extra: int) -> None:
         super().__init__()
-        self.encoder, self.net = whole.encoder, whole.query_net
-        self.inputs = query_inputs(whole.spec)
+        self.members, self.extra = nn.ModuleList(members), extra
+        self.inputs = query_inputs(members[0].whole.spec)
+        self.width = sum(m.whole.model.dim for m in members) + extra
 
     def forward(self, arrays: dict[str, Tensor]) -> Tensor:
-        """Return query [B, D] float32 of unit length. Args: arrays, the encoder's by name, see `inputs`."""
-        return self.net(
-            self.encoder.history(arrays),
-            arrays["history_event"],
-            arrays["history_value"],
-            arrays["history_age"],
-            (arrays["history_item"] >= 0).to(torch.float32),
-            self.encoder.fields(arrays, QUERY_SIDES),
-        )
+        """Return query [B, width] float32 of unit length. Args: arrays, the encoder's by name, see `inputs`."""
+        joint = torch.cat([member.query(arrays) for member in self.members], -1)  # type: ignore[operator]  # a member
+        return functional.pad(functional.normalize(joint, dim=-1), (0, self.extra))
 
 
 class ItemTower(nn.Module):
     """Ids and content of N items -> unit vectors.
 
+    Vectors of free length (similarity=dot) are divided by the catalogue's longest, and the columns behind them are
+    filled so that all have unit length: the order of items for a query stays the same.
+
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.
+
+    Source of the last step: Y. Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean
+    Transformation for Inner-Product Spaces (2014).
     """
 
-    def __init__(self, whole: PlainTwoTower) -> None:
+    longest: Tensor
+
+    def __init__(self, members: Sequence[_Member], extra: int) -> None:
         super().__init__()
-        self.encoder, self.net = whole.encoder, whole.item_net
-        self.inputs = item_inputs(whole.spec)
+        self.members, self.extra = nn.ModuleList(members), extra
+        self.inputs = item_inputs(members[0].whole.spec)
+        joint = torch.cat([compared(m.read, m.whole.model.similarity) * m.root for m in members], -1)
+        self.register_buffer("longest", joint[1:].norm(dim=-1).max())
 
     def forward(self, arrays: dict[str, Tensor]) -> Tensor:
-        """Return embedding [N, D] float32 of unit length. Args: arrays, item_index [N] and item fields by name."""
-        return self.net(self.encoder.item(arrays), self.encoder.fields(arrays, ITEM_SIDES))
-
-
-def build_nets(spec: FeatureSpec, model: TwoTower) -> tuple[QueryNet, ItemNet]:
-    """Return the two networks with fresh weights, from torch's generator."""
-    query = QueryNet(
-        spec.history_length,
-        model.dim,
-        len(spec.events),
-        fields_width(spec, QUERY_SIDES, model.field_dim),
-        model.heads,
-        model.hidden,
-        model.dropout,
-    )
-    return query, ItemNet(model.dim, fields_width(spec, ITEM_SIDES, model.field_dim), model.hidden, model.dropout)
+        """Return embedding [N, width] float32 of unit length. Args: arrays, item_index [N] and item fields by name."""
+        joint = torch.cat([member.items(arrays) for member in self.members], -1)  # type: ignore[operator]  # a member
+        if not self.extra:
+            return functional.normalize(joint, dim=-1)
+        shorter = joint * (LONGEST / self.longest)
+        norm = shorter.norm(dim=-1, keepdim=True)
+        # an item that came later may be longer than all that were there
+        shorter = shorter / (norm / LONGEST).clamp(min=1.0)
+        rest = torch.sqrt(1.0 - (shorter * shorter).sum(-1, keepdim=True))
+        return torch.cat([shorter, functional.pad(rest, (0, self.extra - 1))], -1)
 
 
 def query_inputs(spec: FeatureSpec) -> list[str]:
@@ -90,13 +153,32 @@ def item_inputs(spec: FeatureSpec) -> list[str]:
     return ["item_index"] + [f.array for f in spec.side(Side.ITEM)]
 
 
-def load_plain(run_dir: Path) -> tuple[QueryTower, ItemTower]:
+def towers_of(wholes: Sequence[PlainTwoTower]) -> tuple[QueryTower, ItemTower]:
+    """Return both towers of one run, or of several that are asked together, in eval mode.
+
+    Several count alike: cosines are averaged over their temperatures, dot products added.
+    """
+    # a cosine is multiplied by 1 / temperature in the loss; so it counts among the others
+    scales = [logit_scale(w.model) for w in wholes]
+    members = [_Member(whole, scale / sum(scales)) for whole, scale in zip(wholes, scales, strict=True)]
+    extra = 4 if any(w.model.similarity is Similarity.dot for w in wholes) else 0  # rows stay a multiple of 16 bytes
+    return QueryTower(members, extra).eval(), ItemTower(members, extra).eval()
+
+
+def load_plain(run_dir: Path, items: Arrays) -> tuple[QueryTower, ItemTower]:
     """Return the towers of a finished two_tower run, from its best checkpoint, in eval mode.
 
+    Args:
+        items: item-side arrays of the run's dataset, [N + 1, ...] each (`Dataset.item_arrays`).
     Raises:
         TrainingError: no finished run of a two_tower model there.
     """
+    return towers_of([load_whole(run_dir, items)])
+
+
+def load_whole(run_dir: Path, items: Arrays) -> PlainTwoTower:
+    """Return one finished run as a plain module, for `towers_of`. Args and Raises: as `load_plain`."""
     run = read_run(run_dir, model="two_tower")
-    whole = PlainTwoTower(run.spec, run.model)
+    whole = PlainTwoTower(run.spec, run.model, items)
     load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
-    return QueryTower(whole).eval(), ItemTower(whole).eval()
+    return whole.eval()

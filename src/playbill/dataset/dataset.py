@@ -185,11 +185,18 @@ def query_arrays(
         target_row: [B] int64 pool rows whose event gives the context columns (its device, say); None leaves those
             missing.
     """
-    spec, fields = dataset.spec, dataset.spec.side(Side.CONTEXT)
+    return {
+        **encode_history(dataset.pool, start, end, dataset.spec),
+        **field_arrays(dataset, person, now, target_row),
+    }
+
+
+def field_arrays(dataset: Dataset, person: np.ndarray, now: np.ndarray, target_row: np.ndarray | None = None) -> Arrays:
+    """Return the fields of B people at B moments: the query-side arrays without the history. Args: `query_arrays`."""
+    fields = dataset.spec.side(Side.CONTEXT)
     zones = dataset.user_columns.get("timezone")
     offset = np.zeros(len(now), np.int64) if zones is None else offsets(zones.take(person), now)
     return {
-        **encode_history(dataset.pool, start, end, spec),
         **{name: array[person] for name, array in dataset.user_arrays.items()},
         **(
             encode_fields({}, len(now), fields, dataset.vocabularies)
@@ -229,7 +236,8 @@ def _item_arrays(items: pa.Table, spec: FeatureSpec, vocabularies: dict[str, Voc
     """Return the encoded item fields, [N + 1, ...] each, the unknown item first."""
     fields = spec.side(Side.ITEM)
     unknown = pa.nulls(1)
-    columns = {f.name: pa.chunked_array([unknown.cast(items[f.name].type), *items[f.name].chunks]) for f in fields}
+    names = {name for field in fields for name in field.reads}
+    columns = {n: pa.chunked_array([unknown.cast(items[n].type), *items[n].chunks]) for n in sorted(names)}
     return encode_fields(columns, spec.num_items + 1, fields, vocabularies)
 
 

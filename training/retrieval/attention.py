@@ -1,0 +1,235 @@
+"""Causal attention over packed histories: many sequences one after the other in one array, no padding.
+
+Two forms share the code: `softmax` (scaled dot product, as in a transformer) and `silu` (pointwise, as in HSTU: weights
+do not compete, so their sum tells how much of a taste there was). Both add a learned bias for the distance in places
+and, if asked for, for the distance in time.
+
+On a CPU each sequence is worked on alone, all its intermediate results in cache, and weights are computed again in the
+backward pass instead of being kept; on a GPU sequences are padded and worked on together. `padded_attention` is also
+what exported graphs do, and the twin by which the packed form is tested.
+
+Shape legend: T positions of all sequences, S sequences, n positions of one, H heads, K columns of a head's queries and
+    keys, V columns of its values, R largest distance + 1.
+
+Sources: W. Kang and J. McAuley, Self-Attentive Sequential Recommendation (2018), for softmax; J. Zhai et al., Actions
+    Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative Recommendations (2024), for silu.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TIME_BUCKETS = 32  # half powers of two of minutes: the last begins after about a month
+_MASKED = -1e9  # finite: a row without anything to look at must give 0, not NaN
+
+
+@dataclass(slots=True)
+class Layout:
+    """Where the sequences of a packed array lie, oldest event first.
+
+    Attributes:
+        offsets: S + 1 positions; sequence s is offsets[s] .. offsets[s + 1].
+        days: [T] float64 moment of each event in days from any origin, None where time plays no part.
+    """
+
+    offsets: list[int]
+    days: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Layout:
+        days = None if self.days is None else self.days.to(device, non_blocking=non_blocking)
+        return Layout(self.offsets, days)
+
+    def lengths(self) -> list[int]:
+        return [high - low for low, high in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+
+
+def time_buckets(days: Tensor) -> Tensor:
+    """Return int64 numbers 0..TIME_BUCKETS - 1 of spans of time, a negative one counting as none. Args: days, any."""
+    minutes = days.clamp(min=0) * 1440.0
+    return (2.0 * torch.log2(1.0 + minutes)).to(torch.int64).clamp(max=TIME_BUCKETS - 1)
+
+
+def packed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    heads: int,
+    softmax: bool,
+    place: Tensor,
+    time: Tensor | None = None,
+) -> Tensor:
+    """Return what each position gathers from itself and those before it in its sequence, [T, H * V].
+
+    Args:
+        query, key: [T, H * K], queries scaled already. value: [T, H * V]. All of one dtype.
+        layout: of the sequences; `days` where `time` is given.
+        heads: H.
+        softmax: weights sum to one (softmax) or stand for themselves (silu).
+        place: [H, R] bias by distance in places; R at least the longest sequence.
+        time: [H, TIME_BUCKETS] bias by distance in time, or None.
+    """
+    place = place.to(query.dtype)
+    time = None if time is None else time.to(query.dtype)
+    if query.device.type == "cpu":
+        attended: Tensor = _Packed.apply(query, key, value, place, time, layout, heads, softmax)  # type: ignore[no-untyped-call]  # torch's
+        return attended
+    lengths = layout.lengths()
+    columns = [heads_of(pad(t, lengths), heads).transpose(1, 2) for t in (query, key, value)]
+    longest = max(lengths)
+    bias = toeplitz(place, longest).unsqueeze(0)
+    if time is not None:
+        assert layout.days is not None
+        days = pad(layout.days.unsqueeze(-1), lengths).squeeze(-1)
+        bias = bias + time[:, time_buckets(days.unsqueeze(-1) - days.unsqueeze(-2))].transpose(0, 1)
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
+    found = padded_attention(columns[0], columns[1], columns[2], bias, causal, softmax)
+    return unpad(found.transpose(1, 2).flatten(2), lengths)
+
+
+def padded_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, allowed: Tensor, softmax: bool) -> Tensor:
+    """Return [B, H, q, V] what q queries gather from n keys.
+
+    Args:
+        query: [B, H, q, K], scaled already. key: [B, H, n, K]. value: [B, H, n, V].
+        bias: broadcasts to [B, H, q, n].
+        allowed: bool, broadcasts to [B, H, q, n]; False hides a key.
+        softmax: see `packed_attention`.
+    """
+    scores = torch.matmul(query, key.transpose(-1, -2)) + bias
+    if softmax:
+        weights = torch.softmax(scores.float().masked_fill(~allowed, _MASKED), -1).to(query.dtype)
+    else:
+        weights = functional.silu(scores)
+    return torch.matmul(weights * allowed.to(query.dtype), value)
+
+
+def heads_of(columns: Tensor, heads: int) -> Tensor:
+    """Return [..., H, columns / H], a view."""
+    return columns.view(*columns.shape[:-1], heads, -1)
+
+
+def toeplitz(place: Tensor, length: int) -> Tensor:
+    """Return [H, length, length] bias of position i looking at j <= i: place[:, i - j]. Args: place [H, R]."""
+    steps = torch.arange(length, device=place.device)
+    return place[:, (steps.unsqueeze(1) - steps).clamp(min=0)]
+
+
+def pad(packed: Tensor, lengths: list[int]) -> Tensor:
+    """Return [S, longest, ...] with zeros behind the end of each sequence."""
+    return torch.nn.utils.rnn.pad_sequence(list(torch.split(packed, lengths)), batch_first=True)
+
+
+def unpad(padded: Tensor, lengths: list[int]) -> Tensor:
+    """Return [T, ...], the opposite of `pad`."""
+    return torch.cat([row[:length] for row, length in zip(padded.unbind(0), lengths, strict=True)])
+
+
+class _Packed(torch.autograd.Function):
+    """The CPU's form. Sums of gradients over sequences are kept in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        place: Tensor,
+        time: Tensor | None,
+        layout: Layout,
+        heads: int,
+        softmax: bool,
+    ) -> Tensor:
+        longest = max(layout.lengths(), default=0)
+        bias = toeplitz(place, longest)
+        hidden = _hidden(longest, query.dtype) if softmax else None
+        out = torch.empty_like(value)
+        buckets = _buckets(layout) if time is not None else None
+        for number, (low, high) in enumerate(zip(layout.offsets[:-1], layout.offsets[1:], strict=True)):
+            q, k = (_cut(t, low, high, heads) for t in (query, key))
+            scores = _scores(q, k, bias, time, None if buckets is None else buckets[number])
+            weights = _weights(scores, hidden)
+            _cut(out, low, high, heads).copy_(torch.bmm(weights, _cut(value, low, high, heads)))
+        ctx.save_for_backward(query, key, value, bias, place, time)
+        ctx.layout, ctx.heads, ctx.hidden, ctx.buckets = layout, heads, hidden, buckets
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        query, key, value, bias, place, time = ctx.saved_tensors
+        heads, hidden = ctx.heads, ctx.hidden
+        to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
+        to_bias = torch.zeros(bias.shape, dtype=torch.float32)
+        to_time = None if time is None else torch.zeros(time.shape, dtype=torch.float32)
+        for number, (low, high) in enumerate(zip(ctx.layout.offsets[:-1], ctx.layout.offsets[1:], strict=True)):
+            q, k, v, g = (_cut(t, low, high, heads) for t in (query, key, value, gradient))
+            buckets = None if ctx.buckets is None else ctx.buckets[number]
+            scores = _scores(q, k, bias, time, buckets)
+            weights = _weights(scores, hidden)
+            to_weights = torch.bmm(g, v.transpose(1, 2))
+            if hidden is None:
+                to_scores = torch.ops.aten.silu_backward(to_weights, scores).tril_()
+            else:
+                to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            _cut(to_value, low, high, heads).copy_(torch.bmm(weights.transpose(1, 2), g))
+            _cut(to_query, low, high, heads).copy_(torch.bmm(to_scores, k))
+            _cut(to_key, low, high, heads).copy_(torch.bmm(to_scores.transpose(1, 2), q))
+            to_bias[:, : high - low, : high - low] += to_scores
+            if to_time is not None:
+                assert buckets is not None
+                to_time += _by_bucket(to_scores, buckets)
+        to_place = _by_distance(to_bias, place.shape[1]).to(place.dtype)
+        to_time = None if to_time is None else to_time.to(time.dtype)
+        return to_query, to_key, to_value, to_place, to_time, None, None, None
+
+
+def _cut(packed: Tensor, low: int, high: int, heads: int) -> Tensor:
+    """Return one sequence as [H, n, columns], a view."""
+    return heads_of(packed[low:high], heads).transpose(0, 1)
+
+
+def _scores(query: Tensor, key: Tensor, bias: Tensor, time: Tensor | None, buckets: Tensor | None) -> Tensor:
+    length = query.shape[1]
+    mine = bias[:, :length, :length]
+    if time is not None:
+        mine = mine + time[:, buckets]
+    return torch.baddbmm(mine, query, key.transpose(1, 2))
+
+
+def _weights(scores: Tensor, hidden: Tensor | None) -> Tensor:
+    if hidden is None:
+        return functional.silu(scores).tril_()
+    length = scores.shape[1]
+    return torch.softmax(scores + hidden[:length, :length], -1)
+
+
+def _hidden(length: int, dtype: torch.dtype) -> Tensor:
+    """Return [length, length]: 0 where a position may look, very little where it may not."""
+    return torch.full((length, length), _MASKED, dtype=dtype).triu_(1)
+
+
+def _buckets(layout: Layout) -> list[Tensor]:
+    assert layout.days is not None
+    return [time_buckets(days.unsqueeze(1) - days) for days in torch.split(layout.days, layout.lengths())]
+
+
+def _by_bucket(scores: Tensor, buckets: Tensor) -> Tensor:
+    """Return [H, TIME_BUCKETS] float32 sums of [H, n, n] by bucket [n, n]."""
+    flat = buckets.reshape(-1)
+    summed = [torch.bincount(flat, head.reshape(-1), minlength=TIME_BUCKETS) for head in scores.float()]
+    return torch.stack(summed).to(torch.float32)
+
+
+def _by_distance(scores: Tensor, distances: int) -> Tensor:
+    """Return [H, distances] sums of the diagonals of [H, n, n]: those at and below the main one."""
+    heads, length = scores.shape[:2]
+    steps = torch.arange(length)
+    distance = (steps.unsqueeze(1) - steps).clamp(min=0).reshape(-1)
+    below = scores.tril().reshape(heads, -1)
+    return torch.zeros(heads, distances).index_add_(1, distance, below)
