@@ -146,10 +146,10 @@ def test_readers_see_whole_states_while_one_writes(main, films):
             if count not in (0, 100) or len(items) != len(state) or len(set(items.tolist())) != len(items):
                 wrong.append((count, len(items)))
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
+    readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for turn in range(30):
+    for turn in range(10):
         there = turn % 2 == 0
         holder[0] = with_items(holder[0], ids, films.items[ids]) if there else without(holder[0], ids)
     while len(seen) < 2 and not wrong and any(reader.is_alive() for reader in readers):

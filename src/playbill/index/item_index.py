@@ -7,7 +7,7 @@ FAISS object is kept inside `ItemIndex`, which offers search alone. Fresh items 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class ItemIndex:
             scoring again what compressed vectors found.
         kind: how the vectors are kept.
         held: [M] int64 ascending, the item_index values that are in it; None where that is all of 1..N.
-        route: how searches go about it.
+        route: how searches go about it; set by `routed`.
+        hot: [H, d] float32, vectors of the items that `route.hot` names, in one block.
     """
 
     faiss_index: Any
@@ -37,6 +38,7 @@ class ItemIndex:
     kind: Kind
     held: np.ndarray | None = None
     route: Route = Route()
+    hot: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.faiss_index.ntotal)
@@ -48,6 +50,19 @@ class ItemIndex:
     def ids(self) -> np.ndarray:
         """Return the held item_index values, [M] int64 ascending."""
         return np.arange(1, len(self.embeddings)) if self.held is None else self.held
+
+
+def routed(index: ItemIndex, route: Route) -> ItemIndex:
+    """Return the index with another route.
+
+    Raises:
+        SearchError: the route names hot items that the index does not hold.
+    """
+    hot = np.asarray(route.hot, np.int64)
+    if len(hot) and (hot[-1] >= len(index.embeddings) or not np.isin(hot, index.ids()).all()):
+        raise SearchError(f"the route names {len(hot)} hot items, not all of which are in the index; export again")
+    vectors = np.ascontiguousarray(index.embeddings[hot], np.float32) if len(hot) else None
+    return replace(index, route=route, hot=vectors)
 
 
 def set_threads(threads: int) -> None:
@@ -94,7 +109,7 @@ def read_index(path: Path, embeddings: np.ndarray) -> ItemIndex:
         )
     held = None if found.ntotal == len(embeddings) - 1 else _held(found, kind)
     route = read_route(beside.read_bytes(), str(beside)) if beside.is_file() else Route()
-    return ItemIndex(found, embeddings, kind, held, route)
+    return routed(ItemIndex(found, embeddings, kind, held), route)
 
 
 def effort_of(index: ItemIndex) -> int:

@@ -26,12 +26,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         steps: by growing depth; `effort` is the number of lists visited (ivf) or of candidates kept (hnsw).
         narrow: filters that leave less than this share of the items, 0..1, are searched exactly.
         rescore: so many times as many items as wanted are fetched and scored again with their exact vectors.
+        hot: ascending item_index of items that people are often nearest to; every search scores them all, exactly.
     """
 
     version: int = ROUTE_VERSION
     steps: list[Step] = []
     narrow: float = 0.2
     rescore: float = 1.0
+    hot: list[int] = []
 
     def effort(self, k: int, share: float, default: int) -> int:
         """Return the effort for the best `k` where a filter leaves `share` of the items.
@@ -66,6 +68,7 @@ def read_route(data: bytes, name: str) -> Route:
         raise SearchError(f"{name} has version {route.version}, this Playbill reads up to {ROUTE_VERSION}; upgrade")
     depths = [step.depth for step in route.steps]
     fits = depths == sorted(set(depths)) and all(step.depth > 0 and step.effort > 0 for step in route.steps)
+    fits = fits and route.hot == sorted(set(route.hot)) and (not route.hot or route.hot[0] > 0)
     if not fits or not 0 <= route.narrow <= 1 or not 1 <= route.rescore <= 1000:
-        raise SearchError(f"{name} holds a route that cannot be: {route}; export again")
+        raise SearchError(f"{name} holds a route that cannot be (steps, narrow, rescore or hot); export again")
     return route

@@ -2,8 +2,10 @@
 
 Filters are routed by how much they leave, see `filters`. Leaving out a few items (seen, blocked) asks for that many
 more and drops them, which keeps the fast kernel of a flat index; so does a filter of a flat index that leaves most.
-Kinds that keep compressed vectors have what they found scored again exactly. A search that comes back short although
-more is eligible is done again, exactly.
+Kinds that keep compressed vectors have what they found scored again exactly, together with the hot items: what people
+want is concentrated, and where query and item vectors point in different directions (towers trained on few events make
+them so) lists and graphs lead elsewhere, while the few items that are near to anybody are quickly compared with
+everybody. A search that comes back short although more is eligible is done again, exactly.
 """
 
 from __future__ import annotations
@@ -133,7 +135,9 @@ def _approximate(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligib
     effort = max(1, index.route.effort(k, share, effort_of(index)))
     wanted = min(round(index.route.rescore * k), len(index))
     scores, items = index.faiss_index.search(queries, wanted, params=parameters(index, effort, wanted, eligible))
-    return (scores, items) if index.kind is Kind.HNSW else _rescored(index.embeddings, queries, items, k)
+    if index.kind is Kind.HNSW and index.hot is None:
+        return scores, items
+    return _rescored(index, queries, items, k, eligible)
 
 
 def parameters(index: ItemIndex, effort: int, wanted: int, eligible: Eligible | None) -> Any:
@@ -148,17 +152,32 @@ def parameters(index: ItemIndex, effort: int, wanted: int, eligible: Eligible | 
     return faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, index.faiss_index.nlist))
 
 
-def _rescored(embeddings: np.ndarray, queries: np.ndarray, items: np.ndarray, k: int) -> Pair:
-    """Return the best k of the items by their exact vectors, [B, k] each, padded with id -1."""
+def _rescored(index: ItemIndex, queries: np.ndarray, items: np.ndarray, k: int, eligible: Eligible | None) -> Pair:
+    """Return the best k of what was found and of the hot items, by exact vectors, [B, k] each, padded with id -1."""
     best = np.full((len(queries), k), -np.inf, np.float32)
     chosen = np.full((len(queries), k), -1, np.int64)
+    hot, hot_scores = _NOTHING, np.empty((len(queries), 0), np.float32)
+    if index.hot is not None:
+        hot, vectors = np.asarray(index.route.hot), index.hot
+        if eligible is not None:
+            keep = eligible.mask[hot]
+            hot, vectors = hot[keep], vectors[keep]
+        hot_scores = queries @ vectors.T
     for row, (query, found) in enumerate(zip(queries, items, strict=True)):
         mine = found[found > 0]
-        mine.sort()  # the lower index first among equal scores, as exact search has it
-        scores = embeddings[mine] @ query
+        if len(hot):
+            mine = mine[~_among(mine, hot)]
+        scores, ids = np.concatenate([hot_scores[row], index.embeddings[mine] @ query]), np.concatenate([hot, mine])
         order = top(scores[None], k)[0]
-        best[row, : len(order)], chosen[row, : len(order)] = scores[order], mine[order]
+        best[row, : len(order)], chosen[row, : len(order)] = scores[order], ids[order]
     return best, chosen
+
+
+def _among(items: np.ndarray, sorted_items: np.ndarray) -> np.ndarray:
+    """Return [M] bool, which items are in the other array, ascending and not empty; `np.isin` sorts it each time."""
+    place = np.minimum(np.searchsorted(sorted_items, items), len(sorted_items) - 1)
+    there: np.ndarray = sorted_items[place] == items
+    return there
 
 
 _NOTHING = np.empty(0, np.int64)

@@ -33,7 +33,7 @@ class IndexSettings:
     recall_floor: float = 0.95
     """Least recall at `recall_k`, 0..1; the search's effort is tuned to it and the build fails below it."""
     sample_queries: int = 512
-    """Queries used at most: one half of them for tuning, the other for the recall that is reported."""
+    """Queries used at most: two thirds of them for tuning, the last for the recall that is reported."""
     seed: int = 0
     """Seed of the clustering and of the sample."""
     threads: int = 0

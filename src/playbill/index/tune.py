@@ -1,12 +1,13 @@
 """Tuning: the fastest way to search an index that still finds what exact search finds, measured on real queries.
 
-One half of the queries chooses, the other half says what was reached. An approximate index that is no faster than exact
-search at the floor is given up for a flat one where the kind was left open: queries that point away from the items, as
-those of hardly trained towers do, defeat lists and graphs alike.
+A third of the queries says which items are hot (see `search`), a third chooses among settings, and the last says what
+was reached. An approximate index that is no faster than exact search at the floor is given up for a flat one where the
+kind was left open.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ import numpy as np
 from playbill.errors import SearchError
 from playbill.index.build import build_index
 from playbill.index.filters import Eligible, exact_rows, prepare, top
-from playbill.index.item_index import ItemIndex, set_threads
+from playbill.index.item_index import ItemIndex, routed, set_threads
 from playbill.index.route import Route, Step
 from playbill.index.search import search
 from playbill.index.settings import IndexSettings, Kind
@@ -24,6 +25,7 @@ from playbill.index.settings import IndexSettings, Kind
 DEPTHS = (1, 2, 5, 10)  # times recall_k: filters that leave a tenth look ten times as deep
 SHARES = (0.5, 0.35, 0.2, 0.15)  # of the items, at which exact search and the index are timed against each other
 NARROW = (0.1, 0.5)  # a route's `narrow` lies between these: below for recall, above for memory
+HOT = (0, 1_000, 4_000)  # most hot items that are tried, as long as they are not more than a tenth of all
 RESCORE = {Kind.FLAT: (1.0,), Kind.HNSW: (1.0,), Kind.IVF_SQ8: (1.25,), Kind.IVF_PQ: (2.0, 4.0, 10.0)}
 Z95 = 1.645  # one-sided
 
@@ -38,7 +40,8 @@ class IndexReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         effort: lists visited (ivf) or candidates kept (hnsw) by a search for `recall_k`; 0 where the kind has none.
         recall: mean share of the exact top `recall_k` that the index finds, 0..1, over `num_queries` that took no part
-            in tuning (unless there were fewer than 20 in all); `recall_low` is its lower bound at 95 %.
+            in tuning (unless there were fewer than 30 in all); `recall_low` is its lower bound at 95 %.
+        num_hot: items that every search compares with.
         tried: recall among the tuning queries by effort.
         steps, narrow, rescore: see `Route`.
         search_ms, exact_ms: median time of one query for `recall_k`, one thread, by this index and by exact search.
@@ -53,6 +56,7 @@ class IndexReport(msgspec.Struct, frozen=True, kw_only=True):
     effort: int
     rescore: float
     narrow: float
+    num_hot: int
     steps: list[Step]
     recall_k: int
     recall: float
@@ -116,12 +120,14 @@ def tune_index(
     start = time.monotonic()
     set_threads(settings.threads)
     rows = np.random.default_rng(settings.seed).permutation(len(queries))[: settings.sample_queries]
-    half = len(rows) // 2 if len(rows) >= 20 else 0
+    third = len(rows) // 3 if len(rows) >= 30 else 0
     k = min(settings.recall_k, len(index))
     depths = [depth for depth in (k * times for times in DEPTHS) if depth <= len(index)] or [k]
-    chosen = _truth(index, queries[rows[half:]], depths[-1] if index.kind is not Kind.FLAT else k)
-    held_out = _truth(index, queries[rows[:half]], k) if half else chosen
-    tuned, tried, given_up = _tuned(index, chosen, settings, depths)
+    flat_already = index.kind is Kind.FLAT
+    chosen = _truth(index, queries[rows[2 * third :]], k if flat_already else depths[-1])
+    held_out = _truth(index, queries[rows[:third]], k) if third else chosen
+    hot = [] if flat_already else _hot(index, queries[rows[third : 2 * third]], k)
+    tuned, tried, given_up = _tuned(index, chosen, settings, depths, hot)
     one, all_rows = chosen.queries[:_TIMED], index.ids()
     set_threads(1)
     search_ms = _median_ms(tuned, one, k)
@@ -147,6 +153,7 @@ def tune_index(
         num_lists=lists,
         effort=tuned.route.steps[0].effort if tuned.route.steps else 0,
         rescore=tuned.route.rescore,
+        num_hot=len(tuned.route.hot),
         narrow=tuned.route.narrow,
         steps=tuned.route.steps,
         recall_k=k,
@@ -164,26 +171,27 @@ def tune_index(
 
 
 def _tuned(
-    index: ItemIndex, sample: _Sample, settings: IndexSettings, depths: list[int]
+    index: ItemIndex, sample: _Sample, settings: IndexSettings, depths: list[int], hot: list[list[int]]
 ) -> tuple[ItemIndex, dict[int, float], str]:
     """Return the index with its steps, the recall by effort at the first depth, and why it is given up, if it is."""
     if index.kind is Kind.FLAT:
         return index, {0: float(recall_of(index, sample, depths[0]).mean())}, ""
     best: tuple[float, ItemIndex, dict[int, float]] | None = None
     worst = 0.0
-    for rescore in RESCORE[index.kind]:
+    for some, rescore in itertools.product([[], *hot], RESCORE[index.kind]):
+        base = Route(rescore=rescore, hot=some)
         steps: list[Step] = []
         tried: dict[int, float] = {}
         for depth in depths:
             looked = {} if steps else tried
-            effort = _least_effort(index, sample, settings.recall_floor, depth, rescore, looked)
+            effort = _least_effort(index, sample, settings.recall_floor, depth, base, looked)
             if effort is None:
                 break
             steps.append(Step(depth=depth, effort=effort if not steps else max(effort, steps[-1].effort)))
         worst = max([worst, *tried.values()])
         if not steps:
             continue
-        tuned = replace(index, route=Route(steps=steps, rescore=rescore))
+        tuned = routed(index, msgspec.structs.replace(base, steps=steps))
         set_threads(1)
         took_ms = _median_ms(tuned, sample.queries[:_TIMED], depths[0])
         set_threads(settings.threads)
@@ -197,21 +205,32 @@ def _tuned(
 
 
 def _least_effort(
-    index: ItemIndex, sample: _Sample, floor: float, depth: int, rescore: float, tried: dict[int, float]
+    index: ItemIndex, sample: _Sample, floor: float, depth: int, base: Route, tried: dict[int, float]
 ) -> int | None:
     """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is."""
     efforts = _efforts(index, depth)
     low, high = 0, len(efforts)
     while low < high:  # recall grows with effort
         middle = (low + high) // 2
-        route = Route(steps=[Step(depth=depth, effort=efforts[middle])], rescore=rescore)
-        recall = recall_of(replace(index, route=route), sample, depth)
+        route = msgspec.structs.replace(base, steps=[Step(depth=depth, effort=efforts[middle])])
+        recall = recall_of(routed(index, route), sample, depth)
         tried[efforts[middle]] = float(recall.mean())
         if recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor:
             high = middle
         else:
             low = middle + 1
     return efforts[low] if low < len(efforts) else None
+
+
+def _hot(index: ItemIndex, queries: np.ndarray, k: int) -> list[list[int]]:
+    """Return sets of the items that stand in these queries' exact top k most often, ascending item_index each."""
+    if not len(queries):
+        return []
+    items = exact_rows(index.embeddings, np.ascontiguousarray(queries, np.float32), k, index.ids())[1]
+    wanted, counts = np.unique(items, return_counts=True)
+    by_count = wanted[np.argsort(-counts, kind="stable")]
+    sizes = {min(most, len(by_count)) for most in HOT if 0 < most <= len(index) // 10}
+    return [np.sort(by_count[:size]).tolist() for size in sorted(sizes)]
 
 
 def _efforts(index: ItemIndex, depth: int) -> list[int]:
