@@ -22,7 +22,7 @@ ITEM_SIDES = (Side.ITEM,)
 
 def tables_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
     """Return the fields of these sides that have an embedding table, in the order in which vectors are concatenated."""
-    return [f for f in spec.fields if f.side in sides and f.encoding is not Encoding.NUMBER]
+    return [f for f in spec.fields if f.side in sides and f.encoding not in (Encoding.NUMBER, Encoding.VECTOR)]
 
 
 def numbers_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
@@ -30,9 +30,20 @@ def numbers_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
     return [f for f in spec.fields if f.side in sides and f.encoding is Encoding.NUMBER]
 
 
+def vectors_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
+    """Return the VECTOR fields of these sides, in the order in which they are concatenated after the numbers."""
+    return [f for f in spec.fields if f.side in sides and f.encoding is Encoding.VECTOR]
+
+
+def dense_of(spec: FeatureSpec, sides: Sequence[Side]) -> list[Field]:
+    """Return the fields of these sides that are numbers already, in the order in which they are concatenated."""
+    return numbers_of(spec, sides) + vectors_of(spec, sides)
+
+
 def fields_width(spec: FeatureSpec, sides: Sequence[Side], field_dim: int) -> int:
     """Return F: columns of one side's field vector."""
-    return len(tables_of(spec, sides)) * field_dim + len(numbers_of(spec, sides))
+    dense = sum(f.width or 1 for f in dense_of(spec, sides))
+    return len(tables_of(spec, sides)) * field_dim + dense
 
 
 class _Tables(nn.Module):
@@ -76,7 +87,7 @@ class PlainEncoder(nn.Module):
         return functional.embedding(arrays["item_index"], self.items.weight("item"))
 
     def fields(self, arrays: Mapping[str, Tensor], sides: Sequence[Side]) -> Tensor | None:
-        """Return [rows, F]: embedded fields, then numbers; None where these sides have none."""
+        """Return [rows, F]: embedded fields, then numbers, then vectors; None where these sides have none."""
         tables = self.query_fields if Side.ITEM not in sides else self.item_fields
         parts = []
         for field in tables_of(self.spec, sides):
@@ -86,6 +97,7 @@ class PlainEncoder(nn.Module):
                 _bag(ids, weight) if field.encoding is Encoding.CATEGORIES else functional.embedding(ids, weight)
             )
         parts += [arrays[f.array].unsqueeze(-1) for f in numbers_of(self.spec, sides)]
+        parts += [arrays[f.array] for f in vectors_of(self.spec, sides)]
         return torch.cat(parts, -1) if parts else None
 
 

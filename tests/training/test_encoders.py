@@ -11,7 +11,7 @@ from playbill.features.encoder import Arrays
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side
 from playbill.training.batches.jagged import to_inputs
 from playbill.training.embeddings import TrainingEncoder, join_fields
-from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
 
 SPEC = FeatureSpec(
     user_id_type="int64",
@@ -23,7 +23,10 @@ SPEC = FeatureSpec(
         Field(name="tenure", side=Side.USER, encoding=Encoding.NUMBER),
         Field(name="tags", side=Side.ITEM, encoding=Encoding.CATEGORIES, size=5, width=3),
         Field(name="price", side=Side.ITEM, encoding=Encoding.NUMBER),
+        Field(name="plot", side=Side.ITEM, encoding=Encoding.VECTOR, width=2),
         Field(name="maker", side=Side.ITEM, encoding=Encoding.CATEGORY, size=4),
+        Field(name="weight", side=Side.ITEM, encoding=Encoding.NUMBER),
+        Field(name="photo", side=Side.ITEM, encoding=Encoding.VECTOR, width=3),
         Field(name="hour", side=Side.CONTEXT, encoding=Encoding.CYCLE, size=24),
     ],
     num_items=9,
@@ -51,7 +54,10 @@ def items() -> Arrays:
         "item_index": np.asarray([9, 0, 4]),
         "item_tags": np.asarray([[1, 2, 0], [-1, -1, -1], [4, -1, -1]]),
         "item_price": np.asarray([1.0, 0.0, -2.0], np.float32),
+        "item_plot": np.asarray([[1, 2], [0, 0], [-3, 4]], np.float32),
         "item_maker": np.asarray([3, 0, 1]),
+        "item_weight": np.asarray([0.5, 0.0, 7.0], np.float32),
+        "item_photo": np.asarray([[1, 2, 3], [0, 0, 0], [7, 8, 9]], np.float32),
     }
 
 
@@ -71,6 +77,11 @@ def test_both_encoders_give_the_same_vectors() -> None:
     torch.testing.assert_close(item, plain.item(i))
     torch.testing.assert_close(join_fields(query_fields, inputs.query_numbers), plain.fields(q, QUERY_SIDES))
     torch.testing.assert_close(join_fields(item_fields, inputs.item_numbers), plain.fields(i, ITEM_SIDES))
+    # numbers, then vectors, whatever the order of the fields; a side without numbers has none
+    dense = [[1, 0.5, 1, 2, 1, 2, 3], [0] * 7, [-2, 7, -3, 4, 7, 8, 9]]
+    torch.testing.assert_close(inputs.item_numbers, torch.tensor(dense))
+    assert fields_width(SPEC, ITEM_SIDES, 4) == 2 * 4 + 7 == plain.fields(i, ITEM_SIDES).shape[1]
+    assert to_inputs(SPEC, queries(), None).item_numbers.shape == (0, 7)
     # values, not only agreement: padding is 0, several categories are their mean, no categories are 0
     table = training.items.embeddings["item"].weight
     tags = training.item_fields.embedding_bags["item_tags"].weight

@@ -69,6 +69,8 @@ def _fields(spec: FeatureSpec, sides: tuple[Side, ...], num_rows: int, rng: np.r
             continue
         if field.encoding is Encoding.NUMBER:
             arrays[field.array] = np.clip(rng.standard_t(2, num_rows), -8, 8).astype(np.float32)
+        elif field.encoding is Encoding.VECTOR:
+            arrays[field.array] = rng.standard_normal((num_rows, field.width)).astype(np.float32)
         elif field.encoding is Encoding.CATEGORIES:
             values = rng.integers(0, field.size, (num_rows, field.width))
             there = np.arange(field.width) < rng.integers(0, field.width + 1, num_rows)[:, None]
@@ -79,5 +81,5 @@ def _fields(spec: FeatureSpec, sides: tuple[Side, ...], num_rows: int, rng: np.r
 
 
 def _forget(array: np.ndarray, rows: list[int]) -> None:
-    """Make these rows missing: unknown for one value, nothing but padding for lists, 0 for numbers."""
-    array[rows] = PAD if array.ndim == 2 else UNKNOWN
+    """Make these rows missing: unknown for one value, nothing but padding for lists, 0 for numbers and vectors."""
+    array[rows] = PAD if array.ndim == 2 and array.dtype.kind == "i" else UNKNOWN

@@ -19,6 +19,8 @@ from playbill.features.facts import ColumnFacts, EventFacts, has_range, value_mo
 from playbill.features.people import People, number_people
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side, read_spec, write_spec
+from playbill.features.text import join_texts, learn_words
+from playbill.features.vectors import vector_field
 from playbill.features.vocabulary import Vocabulary, read_vocabularies, write_vocabularies
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder, read_table
@@ -27,6 +29,7 @@ from playbill.tables.schema import CONSENT_PREFIX, Column, Kind, TableFolder
 CYCLES = {"hour": 24, "weekday": 7}
 SPEC_FILE = "features.json"
 VOCABULARY_FOLDER = "vocab"
+TEXT = "words"  # the feature made of the columns that `features.text` names
 
 _SIDE_OF = {"users": Side.USER, "items": Side.ITEM, "events": Side.CONTEXT}
 # about delivery, display or bookkeeping: never a feature on their own account, though a user may name the text ones
@@ -138,10 +141,11 @@ def make_features(
     touched = {"users": (facts.users, settings.user), "items": (facts.items[1:], settings.item)}
     for name, (there, wanted) in touched.items():
         if name in tables:
-            rows = tables[name].filter(pa.array(there))
-            fields += _fields(name, folder.columns[name], rows, wanted, settings, vocabularies)
+            fields += _fields(name, folder.columns[name], (tables[name], there), wanted, settings, vocabularies)
         elif wanted:
             raise FeatureError(f"{name} features {list(wanted)} were asked for, but there is no table {name!r}")
+    if settings.text:
+        fields.append(_text_field(folder, tables["items"], facts.items[1:], settings, vocabularies))
     moment = [n for n in settings.context if n in CYCLES]
     fields += [Field(name=n, side=Side.CONTEXT, encoding=Encoding.CYCLE, size=CYCLES[n]) for n in moment]
     others = [n for n in settings.context if n not in CYCLES]
@@ -216,27 +220,34 @@ def read_features(folder: Path | str) -> tuple[FeatureSpec, dict[str, Vocabulary
 def _fields(
     table: str,
     columns: Sequence[Column],
-    rows: pa.Table | EventFacts,
+    rows: tuple[pa.Table, np.ndarray] | EventFacts,
     wanted: Sequence[str] | None,
     settings: FeatureSettings,
     vocabularies: dict[str, Vocabulary],
 ) -> list[Field]:
-    """Return the fields of one table and add their vocabularies; `rows` are those that may teach, or what they say."""
+    """Return the fields of one table and add their vocabularies; `rows` say which may teach, or what they taught."""
     declared = {c.name: c for c in columns}
     if wanted is None:
-        chosen = [c for c in columns if _by_default(c, settings)]
+        chosen = [c for c in columns if _by_default(table, c, settings)]
     else:
         for name in wanted:
             _refuse(table, name, declared, settings)
         chosen = [declared[name] for name in wanted]
     fields = []
     for column in chosen:
+        vocabulary: Vocabulary | None = None
         if isinstance(rows, EventFacts):
-            facts = rows.columns[column.name]
+            field, vocabulary = _field(table, column, rows.columns[column.name], settings, by_name=wanted is not None)
+        elif column.kind is Kind.VECTOR:
+            field = vector_field(column, rows[0][column.name], rows[1])
+            if field is None and wanted is not None:
+                raise FeatureError(
+                    f"column {column.name!r} of {table} holds no vector at all; take it out of the features"
+                )
         else:
             facts = ColumnFacts(column.kind)
-            facts.add(rows[column.name])
-        field, vocabulary = _field(table, column, facts, settings, by_name=wanted is not None)
+            facts.add(rows[0][column.name].filter(pa.array(rows[1])))
+            field, vocabulary = _field(table, column, facts, settings, by_name=wanted is not None)
         if field is not None:
             fields.append(field)
             if vocabulary is not None:
@@ -244,7 +255,41 @@ def _fields(
     return fields
 
 
-def _by_default(column: Column, settings: FeatureSettings) -> bool:
+def _text_field(
+    folder: TableFolder,
+    items: pa.Table,
+    teaches: np.ndarray,
+    settings: FeatureSettings,
+    vocabularies: dict[str, Vocabulary],
+) -> Field:
+    """Return the field of the items' texts and add its vocabulary, learned from the rows that may teach ([N] bool)."""
+    declared = {c.name: c for c in folder.columns["items"]}
+    for name in settings.text:
+        _refuse("items", name, declared, settings)
+        if declared[name].kind is not Kind.TEXT:
+            raise FeatureError(f"features.text names {name!r}, which holds {declared[name].kind.value}, expected text")
+    if TEXT in declared:
+        raise FeatureError(f"the items table has a column {TEXT!r}, the name of the feature made of texts; rename it")
+    texts = join_texts({name: items[name] for name in settings.text}, settings.text, items.num_rows)
+    words = learn_words(texts.filter(pa.array(teaches)), settings.text_width)
+    assert words.vectors is not None
+    width = words.vectors.shape[1]
+    field = Field(
+        name=TEXT,
+        side=Side.ITEM,
+        encoding=Encoding.VECTOR,
+        width=width,
+        std=width**-0.5,  # of unit length, so this is the root of the mean square
+        protected=any(declared[name].protected for name in settings.text),
+        columns=list(settings.text),
+    )
+    vocabularies[field.array] = words
+    return field
+
+
+def _by_default(table: str, column: Column, settings: FeatureSettings) -> bool:
+    if column.kind is Kind.VECTOR and table != "items":
+        return False
     if column.name in _NOT_BY_DEFAULT or column.name.startswith(CONSENT_PREFIX) or column.sensitive:
         return False
     return column.kind not in (Kind.ID, Kind.TIME) and (settings.lift_protected or not column.protected)
@@ -265,6 +310,10 @@ def _refuse(table: str, name: str, declared: Mapping[str, Column], settings: Fea
         raise FeatureError(f"column {name!r} of {table} is sensitive and cannot be a model input; take it out")
     if column.kind in (Kind.ID, Kind.TIME) or name.startswith(CONSENT_PREFIX):
         raise FeatureError(f"column {name!r} of {table} holds {column.kind.value}, which cannot be a feature")
+    if column.kind is Kind.VECTOR and table != "items":
+        raise FeatureError(
+            f"column {name!r} of {table} holds vectors, which can be features of items alone; take it out"
+        )
     if table == "events" and name in _NEVER_CONTEXT:
         raise FeatureError(f"column {name!r} of events is what models predict and cannot be context")
 

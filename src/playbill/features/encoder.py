@@ -21,8 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from playbill.errors import FeatureError
 from playbill.features.fold import LARGEST, EventPool
 from playbill.features.spec import PAD, Encoding, FeatureSpec, Field, Side
+from playbill.features.text import encode_texts, join_texts
+from playbill.features.vectors import encode_vectors
 from playbill.features.vocabulary import Vocabulary
 
 Arrays = dict[str, np.ndarray]
@@ -83,11 +86,13 @@ def encode_fields(
     """Return the arrays of one side's declared columns.
 
     Args:
-        columns: by field name, [B] raw values; None or NaN is missing, and so is a column that is not there. Arrow
-            arrays take no Python per row.
+        columns: by column name (`Field.reads`), [B] raw values; None or NaN is missing, and so is a column that is not
+            there. Arrow arrays take no Python per row.
         num_rows: B.
         fields: of one side; CYCLE fields are left to `encode_moment`.
         vocabularies: by array name.
+    Raises:
+        FeatureError: a vector has another width than the spec says.
     """
     arrays: Arrays = {}
     for field in fields:
@@ -99,9 +104,38 @@ def encode_fields(
             arrays[field.array] = indices
         elif field.encoding is Encoding.CATEGORIES:
             arrays[field.array] = _categories(raw, num_rows, field, vocabularies[field.array])
+        elif field.encoding is Encoding.VECTOR and field.reads != [field.name]:
+            unit = encode_texts(join_texts(columns, field.reads, num_rows), vocabularies[field.array], field.width)
+            arrays[field.array] = (unit / field.std).astype(np.float32)
+        elif field.encoding is Encoding.VECTOR:
+            arrays[field.array] = encode_vectors(raw, num_rows, field)
         else:
             arrays[field.array] = _numbers(raw, num_rows, field)
     return arrays
+
+
+def encode_items(
+    columns: Mapping[str, Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray],
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+) -> Arrays:
+    """Return the item-side arrays of rows of the items table, such as items that came after training.
+
+    An item that training did not know has item_index 0 and its content, and the item tower, which learned what content
+    alone says (`unknown_share`), puts it near its like. Equal to the dataset's rows for items that it knew.
+
+    Args:
+        columns: item_id and the items table's columns, [n] each; one that is not there is missing in every row.
+        spec, vocabularies: of the bundle or run.
+    Returns:
+        item_index [n] int64, and one array for each field of side ITEM.
+    Raises:
+        FeatureError: no item_id, ids of the wrong type, or a vector of another width than training saw.
+    """
+    if "item_id" not in columns:
+        raise FeatureError(f"items to encode have no column item_id; they have: {', '.join(columns) or 'none'}")
+    index = vocabularies["item"].indices(columns["item_id"])
+    return {"item_index": index, **encode_fields(columns, len(index), spec.side(Side.ITEM), vocabularies)}
 
 
 def encode_moment(now: np.ndarray, offset_minutes: np.ndarray, fields: Sequence[Field]) -> Arrays:

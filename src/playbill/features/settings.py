@@ -21,10 +21,17 @@ class FeatureSettings:
     """Columns of the users table; null takes every unprotected one that fits, [] none."""
 
     item: list[str] | None = None
-    """Columns of the items table; null takes every unprotected one that fits, [] none."""
+    """Columns of the items table; null takes every unprotected one that fits, vectors too, [] none."""
 
     context: list[str] = field(default_factory=lambda: ["hour", "weekday"])
     """`hour` and `weekday` of the request in the person's time zone, and columns of the events table (`device`)."""
+
+    text: list[str] = field(default_factory=list)
+    """Text columns of the items table, such as [title,text], read together as one vector of hashed words; needs no
+    language model, and is not wanted beside a vector column of `playbill embed`, which says more."""
+
+    text_width: int = 64
+    """Numbers of that vector, 1 to 1024."""
 
     lift_protected: bool = False
     """Let protected columns be features. For benchmarks on public data only; said aloud on every use."""
@@ -36,11 +43,16 @@ class FeatureSettings:
     """Most values known of one text or list column, the most frequent first; the others count as unknown."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("history_length", 1, 4096), ("max_categories", 1, 64), ("max_values", 1, 1_000_000)):
+        for name, low, high in (
+            ("history_length", 1, 4096),
+            ("max_categories", 1, 64),
+            ("max_values", 1, 1_000_000),
+            ("text_width", 1, 1024),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be {low} to {high}, got {value}")
-        for name in ("history_events", "user", "item", "context"):
+        for name in ("history_events", "user", "item", "context", "text"):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):
                 raise ConfigError(f"{name} names a column twice: {list(values)}")

@@ -30,6 +30,7 @@ class Encoding(StrEnum):
     CATEGORY = "category"  # int64 [B], 0 = unknown
     CATEGORIES = "categories"  # int64 [B, width], PAD where there are fewer
     NUMBER = "number"  # float32 [B], (x - mean) / std, 0 where missing
+    VECTOR = "vector"  # float32 [B, width], values / std, all 0 where missing; of items alone
     CYCLE = "cycle"  # int64 [B], hour (0..23) or weekday (0 = Monday), computed from the request's time
 
 
@@ -38,9 +39,11 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         size: rows of its embedding table (known values + 1 for unknown) for CATEGORY and CATEGORIES; period for CYCLE.
-        width: most values kept per row, for CATEGORIES.
-        mean, std: of the training rows, for NUMBER.
+        width: most values kept per row, for CATEGORIES; numbers in each row, for VECTOR.
+        mean, std: of the training rows, for NUMBER; std for VECTOR: the root of the mean square of their numbers.
         protected: the column is protected and the preset lifted that.
+        columns: text columns that a VECTOR is made of, see `text.py`; unset for a column that holds vectors, and left
+            out of the json then, so that specs from before there were any keep their hash.
     """
 
     name: str
@@ -51,6 +54,12 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     mean: float = 0.0
     std: float = 1.0
     protected: bool = False
+    columns: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def reads(self) -> list[str]:
+        """Columns of the table that the feature is made of."""
+        return [self.name] if self.columns is msgspec.UNSET else self.columns
 
     @property
     def array(self) -> str:
@@ -74,7 +83,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
         events: event names that enter a history; others are stored but never encoded.
         fields: features in the order in which models read them.
         num_items: known items; item_index runs 1..num_items, 0 is the unknown item.
-        vocabularies: hash by vocabulary name (`item`, and one for each CATEGORY or CATEGORIES field's array name).
+        vocabularies: hash by vocabulary name (`item`, and one for the array name of each field that is CATEGORY,
+            CATEGORIES or a VECTOR made of texts).
         purposes: consent purposes for which the users table has a column; absent consent denies (see tables.consent).
     """
 

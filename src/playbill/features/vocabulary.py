@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from playbill.errors import FeatureError
 from playbill.features.column import Column
 from playbill.tables.files import write_atomic
+from playbill.tables.vectors import fixed_size, rows_of
 
 # Arrow hashes all known values anew in each look-up (7 ns each); up to these many values the dict is quicker (measured)
 _SMALL, _SMALL_SHARE = 2048, 6
@@ -25,13 +26,16 @@ class Vocabulary:
 
     Args:
         values: unique, all int or all str.
+        vectors: [N, width] float32, what each value adds to the vector of a text (see `text.py`); None for all else.
+            Not hashed: they follow from the texts, up to the last bits of a computation.
     Raises:
         FeatureError: duplicates or mixed types.
     """
 
-    __slots__ = ("_arrow", "_index", "_type", "_values")
+    __slots__ = ("_arrow", "_index", "_type", "_values", "vectors")
 
-    def __init__(self, values: Iterable[int | str] | pa.Array) -> None:
+    def __init__(self, values: Iterable[int | str] | pa.Array, vectors: np.ndarray | None = None) -> None:
+        self.vectors = vectors
         self._values: list[Any] | None = None
         self._index: dict[Any, int] | None = None
         if isinstance(values, (pa.Array, pa.ChunkedArray)):
@@ -150,10 +154,13 @@ def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def write_vocabularies(vocabularies: dict[str, Vocabulary], folder: Path) -> None:
-    """Write one parquet file a vocabulary, `<name>.parquet` with the column `value`."""
+    """Write one parquet file a vocabulary, `<name>.parquet` with the column `value`, and `vector` where it has them."""
     for name, vocabulary in vocabularies.items():
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"value": vocabulary._arrow}), sink)
+        table = pa.table({"value": vocabulary._arrow})
+        if vocabulary.vectors is not None:
+            table = table.append_column("vector", fixed_size(vocabulary.vectors, np.ones(len(vocabulary), np.bool_)))
+        pq.write_table(table, sink)
         write_atomic(folder / f"{name}.parquet", sink.getvalue().to_pybytes())
 
 
@@ -173,7 +180,9 @@ def read_vocabularies(folder: Path, hashes: dict[str, str]) -> dict[str, Vocabul
             raise FeatureError(f"vocabulary {name!r} is missing: no {path}")
         try:
             # as a list: who reads a bundle asks for single values, and the first request should not wait for the dict
-            vocabulary = Vocabulary(pq.ParquetFile(path).read(["value"])["value"].to_pylist())
+            table = pq.ParquetFile(path).read()
+            vectors = rows_of(table["vector"])[0] if "vector" in table.column_names else None
+            vocabulary = Vocabulary(table["value"].to_pylist(), vectors)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise FeatureError(f"vocabulary {name!r} in {path} cannot be read: {error}") from error
         if vocabulary.hash() != expected:

@@ -47,6 +47,19 @@ def fixed_size(rows: np.ndarray, there: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1], mask=pa.array(~there))
 
 
+def rows_of(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ([n, width] float32 rows, [n] bool which are there) of a column stored at a fixed width.
+
+    A row that is missing is 0 throughout.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    there = valid(array)
+    rows = np.zeros((len(array), array.type.list_size), np.float32)
+    inner = array.filter(pa.array(there)).flatten().cast(pa.float32()).fill_null(float("nan"))
+    rows[there] = np.asarray(inner).reshape(-1, array.type.list_size)
+    return rows, there
+
+
 def is_vector(dtype: pa.DataType) -> bool:
     """Return whether a raw column's type can hold vectors."""
     if pa.types.is_null(dtype):
