@@ -18,7 +18,8 @@ import msgspec
 
 from playbill.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 names the retrievers' files; bundles of format 1 are read as they are
+_READ = (1, 2)
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -73,6 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         spec_hash: of features.json; 64 hex digits.
         rungs: what it carries: popularity, item_knn, towers, ranker, ... (rungs.json says why not the others).
         models: signature by model name; the graph is `<name>.onnx`.
+        retrievers: file by retriever, of those that stand on a file alone: counts, tables of neighbours, factors. A
+            bundle of format 1 does not name them.
         origin: where the parts came from: run names, settings, free text.
         files: every other file of the bundle by its relative path.
         seal: sha256 over the manifest itself, written with an empty seal.
@@ -86,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     spec_hash: str
     rungs: list[str]
     models: dict[str, ModelSignature] = {}
+    retrievers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     origin: dict[str, str] = {}
     files: dict[str, FileEntry] = {}
     seal: str = ""
@@ -145,7 +149,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """
     try:
         found = msgspec.json.decode(data, type=_Format).format_version
-        if found != FORMAT_VERSION:
+        if found not in _READ:
             age = "newer; upgrade Playbill" if found > FORMAT_VERSION else "older; export again"
             raise BundleError(f"{MANIFEST}: format {found}, this Playbill reads format {FORMAT_VERSION}: it is {age}")
         manifest = msgspec.json.decode(data, type=Manifest)
@@ -160,6 +164,9 @@ def decode_manifest(data: bytes) -> Manifest:
     check_version(manifest.version)
     for name in manifest.files:
         check_name(name)
+    if manifest.retrievers:
+        for name in manifest.retrievers.values():
+            check_name(name)
     return manifest
 
 

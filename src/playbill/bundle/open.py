@@ -12,13 +12,14 @@ import polars as pl
 
 from playbill.bundle.manifest import MANIFEST, STATE, Manifest, State, decode_draft, decode_manifest
 from playbill.bundle.policy import Policy, read_policy
-from playbill.bundle.rungs import Rung
+from playbill.bundle.rungs import RETRIEVER_FILES, Rung
 from playbill.bundle.verify import (
     check_arrays,
     check_features,
     check_files,
     check_graphs,
     check_needed,
+    check_retrievers,
     check_sample,
     read_arrays,
 )
@@ -72,6 +73,11 @@ class Bundle:
             raise BundleError(f"{name}: not in bundle {self.version}, which carries {', '.join(self.rungs)}")
         return self.path / name
 
+    def retriever_file(self, name: str) -> str:
+        """Return the name of the file that a retriever stands on; empty where the bundle has none."""
+        named = self.manifest.retrievers
+        return (RETRIEVER_FILES if isinstance(named, msgspec.UnsetType) else named).get(name, "")
+
     def array(self, name: str) -> np.ndarray:
         """Return a .npy file as a read-only, memory-mapped array."""
         return _map(self.file(name if name.endswith(".npy") else f"{name}.npy"))
@@ -121,6 +127,8 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
             unchecked.append("parity sample: onnxruntime is not installed")
         else:
             check_sample(path, manifest)
+    if verify:
+        check_retrievers(path, manifest, spec.num_items)
     arrays = read_arrays(path / "item_arrays.npz")
     check_arrays(arrays, spec)
     for name in ("popularity.npy", "trending.npy", "item_embeddings.npy"):

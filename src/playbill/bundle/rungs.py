@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from playbill.tables.sufficiency import Rung
 
-__all__ = ["RUNG_FILES", "Rung"]
+__all__ = ["RETRIEVER_FILES", "RUNG_FILES", "Rung"]
 
 # A bundle that claims a rung holds these; the engine walks down this list when something is missing or late.
 RUNG_FILES: dict[str, tuple[str, ...]] = {
@@ -15,4 +15,12 @@ RUNG_FILES: dict[str, tuple[str, ...]] = {
     "towers": ("query_tower.onnx", "item_tower.onnx", "item_embeddings.npy", "items.faiss"),
     "item_knn": ("neighbours.npz", "transitions.npz"),
     "popularity": ("popularity.npy", "trending.npy"),
+}
+
+# The files of retrievers that stand on a file alone, for bundles whose manifest does not name them.
+RETRIEVER_FILES: dict[str, str] = {
+    "item_knn": "neighbours.npz",
+    "transitions": "transitions.npz",
+    "trending": "trending.npy",
+    "popularity": "popularity.npy",
 }

@@ -86,6 +86,25 @@ def check_needed(path: Path, manifest: Manifest) -> None:
                 raise BundleError(f"{name}: missing, though the bundle says it carries {rung!r}; export again")
 
 
+def check_retrievers(path: Path, manifest: Manifest, num_items: int) -> None:
+    """Check that the file of each retriever is there and of this catalogue: a row for every item, and only numbers.
+
+    Whether what stands in a row can be used is seen by the engine, which leaves a retriever out and says why.
+    """
+    for name, file in (manifest.retrievers or {}).items():
+        if not (path / file).is_file():
+            raise BundleError(f"{file}: missing, though the bundle says that {name!r} stands on it; export again")
+        if not file.endswith(".npz"):
+            continue  # rows of a .npy are counted where it is mapped
+        arrays = read_arrays(path / file)
+        rows = len(arrays["indptr"]) - 2 if "indptr" in arrays else len(arrays.get("item_factors", ())) - 1
+        if rows != num_items:
+            raise BundleError(
+                f"{file}: {max(rows, 0)} items, the catalogue has {num_items}: of another export, or no retriever's; "
+                "export again"
+            )
+
+
 def check_features(path: Path, manifest: Manifest) -> tuple[FeatureSpec, dict[str, Vocabulary]]:
     """Return spec and vocabularies, each checked against its hash."""
     try:

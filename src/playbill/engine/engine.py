@@ -22,7 +22,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from playbill.blend.model import FILE
 from playbill.bundle.open import Bundle
+from playbill.engine.blending import BLEND, blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.parts import Parts, open_parts
@@ -62,6 +64,7 @@ class Engine:
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self._reach = parts.rungs()
+        self._newest = parts.newest(_asked(bundle, parts))
         self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
 
@@ -147,7 +150,7 @@ class Engine:
             request.request_id = request.request_id or uuid.uuid4().hex
             request.at = began if request.at is None else request.at
         with self.store.view() if self.store is not None else nullcontext() as view:
-            people = people_of(requests, view, self.bundle.spec)
+            people = people_of(requests, view, self.bundle.spec, self._newest)
             version = view.version if view is not None else 0
             if view is not None and view.catalogue_version != self._stock.offer.version:
                 self._restock(view)
@@ -170,13 +173,18 @@ class Engine:
                 row.left_out,
                 row.blocked,
                 row.request.k,
-                row.surface.quotas,
+                self._quotas(row),
                 self.parts.tables if personal else {},
                 row.history,
                 nearest.get(i),
                 query[i] if i in nearest and query is not None else None,
                 stocked.embeddings,
+                self.parts.blend if personal else None,
+                self.parts.ials if personal else None,
+                row.surface.weights,
             )
+        if self.parts.blend is not None:
+            blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
         clock.stop("retrieve")
         self._rank(rows, encoded, stocked)
         clock.stop("rank")
@@ -207,6 +215,13 @@ class Engine:
         except Exception as error:
             self._fault("profile", error)
             return None
+
+    def _quotas(self, row: Row) -> dict[str, int]:
+        """Return how many candidates each retriever may propose: below the ranker, members of a blend their depth."""
+        blend = self.parts.blend
+        if blend is None or row.rung in ("full", "popularity"):
+            return row.surface.quotas
+        return row.surface.quotas | dict.fromkeys(blend.members, blend.depth)
 
     def _restock(self, view: View) -> None:
         """Take in the catalogue's changes; who comes meanwhile waits for this and finds it done."""
@@ -248,6 +263,8 @@ class Engine:
         try:
             query = tower.run(encoded.arrays, tower.outputs[:1])[0]
             most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
+            if self.parts.blend is not None and "tower" in self.parts.blend.members:
+                most = max(most, self.parts.blend.depth)
             left_out = [rows[i].left_out for i in wanted]
             found = search_tower(query[wanted], embeddings, stocked.index, most, left_out, stocked.offer)
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
@@ -324,6 +341,13 @@ class Engine:
         self.faults[part] += 1
 
 
+def _asked(bundle: Bundle, parts: Parts) -> set[str]:
+    """Return the retrievers that any surface of the policy, or the blend, asks."""
+    surfaces = bundle.policy.surfaces.values()
+    named = {name for s in surfaces for name in (*s.weights, *(n for n, quota in s.quotas.items() if quota))}
+    return named | set(parts.blend.members if parts.blend is not None else ())
+
+
 class _Clock:
     def __init__(self, stages: dict[str, float]) -> None:
         self._stages, self._began = stages, time.perf_counter()
@@ -339,7 +363,7 @@ class _Clock:
 
 
 def _check_weights(bundle: Bundle, known: list[str]) -> None:
-    terms = {*known, *RETRIEVERS}
+    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])}
     for name, surface in bundle.policy.surfaces.items():
         unknown = sorted(set(surface.weights) - terms)
         if unknown:

@@ -1,14 +1,20 @@
 """Step 5, explain: a sentence for each item on the slate, and the fact it rests on, which anybody can check.
 
 kind        proposed by            the fact
-because     item_knn, transitions  `item_id`: of all items in the history, the one without which the score of this
-                                   retriever would fall most; `share`: by how much of it
+because     item_knn, transitions, `item_id`: of all items in the history, the one without which the score of this
+            ease                   retriever would fall most; `share`: by how much of it (of ease it may be more than
+                                   1, where other items of the history speak against)
+because     ials                   `item_id`: of all items in the history, the one that adds most to the score;
+                                   `share`: how much of it
 similar     tower                  `item_id`: of all items in the history, the one whose vector is nearest; `cosine`
 taste       tower                  `cosine` of the person's vector and the item's; no item of the history is like it
 trending    trending               `share` of what the most trending item has
 popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
 catalogue   popularity             the same, further down
 exploration any                    drawn by chance; `propensity` is the probability it had
+
+Source of what each item adds in iALS: Y. Hu, Y. Koren, C. Volinsky (2008), Collaborative filtering for implicit
+feedback datasets, section 5.
 
 Where a blend ordered the slate, "proposed by" is the member to which the item owes most of its place: off that member's
 list its blended score would fall more than off any other's (`blending.blend_candidates`).
@@ -20,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from playbill.baselines.ials import FoldIn
 from playbill.baselines.neighbours import Evidence, Neighbours
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.retrieve import POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
+from playbill.engine.retrieve import IALS, POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
 from playbill.features.fold import Past
 
@@ -54,6 +61,7 @@ def reasons(
     events: list[Past],
     tables: dict[str, Neighbours],
     embeddings: Any,
+    ials: FoldIn | None = None,
 ) -> list[Reason]:
     """Return the reason of each item on one slate.
 
@@ -63,6 +71,7 @@ def reasons(
         history: [H] int64 known items, newest first; `events` the event of each.
         tables: neighbours by retriever.
         embeddings: [N + 1, d] float32, where towers answered.
+        ials: as it answered.
     """
     item, retriever = candidates.item[chosen], candidates.retriever[chosen]
     found: list[Reason | None] = [None] * len(chosen)
@@ -81,6 +90,8 @@ def reasons(
         elif code == TOWER and embeddings is not None:
             cosine = candidates.scores["tower"][chosen[places]]
             made = _similar(catalogue, embeddings, item[places], cosine, history, events)
+        elif code == IALS and ials is not None:
+            made = _because(catalogue, additions(ials, history, item[places]), history, events)
         else:
             name = RETRIEVERS[code]
             fallen = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
@@ -116,6 +127,20 @@ def drops(evidence: Evidence, decay: float, items: np.ndarray, num_items: int) -
     without = now.cumsum(0) - now + older - moved
     score = now.sum(0)
     return score - without, score
+
+
+def additions(ials: FoldIn, history: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each item of a history adds to the scores of some items.
+
+    Args:
+        history: [H] int64, newest first; those beyond the model's length add nothing.
+        items: [C] int64.
+    Returns:
+        [H', C] float64 of the newest H' items, and their sums [C] float64, which are the scores.
+    """
+    left, mine = ials.system(history[: ials.length])
+    added = ials.alpha * (mine @ np.linalg.solve(left, ials.item_factors[items].T.astype(np.float64)))
+    return added, added.sum(axis=0)
 
 
 def _because(

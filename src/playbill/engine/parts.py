@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from playbill.baselines.ials import FoldIn, read_ials
 from playbill.baselines.neighbours import Neighbours, read_neighbours
+from playbill.blend.model import FILE, Blend, read_blend
 from playbill.bundle.open import Bundle
+from playbill.bundle.rungs import RETRIEVER_FILES
+from playbill.engine.retrieve import ON_DEMAND
 from playbill.engine.runtime import Model, NoRuntime, open_model
 from playbill.engine.settings import EngineSettings
-from playbill.errors import FeatureError, ProviderError, SearchError
+from playbill.errors import BlendError, BundleError, FeatureError, ProviderError, SearchError
 from playbill.index.item_index import ItemIndex, read_index, set_threads
 
-TABLES = {"item_knn": "neighbours.npz", "transitions": "transitions.npz"}
+TABLES = ("item_knn", "transitions", "ease")  # retrievers that are a table of neighbours
 
 
 @dataclass(slots=True)
@@ -22,8 +27,11 @@ class Parts:
 
     Attributes:
         embeddings: [N + 1, d] float32 item vectors of unit length, row 0 unused.
-        tables: `item_knn` (co-occurrence) and `transitions` (what came next).
-        missing: why, by part: query_tower, ranker, index, item_knn, transitions.
+        tables: `item_knn` (co-occurrence), `transitions` (what came next) and `ease`.
+        ials: factors that fold a person in.
+        blend: orders what the retrievers propose, where the bundle has one and all its members work here.
+        missing: why, by part: query_tower, ranker, index, item_knn, transitions, blend, and ease and ials where
+            the bundle names them.
     """
 
     query_tower: Model | None = None
@@ -31,16 +39,30 @@ class Parts:
     embeddings: np.ndarray | None = None
     index: ItemIndex | None = None
     tables: dict[str, Neighbours] = field(default_factory=dict)
+    ials: FoldIn | None = None
+    blend: Blend | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> list[Model]:
         return [m for m in (self.query_tower, self.ranker) if m is not None]
 
+    def newest(self, asked: Collection[str]) -> int:
+        """Return how many of the newest items of a history the retrievers read that are asked.
+
+        Args:
+            asked: names with a quota or a weight; the item-kNNs are asked always.
+        """
+        lengths = [t.length for name, t in self.tables.items() if name not in ON_DEMAND or name in asked]
+        if self.ials is not None and "ials" in asked:
+            lengths.append(self.ials.length)
+        return max(lengths, default=1)
+
     def rungs(self) -> dict[str, str]:
         """Return every rung, best first, with the reason why it cannot be reached; empty where it can."""
         tower = self.missing.get("query_tower", "")
-        tables = "" if self.tables else "; ".join(self.missing[name] for name in TABLES)
+        told = [self.missing[name] for name in TABLES if name in self.missing]
+        tables = "" if self.tables else "; ".join(told)
         return {
             "full": tower or self.missing.get("ranker", ""),
             "retrieval": tower,
@@ -55,15 +77,36 @@ def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
     Raises:
         ProviderError: `require_gpu`, and a graph of the bundle would not run on one.
     """
-    parts = Parts()
-    for name, file in TABLES.items():
+    parts = _retrievers(bundle, settings)
+    if bundle.has(FILE):
         try:
-            if bundle.has(file):
-                parts.tables[name] = read_neighbours(bundle.file(file))
-            else:
-                parts.missing[name] = _absent(bundle, "item_knn", file)
-        except (FeatureError, OSError) as error:
-            parts.missing[name] = str(error)
+            parts.blend = read_blend(bundle.file(FILE))
+            absent = [m for m in parts.blend.members if not _works(m, parts)]
+            if absent:
+                parts.blend, parts.missing["blend"] = None, f"the blend needs {', '.join(absent)}"
+        except BlendError as error:
+            parts.missing["blend"] = str(error)
+    return parts
+
+
+def _works(member: str, parts: Parts) -> bool:
+    if member == "tower":
+        return parts.query_tower is not None
+    if member == "ials":
+        return parts.ials is not None
+    return member in parts.tables or member in ("trending", "popularity")
+
+
+def _retrievers(bundle: Bundle, settings: EngineSettings) -> Parts:
+    parts = Parts()
+    for name in TABLES:
+        if (table := _table(bundle, name, parts)) is not None:
+            parts.tables[name] = table
+    if file := bundle.retriever_file("ials"):
+        try:
+            parts.ials = read_ials(bundle.file(file))
+        except (BundleError, FeatureError, OSError) as error:
+            parts.missing["ials"] = str(error)
     parts.ranker = _graph(bundle, "ranker", "ranker", settings, parts)
     parts.query_tower = _graph(bundle, "towers", "query_tower", settings, parts)
     if parts.query_tower is None:
@@ -82,6 +125,20 @@ def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
     except SearchError as error:
         parts.missing["index"] = str(error)
     return parts
+
+
+def _table(bundle: Bundle, name: str, parts: Parts) -> Neighbours | None:
+    file = bundle.retriever_file(name)
+    if not file and name not in RETRIEVER_FILES:
+        return None  # one that a bundle may do without
+    if not file or not bundle.has(file):
+        parts.missing[name] = _absent(bundle, "item_knn", file or RETRIEVER_FILES[name])
+        return None
+    try:
+        return read_neighbours(bundle.file(file))
+    except (FeatureError, OSError) as error:
+        parts.missing[name] = str(error)
+        return None
 
 
 def _graph(bundle: Bundle, rung: str, name: str, settings: EngineSettings, parts: Parts) -> Model | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from playbill.engine.retrieve import NEWEST
+from playbill.baselines.neighbours import LENGTH
 from playbill.engine.types import Request
 from playbill.features.encoder import Arrays, encode_queries, offsets
 from playbill.features.fold import Past, Profile, fold_profiles
@@ -52,7 +52,7 @@ class People:
     events: list[list[Past]]
 
 
-def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec) -> list[Person]:
+def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec, newest: int = LENGTH) -> list[Person]:
     """Return what is known of each request's person, as far as it may be used.
 
     A person without consent to personalisation, where the users table asks for it, is treated as anonymous: no history,
@@ -61,9 +61,10 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec)
     Args:
         requests: with ids in the spec's types.
         view: of the store; None means nobody is known.
+        newest: events that the retrievers read, where that is more than the towers do.
     """
-    names = spec.code_of()
-    return [_person(request, view, spec, names) for request in requests]
+    names, newest = spec.code_of(), max(spec.history_length, newest)
+    return [_person(request, view, spec, names, newest) for request in requests]
 
 
 def encode_people(
@@ -99,7 +100,7 @@ def encode_people(
     return People(arrays=arrays, history=history, events=events)
 
 
-def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object]) -> Person:
+def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object], newest: int) -> Person:
     stored = None
     if view is not None:
         try:
@@ -116,6 +117,6 @@ def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mappi
         return Person(NOBODY, 0, "no consent to personalisation: answered as for somebody anonymous")
     if stored is None:
         return Person(NOBODY, 0, "nobody known" if request.user_id is None else "an unknown person")
-    history = [event for event in stored.history if event.event in names][-max(spec.history_length, NEWEST) :]
+    history = [event for event in stored.history if event.event in names][-newest:]
     note = "" if history else "no history yet"
     return Person(msgspec.structs.replace(stored, history=history), stored.version, note)

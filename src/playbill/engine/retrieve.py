@@ -6,19 +6,23 @@ What must not be shown (seen, excluded, not available) is never proposed. Popula
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from playbill.baselines.ials import FoldIn
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
+from playbill.blend.model import Blend
 from playbill.engine.catalogue import Catalogue, Offer
 from playbill.index.filters import exact
 from playbill.index.live import LiveIndex, search_live
 
-RETRIEVERS = ("tower", "item_knn", "transitions", "trending", "popularity")
-TOWER, TRENDING, POPULARITY = 0, 3, 4
-NEWEST = 50  # items of a history that item-kNN reads; the default of baselines.score_neighbours, by which it was tuned
+RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "popularity")
+TOWER, IALS, TRENDING, POPULARITY = (RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "popularity"))
+# These are asked only where a quota or a weight names them: a request that does not want them does not pay for them.
+ON_DEMAND = ("ease", "ials")
 
 
 @dataclass(slots=True)
@@ -29,14 +33,19 @@ class Candidates:
         item: [M] int64 item_index.
         retriever: [M] int8, place in RETRIEVERS.
         scores: [M] float32 by retriever, for every candidate whoever proposed it: `tower` is the cosine of query and
-            item; `item_knn`, `transitions`, `trending`, `popularity` are shares of the best item's score, 0..1.
-        evidence: what `item_knn` and `transitions` rest on.
+            item; all others are shares of the best item's score, at most 1; `ease` and `ials` may be below 0, and are
+            there only where they were wanted.
+        evidence: what `item_knn`, `transitions` and `ease` rest on.
+        lists: where the bundle has a blend: by member, its best items that may be shown and their scores, best first.
+        owed_to: [M] int8, where they are blended: place in RETRIEVERS of the member to which each owes most.
     """
 
     item: np.ndarray
     retriever: np.ndarray
     scores: dict[str, np.ndarray]
     evidence: dict[str, Evidence] = field(default_factory=dict)
+    lists: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    owed_to: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
@@ -98,6 +107,9 @@ def candidates_of(
     nearest: np.ndarray | None = None,
     query: np.ndarray | None = None,
     embeddings: Any = None,
+    blend: Blend | None = None,
+    ials: FoldIn | None = None,
+    wanted: Collection[str] = (),
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
 
@@ -105,10 +117,16 @@ def candidates_of(
         left_out, blocked: what `blocked_items` gave; what is proposed is marked in `blocked` as well.
         k: least number wanted.
         quotas: most items by retriever; one that is not named proposes nothing.
-        tables: neighbours by retriever; empty where nothing personal may be used.
+        tables: neighbours by retriever; empty where nothing personal may be used, and `ials` None.
         history: [H] int64 known items, newest first, each once.
         nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
+        blend: whose members propose their lists of its depth and nothing beyond, so that it may order them.
+        wanted: retrievers of ON_DEMAND whose scores are needed though they have no quota.
     """
+    members = dict.fromkeys(() if blend is None else blend.members, 0 if blend is None else blend.depth)
+    free = ~blocked if members else blocked  # what may be shown, whoever has proposed it
+    lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    asked = {*wanted, *members, *(name for name, quota in quotas.items() if quota)}
     spare = len(left_out)  # so many of the first places of an order may be taken
     found: list[tuple[int, np.ndarray]] = []
     total = 0
@@ -121,17 +139,44 @@ def candidates_of(
         total += len(items)
 
     if nearest is not None:
+        if "tower" in members and query is not None:
+            near = nearest[free[nearest]]
+            lists["tower"] = _listed(near, embeddings[near] @ query, members["tower"])
+            nearest = lists["tower"][0]
         propose(TOWER, nearest, quotas.get("tower", 0))
     dense: dict[str, np.ndarray] = {}
     evidence: dict[str, Evidence] = {}
+
+    def take(name: str, code: int) -> None:
+        quota = quotas.get(name, 0)
+        if name in members:
+            best = _best(dense[name], ~free, members[name])
+            lists[name] = best, dense[name][best]
+            propose(code, best, quota)
+        elif quota:
+            propose(code, _best(dense[name], blocked, quota), quota)
+
     for name, table in tables.items():
-        if len(history):
-            evidence[name] = gather_evidence(table, history[:NEWEST])
+        if len(history) and (name not in ON_DEMAND or name in asked):
+            evidence[name] = gather_evidence(table, history[: table.length])
             dense[name] = score_evidence(evidence[name], table.decay, catalogue.num_items)
-            quota = quotas.get(name, 0)
-            if quota:
-                propose(RETRIEVERS.index(name), _best(dense[name], blocked, quota), quota)
+            take(name, RETRIEVERS.index(name))
+    person = None
+    if ials is not None and len(history) and "ials" in asked:
+        person = ials.person(history[: ials.length])
+        dense["ials"] = np.zeros(catalogue.num_items + 1, np.float32)  # items that came later are of no factors
+        dense["ials"][: len(ials.item_factors)] = ials.item_factors @ person
+        dense["ials"][0] = -np.inf
+        take("ials", IALS)
     quota = quotas.get("trending", 0)
+    for name, order, share in (
+        ("trending", offer.trending_order, catalogue.trending),
+        ("popularity", offer.popular_order, catalogue.popular),
+    ):
+        if name in members:
+            first = order[: members[name] + spare]
+            first = first[free[first] & (share[first] > 0)][: members[name]]
+            lists[name] = first, share[first]
     propose(TRENDING, offer.trending_order[: quota + spare + total], quota)
     quota = max(quotas.get("popularity", 0), k - total)
     propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
@@ -142,7 +187,13 @@ def candidates_of(
         scores["tower"] = embeddings[item] @ query
     scores["trending"], scores["popularity"] = catalogue.trending[item], catalogue.popular[item]
     retriever = np.repeat(np.asarray([c for c, _ in found], np.int8), [len(items) for _, items in found])
-    return Candidates(item=item, retriever=retriever, scores=scores, evidence=evidence)
+    return Candidates(item=item, retriever=retriever, scores=scores, evidence=evidence, lists=lists)
+
+
+def _listed(item: np.ndarray, score: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best `depth` items with their scores; an index may have found near equals in another order."""
+    best = np.lexsort((item, -score))[:depth]
+    return item[best], score[best]
 
 
 def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
@@ -157,6 +208,6 @@ def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
 
 
 def _normal(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
-    most = scores.max(initial=0)  # row 0 is -inf
+    most = scores.max(initial=0)  # row 0 is -inf, or 0
     share: np.ndarray = scores[item] / most if most > 0 else np.zeros(len(item), np.float32)
     return share

@@ -68,7 +68,16 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
     exploration, seed = surface.exploration, bundle.policy.seed
     chosen, propensity, drawn = explore(order, request.k, exploration.epsilon, exploration.slots, seed, request_id)
     why = reasons(
-        catalogue, candidates, chosen, drawn, propensity, row.history, row.events, parts.tables, catalogue.vectors
+        catalogue,
+        candidates,
+        chosen,
+        drawn,
+        propensity,
+        row.history,
+        row.events,
+        parts.tables,
+        catalogue.vectors,
+        parts.ials,
     )
     note = parts.missing.get("index", "") if row.rung in ("full", "retrieval") else ""
     if row.rung in BLENDED and BLEND not in candidates.scores:
