@@ -16,6 +16,7 @@ from playbill.bundle.open import open_bundle
 from playbill.bundle.write import describe, stage, state_of
 from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.errors import TrainingError
+from playbill.training.exporting.blending import write_blend_file
 from playbill.training.exporting.contents import write_baselines, write_contents
 from playbill.training.exporting.plan import Plan, make_plan
 from playbill.training.settings import ExportSettings
@@ -40,10 +41,12 @@ def run(settings: ExportSettings) -> Path:
         with stage(plan.bundles, plan.version) as folder:
             progress.update(task, description="features, items and baselines")
             write_contents(folder, dataset, plan)
-            write_baselines(folder, dataset, plan, settings.neighbours, settings.half_life_days)
+            retrievers, choices = write_baselines(folder, dataset, plan, settings.neighbours, settings.half_life_days)
             models = _models(folder, dataset, plan, settings, progress)
+            if plan.blend is not None:
+                write_blend_file(folder, plan.blend, choices)
             (folder / "rungs.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan.rungs), indent=1))
-            describe(folder, _manifest(plan, dataset, models))
+            describe(folder, _manifest(plan, dataset, models, retrievers))
             progress.update(task, description="opening what was written")
             open_bundle(folder, require_sealed=False)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -54,6 +57,8 @@ def run(settings: ExportSettings) -> Path:
     for name, rung in plan.rungs.items():
         if not rung.carried:
             console.print(f"  without {name}: {rung.missing}")
+    if plan.tuned.missing:
+        console.print(f"  baselines with the usual numbers, without EASE and iALS: {plan.tuned.missing}")
     return path
 
 
@@ -68,7 +73,7 @@ def _models(
     return write_models(folder, dataset, plan, settings.index, progress)
 
 
-def _manifest(plan: Plan, dataset: Dataset, models: dict[str, ModelSignature]) -> Manifest:
+def _manifest(plan: Plan, dataset: Dataset, models: dict[str, ModelSignature], retrievers: dict[str, str]) -> Manifest:
     return Manifest(
         version=plan.version,
         created_at=datetime.now(UTC).isoformat(),
@@ -77,6 +82,7 @@ def _manifest(plan: Plan, dataset: Dataset, models: dict[str, ModelSignature]) -
         spec_hash=dataset.spec.hash(),
         rungs=plan.carried,
         models=models,
+        retrievers=retrievers,
         # what a later evaluation must know before it asks this bundle anything
         origin=plan.origin() | {"learned_until_us": str(dataset.split.valid_until_us)},
     )

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
-from playbill.baselines.neighbours import write_neighbours
-from playbill.baselines.popularity import popularity, trending, write_scores
 from playbill.bundle.policy import write_policy
-from playbill.dataset.boundary import rows_before
 from playbill.dataset.dataset import Dataset
 from playbill.features.build import write_features
 from playbill.tables.folder import has_table
+from playbill.training.exporting.baselines import write_tuned, write_usual
 from playbill.training.exporting.plan import Plan
 
 
@@ -32,19 +29,15 @@ def write_contents(folder: Path, dataset: Dataset, plan: Plan) -> None:
             shutil.copyfile(plan.tables / "report" / name, folder / "report" / name)
 
 
-def write_baselines(folder: Path, dataset: Dataset, plan: Plan, neighbours: int, half_life_days: float) -> None:
-    """Fit and write popularity, trending and both item-kNNs on all that comes before the test part.
+def write_baselines(
+    folder: Path, dataset: Dataset, plan: Plan, neighbours: int, half_life_days: float
+) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """Write the baselines, tuned ones where there are any; return by retriever its file and its numbers.
 
     Args:
-        neighbours: kept of each item.
-        half_life_days: of trending.
+        neighbours: kept of each item where nothing was tuned; half_life_days: of trending there.
     """
-    rows = rows_before(dataset, "test")
-    pool, num_items = dataset.pool, dataset.spec.num_items
-    person, item, at = pool.person[rows], pool.item[rows], pool.at[rows]
-    write_scores(folder / "popularity.npy", popularity(item, num_items))
-    now = int(at.max()) + 1 if len(at) else 0
-    write_scores(folder / "trending.npy", trending(item, at, num_items, now, half_life_days))
-    if plan.rungs["item_knn"].carried:
-        write_neighbours(folder / "neighbours.npz", fit_cooccurrence(person, item, num_items, most=neighbours))
-        write_neighbours(folder / "transitions.npz", fit_transitions(person, item, num_items, most=neighbours))
+    personal = plan.rungs["item_knn"].carried
+    if plan.tuned.folder is not None:
+        return write_tuned(folder, plan.tuned, personal)
+    return write_usual(folder, dataset, personal, neighbours, half_life_days)

@@ -9,19 +9,22 @@ from pathlib import Path
 import msgspec
 
 from playbill import __version__
+from playbill.blend.model import FILE as BLEND_FILE
+from playbill.blend.model import Blend, read_blend, write_blend
 from playbill.bundle.policy import Policy, read_policy
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
-from playbill.errors import ConfigError, TrainingError
+from playbill.errors import BlendError, ConfigError, TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.tables.files import sha256_file
 from playbill.tables.folder import read_folder
 from playbill.tables.sufficiency import read_sufficiency
+from playbill.training.exporting.baselines import Tuned, find_tuned
 from playbill.training.runs import Run, read_record, read_run
 from playbill.training.settings import ExportSettings
 
-EXPORT_FORMAT = 1  # grows when the same inputs come to give another bundle
+EXPORT_FORMAT = 2  # grows when the same inputs come to give another bundle
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class Plan:
         version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
         rungs: every rung the data was judged for, carried or not.
         towers, ranker: finished runs, None where that rung is not carried.
+        tuned: baselines of a run of `playbill tune`, or why there is none.
+        blend: what orders the retrievers' candidates, where one was asked for.
         features, split: how the dataset is opened; those of the runs where there are any.
     """
 
@@ -47,6 +52,8 @@ class Plan:
     features: FeatureSettings
     split: SplitSettings
     policy: Policy
+    tuned: Tuned
+    blend: Blend | None = None
 
     @property
     def carried(self) -> list[str]:
@@ -60,6 +67,9 @@ class Plan:
             "features": msgspec.json.encode(self.features).decode(),
         }
         runs = {"run": self.towers, "ranker_run": self.ranker}
+        if self.tuned.folder is not None:
+            origin["baselines_run"] = self.tuned.folder.name
+        origin |= {"blend": self.blend.name} if self.blend is not None else {}
         return origin | {name: run.path.name for name, run in runs.items() if run is not None}
 
 
@@ -71,6 +81,7 @@ def make_plan(settings: ExportSettings) -> Plan:
         TrainingError: a run that was asked for by name is missing or unfinished, or a run does not belong to these
             tables or to the other run.
         ConfigError: the policy file cannot be read.
+        BlendError: no such blend, or it was fitted on other tables.
     """
     home = Path(settings.home)
     tables = home / "tables" / settings.tables
@@ -93,11 +104,17 @@ def make_plan(settings: ExportSettings) -> Plan:
     split = settings.split if towers is None else towers.settings.split
     index = asdict(settings.index)
     del index["threads"]
+    tuned = find_tuned(home, settings.baselines_run, settings.tables, fingerprint, split)
     inputs = [
         [EXPORT_FORMAT, __version__, dataset_fingerprint(tables, features, split)],
         [None if run is None else [run.record.fingerprint, sha256_file(checkpoint(run))] for run in (towers, ranker)],
         [rungs, policy, index, settings.neighbours, settings.half_life_days],
+        tuned.inputs(),
     ]
+    blend = None
+    if settings.blend is not None:
+        blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)
+        inputs.append([hashlib.sha256(write_blend(blend)).hexdigest()])
     return Plan(
         tables=tables,
         tables_fingerprint=fingerprint,
@@ -109,6 +126,8 @@ def make_plan(settings: ExportSettings) -> Plan:
         features=features,
         split=split,
         policy=policy,
+        tuned=tuned,
+        blend=blend,
     )
 
 
@@ -151,6 +170,13 @@ def _check_pair(towers: Run, ranker: Run) -> None:
         )
     if ranker.spec.hash() != towers.spec.hash():
         raise TrainingError(f"{ranker.path} and {towers.path} have different feature specs; train the ranker again")
+
+
+def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
+    blend = read_blend(path)
+    if blend.tables_fingerprint != fingerprint:
+        raise BlendError(f"{path} was fitted on other tables than {tables} holds now; run `playbill blend` again")
+    return blend
 
 
 def _policy(file: str | None) -> Policy:
