@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from playbill.baselines.ease import fit_ease, score_ease
+from playbill.baselines.ease import count_pairs, ease_neighbours, fit_ease, score_ease, solve_ease
+from playbill.baselines.neighbours import score_histories
 from playbill.errors import ConfigError
 
 NOTHING = np.zeros(0, np.int64)
@@ -65,3 +66,38 @@ def test_what_does_not_fit_is_refused_with_the_size() -> None:
         fit_ease(NOTHING, NOTHING, 1, l2=0)
     # items that nobody had do not count
     fit_ease(item[:10] * 0, item[:10], 1_000_000, max_items=10)
+
+
+def test_as_a_table_it_scores_the_same_and_cut_short_it_keeps_what_is_largest_in_size() -> None:
+    rng = np.random.default_rng(1)
+    person, item = rng.integers(0, 40, 300), rng.integers(1, 15, 300)
+    ease = fit_ease(person, item, 16, l2=3)  # nobody had 15 or 16
+    indptr = np.asarray([0, 5, 5, 20])
+    had = np.concatenate([rng.permutation(14)[:5] + 1, rng.integers(0, 17, 15)])
+    whole = ease_neighbours(ease, most=16, length=100)
+    assert whole.decay == 0 and whole.length == 100 and (whole.weight < 0).any()
+    np.testing.assert_allclose(
+        score_histories(whole, indptr, had)[:, 1:], score_ease(ease, indptr, had)[:, 1:], atol=1e-5
+    )
+    newest = score_ease(ease, indptr, had, length=3)
+    np.testing.assert_allclose(score_histories(whole, indptr, had, length=3)[:, 1:], newest[:, 1:], atol=1e-5)
+    short = ease_neighbours(ease, most=4, length=100)
+    positive = ease_neighbours(ease, most=4, length=100, signed=False)
+    assert (np.diff(short.indptr)[ease.items] == 4).all() and (positive.weight > 0).all()
+    for row, one in enumerate(ease.items.tolist()):
+        mine = slice(short.indptr[one], short.indptr[one + 1])
+        kept = np.sort(np.abs(short.weight[mine]))
+        np.testing.assert_allclose(kept, np.sort(np.abs(ease.weights[row]))[-4:], rtol=1e-6)
+        assert (np.diff(short.weight[mine]) <= 0).all()
+        best = np.sort(ease.weights[row])[::-1][:4]
+        theirs = positive.weight[positive.indptr[one] : positive.indptr[one + 1]]
+        np.testing.assert_allclose(theirs, best[best > 0], rtol=1e-6)
+    assert ease_neighbours(fit_ease(NOTHING, NOTHING, 2), 3, 10).indptr.tolist() == [0, 0, 0, 0]
+
+
+def test_pairs_counted_once_serve_every_l2() -> None:
+    rng = np.random.default_rng(2)
+    person, item = rng.integers(0, 30, 200), rng.integers(0, 9, 200)
+    pairs = count_pairs(person, item, 8)
+    for l2 in (1.0, 50.0, 1.0):
+        np.testing.assert_array_equal(solve_ease(pairs, l2).weights, fit_ease(person, item, 8, l2=l2).weights)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from playbill.baselines.ials import Ials, fit_ials, score_ials
-from playbill.errors import ConfigError
+from playbill.baselines.ials import Ials, fit_ials, read_ials, score_ials, write_ials
+from playbill.errors import ConfigError, FeatureError
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -105,3 +107,42 @@ def test_edges() -> None:
 def test_settings_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} of iALS must be above 0, got 0"):
         fit_ials(NOTHING, NOTHING, 1, **{name: 0})
+
+
+def test_read_back_it_folds_a_person_in_as_the_fit_did(tmp_path: Path) -> None:
+    person, item = _random_log()
+    fitted = fit_ials(person, item, 10, factors=4, alpha=2.0, l2=0.1, nu=0.5)
+    write_ials(tmp_path / "ials.npz", fitted, length=6)
+    read = read_ials(tmp_path / "ials.npz")
+    assert (read.alpha, read.l2, read.nu, read.length, read.item_factors.dtype) == (2.0, 0.1, 0.5, 6, np.float32)
+    for had in ([3, 1, 2], [9, 8, 7, 6, 5, 4, 3], [10], [1]):
+        newest = np.asarray(had)
+        scores = score_ials(fitted, np.asarray([0, len(had)]), newest[::-1], length=6)[0]
+        np.testing.assert_allclose(read.item_factors[1:] @ read.person(newest[:6]), scores[1:], atol=1e-5)
+    assert not read.person(NOTHING).any()  # whoever had nothing has the factors 0
+
+
+def test_what_is_no_file_of_factors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ials.npz"
+    with pytest.raises(FeatureError, match="holds no factors of iALS"):
+        read_ials(path)
+    path.write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(FeatureError, match="holds no factors of iALS"):
+        read_ials(path)
+    good = {
+        "item_factors": np.ones((4, 2), np.float32),
+        "everything": np.eye(2),
+        "numbers": np.ones(3),
+        "length": np.int64(5),
+    }
+    for wrong, says in (
+        ({"everything": np.eye(3)}, "do not fit each other"),
+        ({"item_factors": np.full((4, 2), np.nan, np.float32)}, "not finite"),
+        ({"numbers": np.ones(2)}, "holds no factors"),
+        ({"length": np.int64(0)}, "length 0 is below 1"),
+    ):
+        np.savez(path, **(good | wrong))  # type: ignore[arg-type]  # numpy's stub takes `**arrays` for the flag
+        with pytest.raises(FeatureError, match=says):
+            read_ials(path)
+    np.savez(path, **good)  # type: ignore[arg-type]  # as above
+    assert read_ials(path).num_known == 4

@@ -124,6 +124,54 @@ def test_transitions_agree_with_the_naive_way(log: list[list[int]], window: int,
     np.testing.assert_allclose(_dense(fitted), _best(expected, most), rtol=1e-6)
 
 
+@settings(deadline=None, max_examples=25)
+@given(LOGS, st.sampled_from([0.4, 1.0, 1.5]), st.sampled_from([0.0, 3.0]), st.sampled_from([0.0, 0.25]))
+def test_powers_smoothing_and_the_way_back_agree_with_the_naive_way(
+    log: list[list[int]], power: float, smooth: float, backward: float
+) -> None:
+    person, item = _columns(log)
+    known = [[i for i in items if i > 0] for items in log]
+    counts = np.maximum(np.bincount([i for items in known for i in items], minlength=7) + smooth, 1)
+    sums = np.zeros((7, 7))
+    for items in known:
+        for place, i in enumerate(items):
+            for distance, j in enumerate(items[place + 1 : place + 4], start=1):
+                sums[i, j] += distance**-0.5
+                sums[j, i] += backward * distance**-0.5
+    np.fill_diagonal(sums, 0)
+    expected = (sums / (counts[:, None] ** 0.6 * counts[None, :] ** 0.2)) ** power
+    fitted = fit_transitions(
+        person,
+        item,
+        6,
+        window=3,
+        distance_power=0.5,
+        source_power=0.6,
+        target_power=0.2,
+        weight_power=power,
+        smooth=smooth,
+        backward=backward,
+    )
+    np.testing.assert_allclose(_dense(fitted), expected, rtol=1e-6)
+
+
+def test_the_table_says_how_many_items_it_reads(tmp_path: Path) -> None:
+    fitted = fit_transitions(PERSON, ITEM, 5, length=1)
+    write_neighbours(tmp_path / "t.npz", fitted)
+    read = read_neighbours(tmp_path / "t.npz")
+    assert read.length == 1
+    history = np.asarray([2, 1])
+    np.testing.assert_array_equal(score_neighbours(read, history, 5), score_neighbours(read, history[:1], 5))
+    # a file of an earlier Playbill does not say: 50, which is what was read then
+    with np.load(tmp_path / "t.npz") as arrays:
+        np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in arrays.files if name != "length"})
+    assert read_neighbours(tmp_path / "old.npz").length == 50
+    with np.load(tmp_path / "t.npz") as arrays:
+        np.savez(tmp_path / "nan.npz", **{n: arrays[n] * (np.nan if n == "weight" else 1) for n in arrays.files})
+    with pytest.raises(FeatureError, match="not finite"):
+        read_neighbours(tmp_path / "nan.npz")
+
+
 @settings(deadline=None)
 @given(LOGS, LOGS, st.sampled_from([0.0, 0.5, 1.0]))
 def test_scores_agree_with_the_naive_way(log: list[list[int]], histories: list[list[int]], decay: float) -> None:
