@@ -9,6 +9,7 @@ Shape legend: B queries, L history length, N items, D width of the item table, F
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from torchrec import (
     EmbeddingBagConfig,
     EmbeddingCollection,
     EmbeddingConfig,
+    JaggedTensor,
     KeyedJaggedTensor,
     PoolingType,
 )
 
 from playbill.features.spec import FeatureSpec, Field
-from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, tables_of
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, rows_of_items, tables_of
 
 
 class TrainingEncoder(nn.Module):
@@ -37,11 +39,13 @@ class TrainingEncoder(nn.Module):
         device: meta when tables are fused (TorchRec makes them where they belong), else cpu.
     """
 
+    item_rows: Tensor | None
+
     def __init__(self, spec: FeatureSpec, dim: int, field_dim: int, device: torch.device) -> None:
         super().__init__()
         item = EmbeddingConfig(
             name="item",
-            num_embeddings=spec.num_items + 1,
+            num_embeddings=spec.num_item_rows,
             embedding_dim=dim,
             feature_names=["history_item", "item_index"],
         )
@@ -49,14 +53,18 @@ class TrainingEncoder(nn.Module):
         self.query_fields = _bags(tables_of(spec, QUERY_SIDES), field_dim, device)
         self.item_fields = _bags(tables_of(spec, ITEM_SIDES), field_dim, device)
         self.length = spec.history_length
+        # not part of the weights: it follows from the spec
+        self.register_buffer("item_rows", rows_of_items(spec), persistent=False)
 
     def forward(
         self, ids: KeyedJaggedTensor, query_bags: KeyedJaggedTensor | None, item_bags: KeyedJaggedTensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return history [B, L, D] (0 where padded), item [N, D], query fields [B, F'] and item fields [N, F']."""
-        found = self.items(ids)
-        history = found["history_item"].to_padded_dense(self.length)
-        item = found["item_index"].values()
+        found = self.items(ids if self.item_rows is None else spread(ids, self.item_rows))
+        history, item = found["history_item"], found["item_index"].values()
+        if self.item_rows is not None:
+            history, item = mean_rows(history, self.item_rows.shape[1]), mean_rows(item, self.item_rows.shape[1])
+        history = history.to_padded_dense(self.length)
         query = self.query_side(query_bags)
         fields = None if self.item_fields is None or item_bags is None else _in_order(self.item_fields, item_bags)
         return history, item, query, fields
@@ -64,6 +72,20 @@ class TrainingEncoder(nn.Module):
     def query_side(self, bags: KeyedJaggedTensor | None) -> Tensor | None:
         """Return query fields [B, F'] alone; None without any."""
         return None if self.query_fields is None or bags is None else _in_order(self.query_fields, bags)
+
+
+def spread(ids: KeyedJaggedTensor, rows: Tensor) -> KeyedJaggedTensor:
+    """Return the table rows of item indices, H in the place of each. Args: rows, [N + 1, H] int64."""
+    return KeyedJaggedTensor(
+        keys=ids.keys(), values=rows[ids.values()].flatten(), lengths=ids.lengths() * rows.shape[1]
+    )
+
+
+def mean_rows(vectors: Any, hashes: int) -> Any:
+    """Return the mean of each H successive vectors, of a jagged tensor or of a [M * H, D] one."""
+    if isinstance(vectors, JaggedTensor):
+        return JaggedTensor(mean_rows(vectors.values(), hashes), lengths=vectors.lengths() // hashes)
+    return vectors.view(-1, hashes, vectors.shape[1]).mean(1)
 
 
 def _in_order(fields: nn.Module, bags: KeyedJaggedTensor) -> Tensor:

@@ -46,6 +46,12 @@ def fields_width(spec: FeatureSpec, sides: Sequence[Side], field_dim: int) -> in
     return len(tables_of(spec, sides)) * field_dim + dense
 
 
+def rows_of_items(spec: FeatureSpec) -> Tensor | None:
+    """Return [N + 1, H] int64: table rows whose mean is each item's vector; None where item i reads row i."""
+    rows = spec.item_rows()
+    return None if rows is None else torch.from_numpy(rows)
+
+
 class _Tables(nn.Module):
     """Plain tables under the name that a TorchRec collection gives them."""
 
@@ -67,11 +73,13 @@ class PlainEncoder(nn.Module):
 
     query_fields: _Tables | None
     item_fields: _Tables | None
+    item_rows: Tensor | None
 
     def __init__(self, spec: FeatureSpec, dim: int, field_dim: int) -> None:
         super().__init__()
         self.spec = spec
-        self.items = _Tables("embeddings", {"item": (spec.num_items + 1, dim)})
+        self.items = _Tables("embeddings", {"item": (spec.num_item_rows, dim)})
+        self.register_buffer("item_rows", rows_of_items(spec), persistent=False)
         for name, sides in (("query_fields", QUERY_SIDES), ("item_fields", ITEM_SIDES)):
             sizes = {f.array: (f.size, field_dim) for f in tables_of(spec, sides)}
             setattr(self, name, _Tables("embedding_bags", sizes) if sizes else None)
@@ -80,11 +88,20 @@ class PlainEncoder(nn.Module):
         """Return [B, L, D], 0 where padded."""
         ids = arrays["history_item"]
         there = (ids >= 0).to(torch.float32)
-        return functional.embedding(ids.clamp(min=0), self.items.weight("item")) * there.unsqueeze(-1)
+        return self._vectors(ids.clamp(min=0)) * there.unsqueeze(-1)
 
     def item(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """Return [N, D]."""
-        return functional.embedding(arrays["item_index"], self.items.weight("item"))
+        return self._vectors(arrays["item_index"])
+
+    def _vectors(self, index: Tensor) -> Tensor:
+        weight = self.items.weight("item")
+        if self.item_rows is None:
+            return functional.embedding(index, weight)
+        # one gather for the rows and one for each hash: the graph holds the map as a constant
+        rows = functional.embedding(index, self.item_rows)
+        hashes = self.item_rows.shape[1]
+        return torch.stack([functional.embedding(rows[..., h], weight) for h in range(hashes)]).mean(0)
 
     def fields(self, arrays: Mapping[str, Tensor], sides: Sequence[Side]) -> Tensor | None:
         """Return [rows, F]: embedded fields, then numbers, then vectors; None where these sides have none."""

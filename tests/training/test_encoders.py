@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays
+from playbill.features.item_table import make_item_table
+from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side
 from playbill.training.batches.jagged import to_inputs
+from playbill.training.distributed import dense_parameters, gather_full, shard
 from playbill.training.embeddings import TrainingEncoder, join_fields
+from playbill.training.exporting.graphs import Graph, write_graph
+from playbill.training.exporting.parity import open_session
+from playbill.training.fit import processes
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.settings import TrainSettings
 
 SPEC = FeatureSpec(
     user_id_type="int64",
@@ -120,3 +130,93 @@ def test_an_id_out_of_range_is_refused(side: str, array: str, bad: int) -> None:
     given[side][array].flat[0] = bad
     with pytest.raises(FeatureError, match=f"{array} holds id {bad}, its table has rows 0"):
         to_inputs(SPEC, given["queries"], given["items"])
+
+
+def shared(**more: int) -> FeatureSpec:
+    """The spec with items 2 and 5 alone having a row of their own."""
+    counts = np.asarray([0, 1, 9, 1, 1, 8, 0, 2, 1, 1])
+    table = make_item_table(counts, FeatureSettings(min_item_events=5, **more))
+    assert table is not None
+    return structs.replace(SPEC, item_table=table)
+
+
+@pytest.mark.parametrize(("buckets", "hashes"), [(0, 1), (3, 1), (3, 2)])
+def test_items_that_share_rows_read_the_same_in_both_encoders(buckets: int, hashes: int) -> None:
+    spec = shared(item_buckets=buckets, item_hashes=hashes if buckets else 1)
+    torch.manual_seed(1)
+    training, plain = TrainingEncoder(spec, 8, 4, torch.device("cpu")), PlainEncoder(spec, 8, 4)
+    whole = TrainingEncoder(SPEC, 8, 4, torch.device("cpu"))
+    assert training.state_dict().keys() == whole.state_dict().keys()  # the map follows from the spec, not the weights
+    plain.load_state_dict(training.state_dict(), strict=True)
+    table = training.items.embeddings["item"].weight
+    assert len(table) == spec.num_item_rows == 3 + buckets
+    inputs = to_inputs(spec, queries(), items())
+    history, item, _, _ = training(inputs.ids, inputs.query_bags, inputs.item_bags)
+    torch.testing.assert_close(history, plain.history(tensors(queries())))
+    torch.testing.assert_close(item, plain.item(tensors(items())))
+    rows = spec.item_rows()
+    assert rows is not None and rows.shape == (10, hashes)
+    # items 2 and 5 read rows 1 and 2, the unknown one row 0, the others the mean of buckets, rows 3..
+    torch.testing.assert_close(history[3, :2], table[[2, 2]])
+    torch.testing.assert_close(history[0, 2], table[1])
+    torch.testing.assert_close(history[2, 0], table[0])
+    torch.testing.assert_close(item[0], table[torch.from_numpy(rows[9])].mean(0))
+    assert (rows[9] >= 3).all() if buckets else (rows[9] == 0).all()
+    # gradients reach the shared rows, once from each place
+    training(inputs.ids, inputs.query_bags, inputs.item_bags)[1].sum().backward()
+    grad = training.items.embeddings["item"].weight.grad
+    torch.testing.assert_close(grad.sum(), torch.tensor(3 * 8.0))
+
+
+class _Lookups(torch.nn.Module):
+    """The encoder's look-ups alone, as the towers' graphs begin."""
+
+    def __init__(self, encoder: PlainEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, arrays: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encoder.item(arrays), self.encoder.history(arrays).sum(1)[:1] + self.encoder.item(arrays)
+
+
+@pytest.mark.parametrize("hashes", [1, 2])
+def test_the_exported_graph_holds_the_map(tmp_path: Path, hashes: int) -> None:
+    spec = shared(item_buckets=3, item_hashes=hashes)
+    graph = Graph(
+        "lookups",
+        _Lookups(PlainEncoder(spec, 8, 4)).eval(),
+        {"item_index": "items", "history_item": "queries"},
+        ["item", "both"],
+        "items",
+    )
+    rng = np.random.default_rng(1)
+    example = {"item_index": rng.integers(0, 10, 7), "history_item": rng.integers(-1, 10, (3, 4))}
+    write_graph(graph, example, {}, tmp_path / "lookups.onnx")
+    session = open_session(tmp_path / "lookups.onnx")
+    everything = {"item_index": np.arange(10), "history_item": queries()["history_item"]}
+    expected = graph.answer(everything)
+    for name, got in zip(graph.outputs, session.run(graph.outputs, everything), strict=True):
+        np.testing.assert_allclose(got, expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [None, 0.1], ids=["dense", "fused"])
+def test_shared_rows_learn_under_torchrec(rate: float | None) -> None:
+    spec = shared(item_buckets=3, item_hashes=2)
+    with processes(TrainSettings(threads=1)):
+        whole = TrainingEncoder(spec, 8, 4, torch.device("cpu" if rate is None else "meta"))
+        dmp = shard(whole, torch.device("cpu"), rate, seed=1)
+        before = gather_full(dict(dmp.state_dict()))["items.embeddings.item.weight"].clone()
+        assert before.shape == (6, 8)
+        inputs = to_inputs(spec, None, {**items(), "item_index": np.asarray([9, 9, 5])})
+        found = dmp(inputs.ids, inputs.query_bags, inputs.item_bags)[1]
+        found.sum().backward()
+        dense = [p for p in dense_parameters(dmp) if p.grad is not None]
+        assert bool(dense) == (rate is None)
+        for parameter in dense:
+            parameter.data -= 0.1 * parameter.grad
+        after = gather_full(dict(dmp.state_dict()))["items.embeddings.item.weight"]
+        moved = (after != before).any(1)
+    rows = spec.item_rows()
+    assert rows is not None
+    # item 9's shared rows and item 5's own one, and no others
+    assert set(torch.nonzero(moved).flatten().tolist()) == {*rows[9].tolist(), *rows[5].tolist()}

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from playbill.errors import FeatureError, TableError
 from playbill.features.facts import ColumnFacts, EventFacts, has_range, value_moments
+from playbill.features.item_table import make_item_table
 from playbill.features.people import People, number_people
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side, read_spec, write_spec
@@ -160,6 +162,7 @@ def make_features(
         events=event_codes(folder, facts, settings),
         fields=fields,
         num_items=len(vocabularies["item"]),
+        item_table=make_item_table(facts.item_counts, settings) or msgspec.UNSET,
         vocabularies={name: vocabulary.hash() for name, vocabulary in vocabularies.items()},
         purposes=[] if users is None else sorted(_purposes(users.column_names)),
     )

@@ -42,6 +42,18 @@ class FeatureSettings:
     max_values: int = 1000
     """Most values known of one text or list column, the most frequent first; the others count as unknown."""
 
+    max_item_rows: int = 0
+    """Most items with a row of their own in the item table, the most frequent first; 0 = no limit."""
+
+    min_item_events: int = 0
+    """Items with fewer events in training time have no row of their own; 0 gives every item one."""
+
+    item_buckets: int = 0
+    """Rows shared, by hashing, by the items without one of their own; 0 leaves those to their content alone."""
+
+    item_hashes: int = 1
+    """Shared rows that each of those items reads, 1 or 2; two tell more items apart in as many rows."""
+
     def __post_init__(self) -> None:
         for name, low, high in (
             ("history_length", 1, 4096),
@@ -52,6 +64,16 @@ class FeatureSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be {low} to {high}, got {value}")
+        for name in ("max_item_rows", "min_item_events", "item_buckets"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.item_hashes not in (1, 2):
+            raise ConfigError(f"item_hashes must be 1 or 2, got {self.item_hashes}")
+        if self.item_buckets and not (self.max_item_rows or self.min_item_events):
+            raise ConfigError(
+                f"item_buckets={self.item_buckets} has no effect while every item has a row of its own; "
+                "set max_item_rows or min_item_events too"
+            )
         for name in ("history_events", "user", "item", "context", "text"):
             values = getattr(self, name)
             if values is not None and len(set(values)) != len(values):

@@ -6,8 +6,10 @@ import hashlib
 from enum import StrEnum
 
 import msgspec
+import numpy as np
 
 from playbill.errors import FeatureError
+from playbill.features.item_table import ItemTable, item_rows
 
 SPEC_VERSION = 1
 
@@ -86,6 +88,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
         vocabularies: hash by vocabulary name (`item`, and one for the array name of each field that is CATEGORY,
             CATEGORIES or a VECTOR made of texts).
         purposes: consent purposes for which the users table has a column; absent consent denies (see tables.consent).
+        item_table: how items share the rows of the item table; unset, and left out of the json, where each has its own.
     """
 
     version: int = SPEC_VERSION
@@ -97,6 +100,16 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_items: int
     vocabularies: dict[str, str]
     purposes: list[str] = []
+    item_table: ItemTable | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def num_item_rows(self) -> int:
+        """Rows of the item table, the unknown item's included."""
+        return self.num_items + 1 if self.item_table is msgspec.UNSET else self.item_table.num_rows
+
+    def item_rows(self) -> np.ndarray | None:
+        """Return [N + 1, hashes] int64 rows whose mean is each item's vector; None where item i reads row i."""
+        return None if self.item_table is msgspec.UNSET else item_rows(self.item_table, self.num_items)
 
     def hash(self) -> str:
         """Return sha256 of the canonical json of this spec."""
