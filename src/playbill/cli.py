@@ -80,6 +80,12 @@ JOBS: dict[str, Job] = {
         "playbill.sources.settings:PrepareSettings",
         _SOURCES,
     ),
+    "embed": Job(
+        "turn texts of items into a vector column, by a sentence model that runs here",
+        "playbill.training.embed:run",
+        "playbill.training.texts.settings:EmbedSettings",
+        {},
+    ),
     "train": Job(
         "train model=two_tower or model=ranker",
         "playbill.training.train:run",

@@ -89,23 +89,24 @@ def encode_texts(texts: pa.Array, words: Vocabulary, width: int) -> np.ndarray:
     return unit.astype(np.float32)
 
 
-def join_texts(columns: Mapping[str, Any], names: Sequence[str], num_rows: int) -> pa.Array:
-    """Return [B] strings: the texts of these columns with a blank between, those that are missing left out.
+def join_texts(columns: Mapping[str, Any], names: Sequence[str], num_rows: int, between: str = " ") -> pa.Array:
+    """Return [B] strings: the texts of these columns with `between` between, those that are missing left out.
 
     Args:
-        columns: by name, [B] each: an Arrow column or a sequence; anything but a string is missing.
+        columns: by name, [B] each: an Arrow column or a sequence; anything but a string is missing. Where all are
+            missing the text is empty.
     """
-    parts = [_strings(columns.get(name), num_rows) for name in names]
-    return pc.binary_join_element_wise(*parts, " ", null_handling="skip")
+    # polars: Arrow 26's own join leaves out the rows in which every part is missing
+    frame = pl.DataFrame({name: _strings(columns.get(name), num_rows) for name in names})
+    return frame.select(pl.concat_str(pl.all(), separator=between, ignore_nulls=True)).to_series().to_arrow()
 
 
-def _strings(raw: Any, num_rows: int) -> pa.Array:
+def _strings(raw: Any, num_rows: int) -> pl.Series:
     if raw is None:
-        return pa.nulls(num_rows, pa.string())
+        return pl.Series([None] * num_rows, dtype=pl.String)
     if isinstance(raw, (pa.Array, pa.ChunkedArray)):
-        array = raw.combine_chunks() if isinstance(raw, pa.ChunkedArray) else raw
-        return array.cast(pa.string())
-    return pa.array([v if isinstance(v, str) else None for v in raw], pa.string())
+        return pl.Series(raw.cast(pa.string()), dtype=pl.String)
+    return pl.Series([v if isinstance(v, str) else None for v in raw], dtype=pl.String)
 
 
 def count_words(texts: pa.Array) -> csr_matrix:
@@ -121,14 +122,14 @@ def count_words(texts: pa.Array) -> csr_matrix:
 
 
 def _count(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    series = pl.Series("word", texts, dtype=pl.String).str.normalize("NFKC").str.to_lowercase()
-    words = series.str.extract_all(r"\w+").to_frame().with_row_index("text").explode("word").drop_nulls()
-    distinct = words["word"].unique(maintain_order=True)
-    codes = np.fromiter(map(_hash, distinct), np.uint64, len(distinct))
-    number = words["word"].replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int64).to_numpy()
-    code = codes[number]
+    plain = pl.Series("text", texts, dtype=pl.String).str.normalize("NFKC").str.to_lowercase()
+    lists = plain.str.extract_all(r"\w+").to_arrow()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    words = pc.list_flatten(lists).dictionary_encode()  # each word is hashed once
+    codes = np.fromiter(map(_hash, words.dictionary.to_pylist()), np.uint64, len(words.dictionary))
+    code = codes[words.indices.to_numpy()]
     sign = np.where(code >> np.uint64(63), 1.0, -1.0)
-    cell = words["text"].to_numpy().astype(np.int64) * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
+    cell = np.repeat(np.arange(len(texts)), lengths) * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
     cells, place = np.unique(cell, return_inverse=True)
     total = np.bincount(place, sign, len(cells))
     cells, total = cells[total != 0], total[total != 0]
