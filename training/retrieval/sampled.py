@@ -19,9 +19,10 @@ _BLOCK = 1 << 17
 _BLOCK_ACCELERATOR = 1 << 24  # few large kernels instead; 64 MiB at a time
 _HIDDEN = -1e9  # finite, so that a row with nothing else left has loss 0 and not NaN
 
-# (logits [B, K] of negatives, [B] of positives) -> losses [B] and their derivative by the positive's logit [B]; the
-# derivatives by the negatives' logits replace those. A hidden logit adds nothing to the loss and has derivative 0.
-_Rows = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (logits [B, K] of negatives, [B] of positives) -> losses [B], their derivative by the positive's logit [B], and a
+# factor [B]: what replaces the negatives' logits, times it, is the derivative by those. Apart, since it is cheaper to
+# apply to the vectors than to the logits. A hidden logit adds nothing to the loss and has derivative 0.
+_Rows = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def sampled_softmax(
@@ -113,10 +114,11 @@ def gbce(
         raise ValueError(f"gbce needs between 1 and num_items - 1 = {num_items - 1} negatives, got {sampled}")
     beta = gbce_beta(sampled, num_items, t)
 
-    def rows(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         loss = functional.softplus(logits).sum(dim=1) + beta * functional.softplus(-positive)
-        torch.sigmoid(logits, out=logits).div_(sampled + 1)
-        return loss / (sampled + 1), torch.sigmoid(-positive) * (-beta / (sampled + 1))
+        torch.sigmoid(logits, out=logits)
+        part = torch.full_like(positive, 1 / (sampled + 1))
+        return loss * part, torch.sigmoid(-positive) * -beta * part, part
 
     return _mean(query, items, target, negative, None, scale, weight, rows)
 
@@ -127,14 +129,13 @@ def gbce_beta(sampled: int, num_items: int, t: float) -> float:
     return alpha * (t * (1 - 1 / alpha) + 1 / alpha)
 
 
-def _softmax_rows(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+def _softmax_rows(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # torch.softmax is one pass, and several times faster than torch.exp; its largest share gives back the logsumexp
     top = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     behind = top - logits.amax(dim=1).log() - positive
     others = torch.sigmoid(behind)
-    logits.mul_(others.unsqueeze(1))
-    return functional.softplus(behind), -others
+    return functional.softplus(behind), -others, others
 
 
 def _hide(logits: Tensor, column: Tensor) -> None:
@@ -208,14 +209,15 @@ class _Fused(torch.autograd.Function):
                     logits.sub_(log_q[candidate])
                     positive.sub_(log_q[index])
                 _hide(logits, column[index])
-                loss, slope = rows(logits, positive)
+                loss, slope, factor = rows(logits, positive)
                 total += torch.dot(loss, share[block])
                 if with_gradient:
-                    slope.mul_(share[block])
-                    slopes = logits.mul_(share[block].unsqueeze(1)).to(query.dtype)
-                    by_query[block] = (slopes @ other).float().addcmul_(slope.unsqueeze(1), own)
-                    by_other += slopes.t() @ some
-                    by_items.index_add_(0, index, slope.unsqueeze(1) * some.float())
+                    slope = (slope * share[block]).unsqueeze(1)
+                    factor = (factor * share[block]).unsqueeze(1)
+                    slopes = logits.to(query.dtype)
+                    by_query[block] = (slopes @ other).float().mul_(factor).addcmul_(slope, own)
+                    by_other += slopes.t() @ (some * factor).to(query.dtype)
+                    by_items.index_add_(0, index, slope * some.float())
             column[candidate] = -1
             if with_gradient:
                 by_items.index_add_(0, candidate, by_other)
