@@ -45,7 +45,6 @@ SMALL = (
     "model.hidden=16",
     "model.heads=2",
     "model.dropout=0",
-    "model.batch_tokens=256",
     "model.max_epochs=2",
     "log_every_steps=1",
     "threads=1",
@@ -65,7 +64,8 @@ def train(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
 
     def start(home: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-        command = [sys.executable, *launcher, "-m", "playbill.cli", "train", f"home={home}", *SMALL, *overrides]
+        batch = "model.batch_size=256" if "model=ranker" in overrides else "model.batch_tokens=256"
+        command = [sys.executable, *launcher, "-m", "playbill.cli", "train", f"home={home}", *SMALL, batch, *overrides]
         return subprocess.Popen(
             command,
             env=environment,

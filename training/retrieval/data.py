@@ -68,6 +68,7 @@ class TowerBatch:
         target: [P] int64 rows of the items, what is learned.
         weight: [P] float32; sums to the process's share of one step, whatever the number of processes.
         negative: [G, K] int64 rows of the items, None for the full softmax.
+        groups: G + 1 places in `target`: group g is groups[g] .. groups[g + 1].
         index: [M] int64 item_index of the items.
         events: read in the step on all processes.
     """
@@ -77,6 +78,7 @@ class TowerBatch:
     target: Tensor
     weight: Tensor
     negative: Tensor | None
+    groups: list[int]
     index: Tensor
     events: int
 
@@ -125,7 +127,7 @@ class Source:
         windows, mixed, begins = self.epoch(epoch)
         for step in range(first_step, self.steps):
             chosen = mixed[begins[step] : begins[step + 1]]
-            if len(chosen) >= processes:  # fewer windows than processes: a step that some could not take part in
+            if len(chosen) >= processes:  # else a step in which some process would have nothing to do
                 yield self.batch(windows, chosen, epoch, step, process, processes)
 
     def batch(
@@ -139,10 +141,13 @@ class Source:
         packed = pack(pool, some, strict, model.stale_share, model.empty_share, draw_cuts)
         whole = self._weights(packed)
         total = float(whole.sum()) / processes
-        mine = np.array_split(np.arange(len(chosen)), processes)[process]
-        events = slice(packed.offsets[mine[0]], packed.offsets[mine[-1] + 1])
+        # windows of a group share their negatives; whole groups go to a process, so that their number changes nothing
+        groups = processes if model.loss is Loss.full_softmax else model.negative_groups
+        borders = np.linspace(0, len(chosen), groups + 1).astype(np.int64)
+        mine = borders[process * groups // processes : (process + 1) * groups // processes + 1]
+        events = slice(packed.offsets[mine[0]], packed.offsets[mine[-1]])
         learned = np.concatenate([[0], np.cumsum(some.target_high - some.target_low)])
-        part = slice(learned[mine[0]], learned[mine[-1] + 1])
+        part = slice(learned[mine[0]], learned[mine[-1]])
         weight = whole[part]
         counted = np.flatnonzero(weight > 0)
         rows, number = packed.rows[events], len(packed.rows)
@@ -154,19 +159,23 @@ class Source:
         history = np.where(gone, UNKNOWN, pool.item[rows])
         target_row = packed.target_row[part][counted]
         target = pool.item[target_row]
-        negative = self._negatives(target, epoch, step, process)
+        group = np.searchsorted(counted, learned[mine] - part.start)
+        negative = self._negatives(pool.item[packed.target_row[whole > 0]], epoch, step)
+        if negative is not None:
+            negative = negative[process * groups // processes : (process + 1) * groups // processes]
         if negative is None:
             index = np.arange(dataset.spec.num_items + 1)
         else:
             index = np.unique(np.concatenate([[UNKNOWN], history, target, negative.reshape(-1)]))
         table = np.where(lost[index], UNKNOWN, self.table_row[index])
-        offsets = packed.offsets[mine[0] : mine[-1] + 2] - events.start
+        offsets = packed.offsets[mine[0] : mine[-1] + 1] - events.start
         return TowerBatch(
             inputs=to_inputs(dataset.spec, None, item_arrays(dataset, index, table)),
             histories=self._histories(rows, offsets, np.searchsorted(index, history), state, target_row),
             target=torch.from_numpy(np.searchsorted(index, target)),
             weight=torch.from_numpy((weight[counted] / total).astype(np.float32)),
             negative=None if negative is None else torch.from_numpy(np.searchsorted(index, negative)),
+            groups=group.tolist(),
             index=torch.from_numpy(index),
             events=number,
         )
@@ -197,11 +206,11 @@ class Source:
         weight = recency_weights_at(at, model.half_life_days, model.weight_floor, self.newest)
         return weight * (packed.possible & (pool.item[packed.target_row] > 0))
 
-    def _negatives(self, target: np.ndarray, epoch: int, step: int, process: int) -> np.ndarray | None:
+    def _negatives(self, target: np.ndarray, epoch: int, step: int) -> np.ndarray | None:
         model = self.model
         if model.loss is Loss.full_softmax or not len(target):
             return None
-        rng = order.generator(self.seed, epoch, step * 64 + process, order.NEGATIVES)
+        rng = self._draw(epoch, step, order.NEGATIVES)
         groups, num_items = model.negative_groups, self.dataset.spec.num_items
         return draw(NEGATIVES[model.loss], target, groups, model.negatives, num_items, model.mixed_share, rng)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from playbill.dataset.dataset import Dataset
+from playbill.errors import ConfigError
 from playbill.features.encoder import Arrays
 from playbill.training.batches.jagged import Inputs, check_ids, to_fields, to_inputs
 from playbill.training.distributed import rank, world_size
@@ -85,8 +87,12 @@ class TowerModule(ShardedModule):
         self.dataset, self.validation = dataset, validation
         model = settings.model
         kind = NEGATIVES.get(model.loss)
-        positions = -(-model.batch_tokens // world_size())
-        found = None if kind is None else log_inclusion(kind, self.source.counts, model.negatives, positions)
+        if kind is not None and model.negative_groups % world_size():
+            raise ConfigError(
+                f"model.negative_groups ({model.negative_groups}) must be a multiple of the {world_size()} processes"
+            )
+        counts = self.source.counts
+        found = None if kind is None else log_inclusion(kind, counts, model.negatives, model.batch_tokens)
         self.log_q = None if found is None or model.loss is Loss.uniform else torch.from_numpy(found)
         self._vectors: Tensor | None = None
         self._sums = np.zeros(0)
@@ -109,13 +115,21 @@ class TowerModule(ShardedModule):
         if batch.negative is None:
             # the unknown item is no answer
             loss = full_softmax(query, items[1:], batch.target - 1, scale, batch.weight, model.label_smoothing)
-        elif model.loss is Loss.gbce:
-            num_items = self.dataset.spec.num_items
-            loss = gbce(query, items, batch.target, batch.negative, num_items, model.gbce_t, scale, batch.weight)
-        else:
-            log_q = None if self.log_q is None else self.log_q.to(items.device)[batch.index]
-            loss = sampled_softmax(query, items, batch.target, batch.negative, log_q, scale, batch.weight)
-        return loss * batch.weight.sum()
+            return loss * batch.weight.sum()
+        log_q = None if self.log_q is None else self.log_q.to(items.device)[batch.index]
+        losses = []
+        for group, (low, high) in enumerate(itertools.pairwise(batch.groups)):
+            some, own = slice(low, high), batch.negative[group : group + 1]
+            asked, target, weight = query[some], batch.target[some], batch.weight[some]
+            if low == high:
+                continue
+            if model.loss is Loss.gbce:
+                num_items = self.dataset.spec.num_items
+                loss = gbce(asked, items, target, own, num_items, model.gbce_t, scale, weight)
+            else:
+                loss = sampled_softmax(asked, items, target, own, log_q, scale, weight)
+            losses.append(loss * weight.sum())
+        return torch.stack(losses).sum() if losses else (query.sum() + items.sum()) * 0.0
 
     def val_dataloader(self) -> Batches:
         validation = self.validation
