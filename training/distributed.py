@@ -39,6 +39,13 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def fast_bf16() -> bool:
+    """Return whether this machine multiplies matrices of bfloat16 faster than of float32."""
+    if device() == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def local_world_size() -> int:
     """Return the number of processes on this machine: what torchrun says, else 1."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -145,6 +145,33 @@ class TwoTower:
             )
 
 
+class Effort(Enum):
+    """How long a preset may train."""
+
+    fast = "fast"  # about ten minutes on two cores for a million events
+    best = "best"  # about an hour, and several runs side by side: `playbill export` puts them in one bundle
+
+
+class Aim(Enum):
+    """What a preset's model is asked for."""
+
+    auto = "auto"  # next for a leave-last-out split, later for a split by time
+    next = "next"  # the very next event: sessions, feeds
+    later = "later"  # whatever comes: mails, home pages
+
+
+@dataclass(slots=True, kw_only=True)
+class Preset:
+    """A retrieval model chosen by the data's size and shape; config.json of the run says what was chosen."""
+
+    name: str = "two_tower"
+    """Ends the run's folder name; leave it."""
+    effort: Effort = Effort.fast
+    """fast or best."""
+    aim: Aim = Aim.auto
+    """auto, next or later."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Ranker:
     """Ranking: a cross network and an MLP over history, item, context and retrieval score; tasks interact and like."""
@@ -232,6 +259,7 @@ class TrainSettings:
 
         playbill train                                        the retrieval model on the demo's tables
         playbill train model=ranker                           then the ranker
+        playbill train model=fast tables=my_shop              a model chosen by the data's size and shape
         playbill train model.loss=in_batch model.tables=fused for catalogues too large for a full softmax
         python -m torch.distributed.run --nproc-per-node 2 -m playbill.cli train     two processes
     """
@@ -242,8 +270,8 @@ class TrainSettings:
     """Name of prepared tables: <home>/tables/<tables>."""
     run: str | None = None
     """Name of the run's folder; null = <tables>-<model>."""
-    model: Any = None  # TwoTower or Ranker: a declared type would shut out one of them
-    """A choice: two_tower (what null means) or ranker."""
+    model: Any = None  # TwoTower, Preset or Ranker: a declared type would shut out the others
+    """A choice: two_tower (what null means), fast or best (chosen by the data), ranker."""
     retrieval_run: str | None = None
     """ranker only: the finished two_tower run whose scores it reads; null = <tables>-two_tower."""
     features: FeatureSettings = field(default_factory=FeatureSettings)

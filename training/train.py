@@ -59,7 +59,11 @@ def run(settings: TrainSettings) -> int:
     from playbill.features.build import write_features
     from playbill.training.distributed import rank, world_size
     from playbill.training.fit import agree, processes
+    from playbill.training.presets import resolve
 
+    asked, settings = settings, resolve(settings)
+    if settings is not asked:
+        console.print(f"chosen by the data: {settings.model}, histories of {settings.features.history_length} events")
     with processes(settings):
         resume = agree(resume)  # rank 0 is about to change the folder that others may still be reading
         if rank() == 0 and resume is not None:

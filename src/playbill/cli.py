@@ -48,6 +48,7 @@ _SOURCES = {
 }
 _MODELS = {
     "model/two_tower_schema": "playbill.training.settings:TwoTower",
+    "model/preset_schema": "playbill.training.settings:Preset",
     "model/ranker_schema": "playbill.training.settings:Ranker",
 }
 
