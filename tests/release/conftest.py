@@ -39,7 +39,7 @@ def few_rivals() -> RivalSettings:
         ials_factors=[16],
         ials_l2=[0.003],
         ials_alpha=[1.0],
-        model_length=10_000,
+        model_length=[10_000],
     )
 
 

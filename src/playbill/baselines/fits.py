@@ -159,23 +159,28 @@ def _order_knn(log: Log) -> Fit:
 
 def _ease(log: Log) -> Fit:
     pairs = count_pairs(log.person, log.item, log.num_items, max_items=log.num_items)
-    return lambda choice: CutEase(solve_ease(pairs, choice["l2"]), int(choice["length"]), int(choice["most"]))
+    solved: dict[float, Ease] = {}
+
+    def fit(choice: Choice) -> CutEase:
+        if choice["l2"] not in solved:
+            solved.clear()
+            solved[choice["l2"]] = solve_ease(pairs, choice["l2"])
+        return CutEase(solved[choice["l2"]], int(choice["length"]), int(choice["most"]))
+
+    return fit
 
 
 def _ials(log: Log) -> Fit:
+    fitted: dict[tuple[float, ...], Ials] = {}
+
     def fit(choice: Choice) -> CutIals:
-        with threadpool_limits(1, "blas"):  # see `score`
-            model = fit_ials(
-                log.person,
-                log.item,
-                log.num_items,
-                factors=int(choice["factors"]),
-                alpha=choice["alpha"],
-                l2=choice["l2"],
-                nu=choice["nu"],
-                rounds=int(choice["rounds"]),
-            )
-        return CutIals(model, int(choice["length"]))
+        key = tuple(choice[name] for name in ("factors", "alpha", "l2", "nu", "rounds"))
+        if key not in fitted:
+            fitted.clear()
+            factors, alpha, l2, nu, rounds = key
+            with threadpool_limits(1, "blas"):  # see `score`
+                fitted[key] = fit_ials(log.person, log.item, log.num_items, int(factors), alpha, l2, nu, int(rounds))
+        return CutIals(fitted[key], int(choice["length"]))
 
     return fit
 

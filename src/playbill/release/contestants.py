@@ -45,7 +45,7 @@ def rivals(settings: RivalSettings, num_items: int) -> tuple[list[Rival], list[s
     if num_items <= settings.ease_items:
         dimensions = [
             Dimension("l2", settings.ease_l2, 200.0, Scale.LOG, low=0.1, high=1e6),
-            _only("length", [settings.model_length]),
+            _only("length", settings.model_length),
             _only("most", [settings.ease_most]),
         ]
         found.append(Rival("ease", "EASE", "ease.npz", dimensions))
@@ -87,7 +87,7 @@ def _ials(settings: RivalSettings) -> list[Dimension]:
         _only("nu", settings.ials_nu),
         _only("factors", settings.ials_factors),
         _only("rounds", [settings.ials_rounds]),
-        _only("length", [settings.model_length]),
+        _only("length", settings.model_length),
     ]
 
 

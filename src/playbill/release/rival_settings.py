@@ -69,8 +69,9 @@ class RivalSettings:
     """iALS: how much the ridge grows with activity, 0..1."""
     ials_rounds: int = 12
     """iALS: passes over people and items."""
-    model_length: int = 200
-    """EASE and iALS: newest distinct items of a history that count, as many as a profile keeps."""
+    model_length: list[int] = field(default_factory=lambda: [200, 50, 20])
+    """EASE and iALS: newest distinct items of a history that count, at most as many as a profile keeps; these values
+    alone."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -81,11 +82,12 @@ class RivalSettings:
             _check_above(name, getattr(self, name))
         for name in ("order_weight_power", "order_most", "order_length", "ease_l2", "ials_factors", "ials_l2"):
             _check_above(name, getattr(self, name))
-        _check_above("ials_alpha", self.ials_alpha)
+        for name in ("ials_alpha", "model_length"):
+            _check_above(name, getattr(self, name))
         for name in ("knn_shrink", "order_smooth", "order_backward"):
             if min(getattr(self, name)) < 0:
                 raise ConfigError(f"rivals.{name} must hold values >= 0, got {getattr(self, name)}")
-        for name in ("most_tries", "ease_most", "ials_rounds", "model_length"):
+        for name in ("most_tries", "ease_most", "ials_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rivals.{name} must be >= 1, got {getattr(self, name)}")
         if self.refine < 0:
