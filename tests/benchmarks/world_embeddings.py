@@ -1,6 +1,6 @@
 """Real vectors for index benchmarks: towers trained on a simulated service of 100,000 items, kept under home.
 
-    python tests/benchmarks/world_embeddings.py home=var [items=100000] [width=64] [people=30000] [days=30] [epochs=2]
+    python tests/benchmarks/world_embeddings.py home=var [items=100000] [width=64] [people=40000] [days=45] [epochs=1]
 
 Generates the world, trains a two-tower model on it (in-batch softmax, tables fused into the backward pass), exports a
 bundle, and asks its query tower for everybody at the start of the validation part. Each step is a job that says "up to
@@ -25,6 +25,8 @@ from playbill.features.settings import FeatureSettings
 
 PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 _MOST = 20_000  # queries
+_EVENTS = ["click", "play", "search_play", "purchase", "message_click", "rate"]  # those about an item
+_FEATURES = f"features.history_events=[{','.join(_EVENTS)}]"
 
 
 def main(arguments: list[str]) -> int:
@@ -35,25 +37,34 @@ def main(arguments: list[str]) -> int:
         home,
         items=int(given.get("items", 100_000)),
         width=int(given.get("width", 64)),
-        people=int(given.get("people", 30_000)),
-        days=int(given.get("days", 30)),
-        epochs=int(given.get("epochs", 2)),
+        people=int(given.get("people", 40_000)),
+        days=int(given.get("days", 45)),
+        epochs=int(given.get("epochs", 1)),
     )
     items, queries = np.load(folder / "items.npy", mmap_mode="r"), np.load(folder / "queries.npy", mmap_mode="r")
     print(f"{folder}: {len(items) - 1:,} items and {len(queries):,} queries of width {items.shape[1]}")
     return 0
 
 
-def embeddings(home: Path, items: int, width: int, people: int = 30_000, days: int = 30, epochs: int = 2) -> Path:
+def embeddings(home: Path, items: int, width: int, people: int = 40_000, days: int = 45, epochs: int = 1) -> Path:
     """Return the folder of the vectors of a world of this size, made first where it is not there."""
     tables, name = f"items{items}", f"items{items}-{width}"
     folder = home / "embeddings" / name
     if (folder / "queries.npy").is_file():
         return folder
-    world = [f"size.items={items}", f"size.people={people}", f"size.days={days}", "size.decisions_share=0"]
-    _job("generate", f"home={home}", "size=small", *world, "size.contexts=false", "seed=1", f"name={tables}")
+    world = [f"size.items={items}", f"size.people={people}", f"size.days={days}", "size.activity=6"]
+    _job(
+        "generate",
+        f"home={home}",
+        "size=small",
+        *world,
+        "size.decisions_share=0",
+        "size.contexts=false",
+        "seed=1",
+        f"name={tables}",
+    )
     model = ["model.loss=in_batch", "model.tables=fused", f"model.dim={width}", "model.batch_size=2048"]
-    _job("train", f"home={home}", f"tables={tables}", f"run={name}", *model, f"model.max_epochs={epochs}")
+    _job("train", f"home={home}", f"tables={tables}", f"run={name}", *model, f"model.max_epochs={epochs}", _FEATURES)
     before = set((home / "bundles").glob("*")) if (home / "bundles").is_dir() else set()
     said = _job("export", f"home={home}", f"tables={tables}", f"run={name}", "index.kind=flat")
     bundle = _bundle(home, before, said)
@@ -67,7 +78,7 @@ def _queries(tables: Path, bundle: Path) -> np.ndarray:
     """Return [Q, width] float32, what the query tower makes of people at the start of the validation part."""
     import onnxruntime as ort
 
-    dataset = open_dataset(tables, FeatureSettings(), SplitSettings())
+    dataset = open_dataset(tables, FeatureSettings(history_events=list(_EVENTS)), SplitSettings())
     asked = boundary_queries(dataset, "valid")
     rows = np.arange(min(len(asked), _MOST))
     arrays = query_arrays(dataset, asked.person[rows], asked.start[rows], asked.end[rows], asked.now[rows])

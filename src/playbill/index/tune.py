@@ -31,6 +31,7 @@ Z95 = 1.645  # one-sided
 
 _TIMED = 24  # queries of one timing
 _ROUNDS = 3
+_STRIDE = 4  # efforts, each a fifth more than the one before
 _ROUNDING = 1e-6  # of a float32 product of unit vectors
 
 
@@ -177,49 +178,61 @@ def _tuned(
     if index.kind is Kind.FLAT:
         return index, {0: float(recall_of(index, sample, depths[0]).mean())}, ""
     best: tuple[float, ItemIndex, dict[int, float]] | None = None
-    worst = 0.0
+    worst, first = 0.0, depths[0]
     for some, rescore in itertools.product([[], *hot], RESCORE[index.kind]):
         base = Route(rescore=rescore, hot=some)
-        steps: list[Step] = []
         tried: dict[int, float] = {}
-        for depth in depths:
-            looked = {} if steps else tried
-            effort = _least_effort(index, sample, settings.recall_floor, depth, base, looked)
-            if effort is None:
-                break
-            steps.append(Step(depth=depth, effort=effort if not steps else max(effort, steps[-1].effort)))
+        effort = _least_effort(index, sample, settings.recall_floor, first, base, tried)
         worst = max([worst, *tried.values()])
-        if not steps:
+        if effort is None:
             continue
-        tuned = routed(index, msgspec.structs.replace(base, steps=steps))
+        tuned = routed(index, msgspec.structs.replace(base, steps=[Step(depth=first, effort=effort)]))
         set_threads(1)
-        took_ms = _median_ms(tuned, sample.queries[:_TIMED], depths[0])
+        took_ms = _median_ms(tuned, sample.queries[:_TIMED], first)
         set_threads(settings.threads)
         if best is None or took_ms < best[0]:
             best = took_ms, tuned, tried
-    if best is not None:
-        return best[1], best[2], ""
-    if settings.kind is not Kind.AUTO:
-        raise SearchError(_missed(index, worst, settings))
-    return index, {}, f"{index.kind.value} stays at recall {worst:.4f}, however hard it looks"
+    if best is None:
+        if settings.kind is not Kind.AUTO:
+            raise SearchError(_missed(index, worst, settings))
+        return index, {}, f"{index.kind.value} stays at recall {worst:.4f}, however hard it looks"
+    route = best[1].route
+    for depth in depths[1:]:
+        effort = _least_effort(index, sample, settings.recall_floor, depth, route, {}, route.steps[-1].effort)
+        if effort is None:  # beyond, effort grows in proportion to depth
+            break
+        route = msgspec.structs.replace(route, steps=[*route.steps, Step(depth=depth, effort=effort)])
+    return routed(index, route), best[2], ""
 
 
 def _least_effort(
-    index: ItemIndex, sample: _Sample, floor: float, depth: int, base: Route, tried: dict[int, float]
+    index: ItemIndex,
+    sample: _Sample,
+    floor: float,
+    depth: int,
+    base: Route,
+    tried: dict[int, float],
+    at_least: int = 1,
 ) -> int | None:
     """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is."""
-    efforts = _efforts(index, depth)
-    low, high = 0, len(efforts)
-    while low < high:  # recall grows with effort
-        middle = (low + high) // 2
-        route = msgspec.structs.replace(base, steps=[Step(depth=depth, effort=efforts[middle])])
+    efforts = [effort for effort in _efforts(index, depth) if effort >= at_least] or [at_least]
+
+    def enough(place: int) -> bool:
+        route = msgspec.structs.replace(base, steps=[Step(depth=depth, effort=efforts[place])])
         recall = recall_of(routed(index, route), sample, depth)
-        tried[efforts[middle]] = float(recall.mean())
-        if recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor:
-            high = middle
-        else:
-            low = middle + 1
-    return efforts[low] if low < len(efforts) else None
+        tried[efforts[place]] = float(recall.mean())
+        return bool(recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor)
+
+    # recall grows with effort, and so does the time to measure it: up in strides of about twice, then back between
+    low, high = 0, 0
+    while not enough(high):
+        if high == len(efforts) - 1:
+            return None
+        low, high = high + 1, min(high + _STRIDE, len(efforts) - 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return efforts[low]
 
 
 def _hot(index: ItemIndex, queries: np.ndarray, k: int) -> list[list[int]]:
@@ -235,7 +248,9 @@ def _hot(index: ItemIndex, queries: np.ndarray, k: int) -> list[list[int]]:
 
 def _efforts(index: ItemIndex, depth: int) -> list[int]:
     """Return what may be tried, ascending, each about a fifth more than the one before."""
-    low, high = (depth, 40 * depth) if index.kind is Kind.HNSW else (1, index.faiss_index.nlist)
+    low, high = (
+        (depth, min(10 * depth, max(depth, len(index)))) if index.kind is Kind.HNSW else (1, index.faiss_index.nlist)
+    )
     steps = np.unique(np.round(low * 1.2 ** np.arange(0, 1 + np.log(high / low) / np.log(1.2))).astype(int))
     return [*(int(step) for step in steps if step < high), int(high)]
 
