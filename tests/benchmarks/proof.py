@@ -37,6 +37,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
+        "index": [sys.executable, str(HERE / "proof_index.py"), f"home={home}"],
         **{name: [sys.executable, str(HERE / f"proof_{name}.py"), f"home={home}", *real] for name in STATEMENTS},
     }
 
