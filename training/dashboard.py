@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -30,7 +31,19 @@ def run(settings: DashboardSettings) -> None:
     write_atomic(folder / "panels.json", msgspec.json.format(msgspec.json.encode(wanted), indent=1) + b"\n")
     counted = f"{len(found.trainings)} runs, {len(found.sweeps)} sweeps, {len(found.bundles)} bundles"
     console.print(f"{folder / 'index.html'}: {counted}", markup=False)
-    if has_key():
-        console.print(f"workspace: {save_workspace(wanted, settings.entity, settings.wandb_project)}", markup=False)
-    else:
+    if not has_key():
         console.print("no WANDB_API_KEY: no workspace was made; set it to have the same panels there", markup=False)
+        return
+    console.print(f"workspace: {_workspace(wanted, settings, folder / 'workspace.json')}", markup=False)
+
+
+def _workspace(wanted: dict[str, Any], settings: DashboardSettings, path: Path) -> str:
+    """Return the address of the workspace; the one made before is changed where panels differ, else left alone."""
+    made = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+    asked = [settings.entity, settings.wandb_project]
+    known = made["url"] if made.get("asked") == asked else None
+    if known is not None and made["panels"] == msgspec.to_builtins(wanted):
+        return str(known)
+    url = save_workspace(wanted, settings.entity, settings.wandb_project, known)
+    write_atomic(path, msgspec.json.encode({"url": url, "asked": asked, "panels": wanted}))
+    return url

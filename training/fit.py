@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,8 @@ def train_run(
     record.metric, record.best, record.best_epoch = metric, checkpoints.best, checkpoints.best_epoch
     record.report, record.epochs = checkpoints.report, trainer.current_epoch
     record.samples_per_second = round(report.samples_per_second, 1)
+    record.input_share = round(report.input_share, 4)
+    record.peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     return report.tracker
 
 

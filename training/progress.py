@@ -40,16 +40,21 @@ class Report(Callback):
         self.title, self.samples_per_step, self.steps = title, samples_per_step, steps
         self.open_tracker, self.checkpoints, self.log_every_steps = open_tracker, checkpoints, log_every_steps
         self.tracker: Tracker | None = None
-        self.seconds, self.timed_steps = 0.0, 0
+        self.seconds, self.timed_steps, self.waited = 0.0, 0, 0.0
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: Any = None
         self._losses: list[float] = []
-        self._begun = 0.0
+        self._begun = self._ended = 0.0
 
     @property
     def samples_per_second(self) -> float:
         return self.timed_steps * self.samples_per_step / self.seconds if self.seconds else 0.0
+
+    @property
+    def input_share(self) -> float:
+        """Share of the training time that steps waited for their batch."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -61,6 +66,13 @@ class Report(Callback):
             self._task = self._bar.add_task(self.title, total=self.steps, completed=trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begun = self._ended = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.waited += time.perf_counter() - self._ended
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds += time.perf_counter() - self._begun
         self._begun = time.perf_counter()
 
     def on_train_batch_end(
@@ -72,6 +84,7 @@ class Report(Callback):
             self._bar.update(self._task, completed=trainer.global_step)
         if self.open_tracker is not None and trainer.global_step % self.log_every_steps == 0:
             self._log_loss(trainer, pl_module)
+        self._ended = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds += time.perf_counter() - self._begun
@@ -86,7 +99,7 @@ class Report(Callback):
                 name = self.checkpoints.metric
                 mark = " best so far" if figures[name] > self.checkpoints.best else ""
                 self._console.print(f"{self.title} epoch {trainer.current_epoch + 1}: {name} {figures[name]:.4f}{mark}")
-        self._begun = time.perf_counter()
+        self._begun = self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:

@@ -61,7 +61,9 @@ class RunRecord(msgspec.Struct, kw_only=True):
             (1-based; 0 = before any training); epochs: passes over the training rows done.
         report: other figures of the best epoch.
         seconds: wall clock of the training in this process (a resumed run counts from its resumption).
-        samples_per_second: training rows a second while training, validation left out.
+        samples_per_second: training rows (towers: events read) a second while training, validation left out.
+        input_share: share of that time in which steps waited for their batch.
+        peak_mib: most memory that the process has held.
         versions: of what made it.
         data: what was learned from, and what was left out; None for runs from before it was counted.
     """
@@ -82,6 +84,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     report: dict[str, float] = {}
     seconds: float = 0.0
     samples_per_second: float = 0.0
+    input_share: float = 0.0
+    peak_mib: float = 0.0
     processes: int = 1
     versions: dict[str, str] = {}
     data: DataCounts | None = None

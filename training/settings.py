@@ -343,6 +343,8 @@ class ExportSettings:
     """Name of prepared tables: <home>/tables/<tables>."""
     run: str | None = None
     """Finished two_tower run; null = <tables>-two_tower, and a bundle without towers where that does not exist."""
+    beside: list[str] = field(default_factory=list)
+    """Further two_tower runs of the same features, whose vectors stand beside the run's in one pair of towers."""
     ranker_run: str | None = None
     """Finished ranker run; null = <tables>-ranker, and a bundle without ranker where that does not exist."""
     baselines_run: str | None = None

@@ -121,7 +121,8 @@ class BundleRun:
         import wandb
 
         artifact = wandb.Artifact(f"bundle-{folder.name}", type="bundle", metadata={"version": folder.name})
-        artifact.add_dir(str(folder))
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=str(file.relative_to(folder)))
         self._run.log_artifact(artifact, aliases=["latest", *aliases])
 
 
@@ -147,28 +148,36 @@ def has_key() -> bool:
     return bool(os.environ.get("WANDB_API_KEY"))
 
 
-def save_workspace(spec: Mapping[str, Any], entity: str | None, project: str) -> str:
-    """Create a workspace with our panels through the public API; return its address.
+def save_workspace(spec: Mapping[str, Any], entity: str | None, project: str, known: str | None) -> str:
+    """Put our panels into a workspace through the public API; return its address.
 
     Args:
         spec: as `workspace_model` takes it.
         entity: user or team; None = the key's own.
         project: is created where it is not there.
+        known: address of the workspace made before, whose panels are replaced; None makes one.
     Raises:
         ConfigError: wandb or wandb-workspaces is not installed, or the service refuses.
     """
-    import wandb
-
+    try:
+        import wandb
+        import wandb_workspaces.workspaces as workspaces
+    except ImportError as error:
+        raise ConfigError(f"a workspace needs {error.name}, which is not installed; the page is there") from error
     try:
         api = wandb.Api()
         owner = entity or api.default_entity
         if not owner:
             raise ConfigError("the key has no entity of its own; give entity=")
-        api.create_project(project, owner)
         workspace = workspace_model(spec, owner, project)
+        if known is not None:
+            before = workspaces.Workspace.from_url(known)
+            before.sections, workspace = workspace.sections, before
+        else:
+            api.create_project(project, owner)
         workspace.save()
         return str(workspace.url)
-    except (wandb.errors.Error, wandb.errors.CommError, ValueError, OSError) as error:
+    except (wandb.errors.Error, ValueError, OSError) as error:
         raise ConfigError(f"the workspace could not be made: {error}") from error
 
 
@@ -178,11 +187,8 @@ def workspace_model(spec: Mapping[str, Any], entity: str, project: str) -> Any:
     Args:
         spec: {name, sections: [{name, panels: [{kind, title, keys, log}]}]}, as `dashboards.panels.spec` gives it.
     """
-    try:
-        import wandb_workspaces.reports.v2 as blocks
-        import wandb_workspaces.workspaces as workspaces
-    except ImportError as error:
-        raise ConfigError("`playbill dashboard` needs wandb-workspaces to make a workspace; install it") from error
+    import wandb_workspaces.reports.v2 as blocks
+    import wandb_workspaces.workspaces as workspaces
 
     def column(key: str, log: bool) -> Any:
         kind, _, name = key.partition(":")
@@ -236,10 +242,11 @@ def _start(
     config: dict[str, Any],
     tag: str = "",
 ) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports, which nobody asked for
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError("logger=wandb needs the package wandb; install it or use logger=csv") from error
+        raise ConfigError("Weights & Biases needs the package wandb; install it, or train with logger=csv") from error
     kept = _json(folder / _ID).get("id")
     if kept is None:
         kept = run_id or secrets.token_hex(6)

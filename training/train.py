@@ -101,5 +101,6 @@ def run(settings: TrainSettings) -> int:
 def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
     console.print(
         f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
-        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
+        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.input_share:.1%} of the time for batches, "
+        f"{record.peak_mib:,.0f} MiB"
     )

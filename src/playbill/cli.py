@@ -33,6 +33,7 @@ class Job:
         settings: `module:class` of the job's settings dataclass.
         groups: `group/schema name` -> `module:class` for every choice the job's configuration offers.
         folder: the field that names the folder it writes, where there is one: `-m` gives every run a name of its own.
+        first: the field that a first word without a `=` stands for.
     """
 
     about: str
@@ -40,6 +41,7 @@ class Job:
     settings: str
     groups: dict[str, str]
     folder: str = ""
+    first: str = ""
 
 
 _SOURCES = {
@@ -183,6 +185,7 @@ JOBS: dict[str, Job] = {
         "playbill.release.reproduce:run",
         "playbill.release.settings:ReproduceSettings",
         {},
+        first="name",
     ),
     "generate": Job(
         "write a simulated service whose truth is known, as the five tables",
@@ -447,6 +450,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name, rest = args[0], args[1:]
+    if name in JOBS and JOBS[name].first and rest[:1] and "=" not in rest[0] and not rest[0].startswith("-"):
+        rest = [f"{JOBS[name].first}={rest[0]}", *rest[1:]]
     try:
         if name in JOBS and any(a in ("-h", "--help") for a in rest):
             # with the choices made before it: each choice has fields of its own

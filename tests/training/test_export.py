@@ -224,7 +224,7 @@ def test_models_index_and_reports(trained: Path):
     assert bundle.manifest.dataset_fingerprint == read_folder(trained / "tables" / "shop").fingerprint
     # what serving would compute, and the module agrees
     embeddings = bundle.array("item_embeddings")
-    _, item_tower = load_plain(trained / "runs" / "shop-two_tower", bundle.item_arrays)
+    _, item_tower = load_plain([trained / "runs" / "shop-two_tower"], bundle.item_arrays)
     import torch
 
     arrays = {"item_index": np.arange(31), **bundle.item_arrays}

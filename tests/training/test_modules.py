@@ -81,7 +81,7 @@ def test_run_folder(trained: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_plain_towers_answer_as_the_trained_ones(trained: Path, dataset: Dataset, group: None, batch: int) -> None:
     folder = trained / "runs" / "tiny-two_tower"
-    query_tower, item_tower = tower_plain.load_plain(folder, dataset.item_arrays)
+    query_tower, item_tower = tower_plain.load_plain([folder], dataset.item_arrays)
     module = TowerModule(dataset, learned_end(dataset), settings(), None)
     module.dmp = shard(module.build(torch.device("cpu")), torch.device("cpu"), None, seed=1)
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -253,6 +253,6 @@ def test_seen_mask() -> None:
 
 def test_towers_of_a_finished_run_are_refused_when_altered(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no training run in"):
-        tower_plain.load_plain(tmp_path, {})
+        tower_plain.load_plain([tmp_path], {})
     with pytest.raises(TrainingError, match="is a run of ranker, expected two_tower"):
-        tower_plain.load_plain(trained / "runs" / "tiny-ranker", {})
+        tower_plain.load_plain([trained / "runs" / "tiny-ranker"], {})

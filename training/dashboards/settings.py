@@ -13,7 +13,7 @@ class TrackSettings:
 
     Evaluation, gate and every other report of a bundle, and the batches and campaigns made with it, go to the bundle's
     run; its files become an artifact, made of the artifacts of its data and of its training runs. What was handed over
-    and did not change is left alone. Without WANDB_API_KEY all goes to <home>/tracking/<bundle>, for `wandb sync` to send.
+    and did not change is left alone. Without WANDB_API_KEY all goes to <home>/tracking, for `wandb sync` to send.
 
         playbill train logger=wandb         figures of the training, as they come
         playbill track                      every bundle of this home

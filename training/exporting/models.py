@@ -63,7 +63,9 @@ def write_models(
     real_queries = _real_queries(dataset)
     assert plan.towers is not None
     ranker = None if plan.ranker is None else load_ranker(plan.ranker.path)
-    for graph in graphs_from(*load_towers(plan.towers.path, dataset.item_arrays), ranker):
+    for graph in graphs_from(
+        *load_towers([run.path for run in (plan.towers, *plan.beside)], dataset.item_arrays), ranker
+    ):
         progress.update(task, description=f"exporting {graph.name}")
         path = folder / f"{graph.name}.onnx"
         labels = {LABEL_MODEL: graph.name, LABEL_VERSION: plan.version, LABEL_SPEC: spec.hash()}

@@ -37,6 +37,7 @@ class Plan:
         version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
         rungs: every rung the data was judged for, carried or not.
         towers, ranker: finished runs, None where that rung is not carried.
+        beside: further runs in the same pair of towers.
         tuned: baselines of a run of `playbill tune`, or why there is none.
         blend: what orders the retrievers' candidates, where one was asked for.
         features, split: how the dataset is opened; those of the runs where there are any.
@@ -48,6 +49,7 @@ class Plan:
     version: str
     rungs: dict[str, Rung]
     towers: Run | None
+    beside: list[Run]
     ranker: Run | None
     features: FeatureSettings
     split: SplitSettings
@@ -70,6 +72,7 @@ class Plan:
         if self.tuned.folder is not None:
             origin["baselines_run"] = self.tuned.folder.name
         origin |= {"blend": self.blend.name} if self.blend is not None else {}
+        origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
         return origin | {name: run.path.name for name, run in runs.items() if run is not None}
 
 
@@ -90,6 +93,7 @@ def make_plan(settings: ExportSettings) -> Plan:
     towers = ranker = None
     if rungs["towers"].carried:
         towers, rungs["towers"] = _find(home, settings.run, settings.tables, "two_tower", fingerprint, rungs["towers"])
+    beside = _beside(home, settings.beside, towers, fingerprint)
     if rungs["ranker"].carried:
         if towers is None:
             rungs["ranker"] = _without(rungs["ranker"], "the ranker reads the towers' scores, and they are not carried")
@@ -107,7 +111,10 @@ def make_plan(settings: ExportSettings) -> Plan:
     tuned = find_tuned(home, settings.baselines_run, settings.tables, fingerprint, split)
     inputs = [
         [EXPORT_FORMAT, __version__, dataset_fingerprint(tables, features, split)],
-        [None if run is None else [run.record.fingerprint, sha256_file(checkpoint(run))] for run in (towers, ranker)],
+        [
+            None if run is None else [run.record.fingerprint, sha256_file(checkpoint(run))]
+            for run in (towers, *beside, ranker)
+        ],
         [rungs, policy, index, settings.neighbours, settings.half_life_days],
         tuned.inputs(),
     ]
@@ -122,6 +129,7 @@ def make_plan(settings: ExportSettings) -> Plan:
         version=hashlib.sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()[:12],
         rungs=rungs,
         towers=towers,
+        beside=beside,
         ranker=ranker,
         features=features,
         split=split,
@@ -160,6 +168,21 @@ def _find(
     if not checkpoint(run).is_file():
         raise TrainingError(f"{checkpoint(run)} is missing; train again with force=true")
     return run, rung
+
+
+def _beside(home: Path, names: list[str], towers: Run | None, fingerprint: str) -> list[Run]:
+    """Return the runs whose vectors stand beside those of `towers`."""
+    runs = []
+    for name in names:
+        run = read_run(home / "runs" / name, "two_tower")
+        if towers is None:
+            raise TrainingError(f"beside={names} needs a run to stand beside; give run=<name>")
+        if run.record.tables_fingerprint != fingerprint:
+            raise TrainingError(f"{run.path} was trained on other tables; train again")
+        if run.spec.hash() != towers.spec.hash() or run.settings.split != towers.settings.split:
+            raise TrainingError(f"{run.path} and {towers.path} have different features or splits; train one again")
+        runs.append(run)
+    return runs
 
 
 def _check_pair(towers: Run, ranker: Run) -> None:

@@ -78,7 +78,7 @@ def event_values(tables: Path) -> np.ndarray:
 @torch.no_grad()
 def tower_lists(dataset: Dataset, validation: Validation, retrieval: Run, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (item_index, score) [Q, k] of the retrieval run's own tower for every validation query, seen left out."""
-    query_tower, item_tower = load_plain(retrieval.path, dataset.item_arrays)
+    query_tower, item_tower = load_plain([retrieval.path], dataset.item_arrays)
     items = item_tower(tensors(item_arrays(dataset, None)))
     lists, scores = [], []
     for batch in validation.batches(0, 1):

@@ -92,7 +92,11 @@ class TowerModule(ShardedModule):
                 f"model.negative_groups ({model.negative_groups}) must be a multiple of the {world_size()} processes"
             )
         counts = self.source.counts
-        found = None if kind is None else log_inclusion(kind, counts, model.negatives, model.batch_tokens)
+        found = (
+            None
+            if kind is None
+            else log_inclusion(kind, counts, model.negatives, model.batch_tokens, model.mixed_share)
+        )
         self.log_q = None if found is None or model.loss is Loss.uniform else torch.from_numpy(found)
         self._vectors: Tensor | None = None
         self._sums = np.zeros(0)

@@ -165,20 +165,19 @@ def towers_of(wholes: Sequence[PlainTwoTower]) -> tuple[QueryTower, ItemTower]:
     return QueryTower(members, extra).eval(), ItemTower(members, extra).eval()
 
 
-def load_plain(run_dir: Path, items: Arrays) -> tuple[QueryTower, ItemTower]:
-    """Return the towers of a finished two_tower run, from its best checkpoint, in eval mode.
+def load_plain(runs: Sequence[Path], items: Arrays) -> tuple[QueryTower, ItemTower]:
+    """Return the towers of finished two_tower runs, from their best checkpoints, in eval mode.
 
     Args:
-        items: item-side arrays of the run's dataset, [N + 1, ...] each (`Dataset.item_arrays`).
+        runs: folders; several are asked together, see `towers_of`.
+        items: item-side arrays of the runs' dataset, [N + 1, ...] each (`Dataset.item_arrays`).
     Raises:
         TrainingError: no finished run of a two_tower model there.
     """
-    return towers_of([load_whole(run_dir, items)])
-
-
-def load_whole(run_dir: Path, items: Arrays) -> PlainTwoTower:
-    """Return one finished run as a plain module, for `towers_of`. Args and Raises: as `load_plain`."""
-    run = read_run(run_dir, model="two_tower")
-    whole = PlainTwoTower(run.spec, run.model, items)
-    load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
-    return whole.eval()
+    wholes = []
+    for folder in runs:
+        run = read_run(folder, model="two_tower")
+        whole = PlainTwoTower(run.spec, run.model, items)
+        load_weights(whole, folder / "checkpoints" / "best.ckpt")
+        wholes.append(whole.eval())
+    return towers_of(wholes)

@@ -65,16 +65,16 @@ def run(settings: BlendSettings) -> Blend:
         def step(label: str, done: int, total: int) -> None:
             progress.update(bar, description=label, completed=done, total=max(total, 1))
 
-        dataset, bundle = _open(settings)
+        dataset, bundle = open_inputs(settings)
         parts = {name: part_of(dataset, name) for name in (FOLD, "test")}
         if not len(parts[FOLD].who):
             raise BlendError(f"nobody with a history is asked about {FOLD}: there is nothing to fit a blend on")
-        lists, members, choices, notes = _members(settings, dataset, bundle, parts, folder, step)
+        lists, members, choices, notes = members_of(settings, dataset, bundle, parts, folder, step)
         blend, judged = judge(
-            settings.name, lists[FOLD], parts[FOLD].targets, dataset.spec.num_items, _how(settings), step
+            settings.name, lists[FOLD], parts[FOLD].targets, dataset.spec.num_items, judging(settings), step
         )
-    tested = _tested(blend, judged, lists["test"], parts["test"], dataset.spec.num_items, settings)
-    said = verdict(judged, tested, settings)
+    after = tested(blend, judged, lists["test"], parts["test"], dataset.spec.num_items, settings)
+    said = verdict(judged, after, settings)
     tables = read_folder(Path(settings.home) / "tables" / settings.tables)
     blend = msgspec.structs.replace(
         blend,
@@ -94,7 +94,7 @@ def run(settings: BlendSettings) -> Blend:
         fold=FOLD,
         judged=judged,
         test_people=len(parts["test"].who),
-        test=tested,
+        test=after,
         members=members,
         weights=blend.weights,
         depth=blend.depth,
@@ -113,7 +113,7 @@ def run(settings: BlendSettings) -> Blend:
     return blend
 
 
-def verdict(judged: Judged, tested: list[FormReport], settings: BlendSettings) -> str:
+def verdict(judged: Judged, test: list[FormReport], settings: BlendSettings) -> str:
     """Return in a sentence whether the blend is worth it, on people of the fold and of the test part."""
     name = settings.metric
     if not judged.forms:
@@ -125,15 +125,15 @@ def verdict(judged: Judged, tested: list[FormReport], settings: BlendSettings) -
         return f"NO BLEND IS AS GOOD AS ITS BEST MEMBER on held-out people ({of}): {judged.best_member} is kept alone"
     words = "better than" if judged.clearly else "not clearly better than"
     said = f"the blend is {words} its best member on held-out people of the fold ({of})"
-    after = next((f for f in tested if f.name == "blend"), None)
+    after = next((f for f in test if f.name == "blend"), None)
     if after is None or name not in after.less_best:
         return said
-    test = after.less_best[name]
-    below = "BELOW it " if test.value < 0 else ""
-    return f"{said}; on the test part {below}{test.value:+.4f} [{test.low:+.4f} {test.high:+.4f}]"
+    last = after.less_best[name]
+    below = "BELOW it " if last.value < 0 else ""
+    return f"{said}; on the test part {below}{last.value:+.4f} [{last.low:+.4f} {last.high:+.4f}]"
 
 
-def _open(settings: BlendSettings) -> tuple[Dataset, Any]:
+def open_inputs(settings: BlendSettings) -> tuple[Dataset, Any]:
     tables = Path(settings.home) / "tables" / settings.tables
     features, split, bundle = FeatureSettings(), settings.split, None
     if settings.bundle is not None and (not settings.members or "tower" in settings.members):
@@ -147,7 +147,7 @@ def _open(settings: BlendSettings) -> tuple[Dataset, Any]:
     return open_dataset(tables, features, split), bundle
 
 
-def _members(
+def members_of(
     settings: BlendSettings, dataset: Dataset, bundle: Any, parts: dict[str, Part], folder: Path, step: Step
 ) -> tuple[dict[str, dict[str, Lists]], list[MemberReport], dict[str, dict[str, float]], list[str]]:
     """Return lists by part and member, what is said of each, the baselines' numbers, and notes on what was left out."""
@@ -197,7 +197,7 @@ def _began(dataset: Dataset, part: str) -> int | None:
     return split.train_until_us if part == FOLD else split.valid_until_us
 
 
-def _tested(
+def tested(
     blend: Blend, judged: Judged, lists: dict[str, Lists], part: Part, num_items: int, settings: BlendSettings
 ) -> list[FormReport]:
     """Return members and blend on the test part, compared with the member that was best on the fold."""
@@ -215,7 +215,7 @@ def _tested(
     ]
 
 
-def _how(settings: BlendSettings) -> Judging:
+def judging(settings: BlendSettings) -> Judging:
     return Judging(
         depth=settings.depth,
         metric=settings.metric,

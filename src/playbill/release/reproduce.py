@@ -1,128 +1,49 @@
 """`playbill reproduce`: a published protocol rerun, rivals tuned and measured beside ours on the same people.
 
-Trains one tower a seed and exports each to a bundle of its own, by the same commands that anybody would type: what is
-scored is the exported graph. Everything stays in a home of its own, so no bundle of this job can ever be published by
-mistake.
+Every seed is trained, exported and blended by the same commands that anybody would type: what is scored is the exported
+bundle. Everything stays in a home of its own, so no bundle of this job can ever be published by mistake.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from playbill.bundle.open import open_bundle
+from playbill.bundle.open import Bundle, open_bundle
+from playbill.dataset.boundary import rows_before
 from playbill.dataset.dataset import Dataset, open_dataset
-from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.errors import ConfigError, PlaybillError
 from playbill.features.settings import FeatureSettings
-from playbill.measure.bootstrap import Interval, compare, intervals
-from playbill.measure.ranking import user_metrics
 from playbill.release.bundles import encode, find_bundle
 from playbill.release.evaluate import check_split
 from playbill.release.protocol import Asked, ask
+from playbill.release.protocols import PROTOCOLS, Protocol
 from playbill.release.record import checkout, commit, machine, versions
 from playbill.release.report import Road, wide_console
+from playbill.release.reproduced import Measured, Result, Row, rival_row, table
 from playbill.release.rivals import rival_roads
-from playbill.release.roads import tower_road
+from playbill.release.roads import engine_road, tower_road
 from playbill.release.settings import ReproduceSettings
 from playbill.tables.files import sha256_file, write_atomic
 
-OURS = "tower"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A figure that others report for the same protocol; it was read, not measured here."""
-
-    label: str
-    hit_rate_at_10: float
-    ndcg_at_10: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """What is reproduced.
-
-    Attributes:
-        source: a choice of `playbill prepare source=`, and the name of its tables.
-        about: the protocol in a sentence.
-        people: how many must be asked, or the data or the split is another one.
-        must_beat: rival whose hit rate at 10 ours must exceed for the run to count as a success.
-    """
-
-    source: str
-    about: str
-    people: int
-    must_beat: str
-    published: tuple[Published, ...]
-
-
-PROTOCOLS = {
-    "ml-100k": Protocol(
-        source="ml-100k",
-        about="MovieLens-100K, leave-last-out by time, all 943 people, whole catalogue of 1,682, history removed",
-        people=943,
-        must_beat="ials",
-        published=(
-            Published(label="SASRec, cross-entropy", hit_rate_at_10=0.175, ndcg_at_10=0.093),
-            Published(label="iALS", hit_rate_at_10=0.154, ndcg_at_10=0.078),
-        ),
-    )
-}
-
-SPLIT = SplitSettings(kind=SplitKind.leave_last_out)
-
-
-class Row(msgspec.Struct, kw_only=True):
-    """One model of the result; `less_ours` is ours less this model on the same people."""
-
-    name: str
-    label: str
-    about: str
-    metrics: dict[str, Interval]
-    ours_less_this: dict[str, Interval] = {}
-    by_seed: dict[int, dict[str, float]] = {}
-
-
-class Result(msgspec.Struct, kw_only=True):
-    """The json of one reproduction, in the form of all benchmark results.
-
-    Attributes:
-        training_seconds: by seed, as the training itself counted them, in this run of the job or an earlier one.
-        seconds: of this run of the job; a resumed one does only what was left.
-    """
-
-    theme: str
-    at: str
-    commit: str
-    machine: dict[str, str | int | float | None]
-    versions: dict[str, str]
-    protocol: str
-    people: int
-    train: list[str]
-    models: list[Row]
-    published: list[dict[str, str | float]]
-    beats: str
-    beaten: bool
-    training_seconds: dict[int, float]
-    seconds: float
+TOWER, SERVED, PLAIN = "tower", "served", "no_content"
 
 
 def run(settings: ReproduceSettings) -> int:
-    """Train, score, print and write; return 1 when ours does not beat the rival that it must.
+    """Train, score, print and write; return 1 when a figure that the protocol names as its aim is not reached.
 
     Raises:
         ConfigError: no such protocol.
@@ -134,8 +55,10 @@ def run(settings: ReproduceSettings) -> int:
     home = Path(settings.home) / "reproduce" / settings.name
     started, place = time.monotonic(), machine()
     _tables(settings, protocol, home)
-    k = max(settings.ks)
-    lists = {seed: _seed(settings, protocol, home, seed, k) for seed in settings.seeds}
+    runs = {seed: [f"seed-{seed}-{m}" for m in range(_members(settings))] for seed in settings.seeds}
+    plain = {seed: f"seed-{seed}-no-content" for seed in settings.seeds if protocol.content}
+    _train_all(settings, protocol, home, runs, plain)
+    tables, tuned = home / "tables" / protocol.source, home / "runs" / f"{protocol.source}-baselines"
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("baselines", total=None)
@@ -143,77 +66,77 @@ def run(settings: ReproduceSettings) -> int:
         def step(label: str, done: int, total: int) -> None:
             progress.update(bar, description=label, completed=done, total=max(total, 1))
 
-        dataset = open_dataset(home / "tables" / protocol.source, FeatureSettings(), SPLIT)
+        dataset = open_dataset(tables, FeatureSettings(), protocol.split)
         asked = ask(dataset, "test")
         if len(asked) != protocol.people:
             raise PlaybillError(f"{settings.name} asks {protocol.people} people, these tables give {len(asked)}")
-        rivals, _ = rival_roads(dataset, asked, settings.rivals, k, home / "cache", step)
-    rows = compare_all(dataset, asked, lists, rivals, settings)
-    rival = next(row for row in rows if row.name == protocol.must_beat)
-    beaten = rows[0].metrics["hit_rate_at_10"].value > rival.metrics["hit_rate_at_10"].value
+        rivals, notes = rival_roads(dataset, asked, settings.rivals, max(settings.ks), home / "cache", step, tuned)
+    ours: dict[str, dict[int, Road]] = {}
+    for seed, names in runs.items():
+        for kind, road in _roads(settings, protocol, home, names, blend=settings.effort == "best").items():
+            ours.setdefault(kind, {})[seed] = road
+        if plain:
+            road = _roads(settings, protocol, home, [plain[seed]], blend=False)[TOWER]
+            ours.setdefault(PLAIN, {})[seed] = road
+    before = np.bincount(dataset.pool.item[rows_before(dataset, "test")], minlength=dataset.spec.num_items + 1)
+    cold = (before <= protocol.cold_events) & (np.arange(len(before)) > 0) & bool(protocol.cold_events)
+    measured = Measured(asked.targets, asked.known, cold, settings.ks, settings.resamples, settings.level)
+    rows = [_ours(measured, kind, ours[kind]) for kind in (SERVED, TOWER, PLAIN) if kind in ours]
+    rows += [rival_row(measured, road) for road in rivals]
+    every = [name for names in runs.values() for name in names] + list(plain.values())
     result = Result(
-        theme=f"reproduce-{settings.name}",
+        theme=f"reproduce-{settings.name}-{settings.effort}",
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=commit(),
         machine=place,
         versions=versions(),
         protocol=protocol.about,
+        effort=settings.effort,
         people=len(asked),
-        train=settings.train,
-        models=rows,
+        new_people=int((~asked.known).sum()),
+        cold_events=protocol.cold_events,
+        cold_rows=measured.cold_rows(),
+        train=[*protocol.train, *settings.train],
+        rows=rows,
         published=[msgspec.to_builtins(p) for p in protocol.published],
-        beats=protocol.must_beat,
-        beaten=beaten,
-        training_seconds={seed: _training_seconds(home, seed) for seed in settings.seeds},
+        aims=_aims(protocol, settings.effort, rows[0]),
+        training_seconds={name: _json(home, name, "run.json")["seconds"] for name in every},
+        models={name: _json(home, name, "config.json")["model"] for name in every},
+        notes=notes,
         seconds=round(time.monotonic() - started, 1),
     )
     path = _results(settings, home) / f"{result.theme}_{place['cores']}-cores_{datetime.now(UTC):%Y%m}.json"
     write_atomic(path, encode(result))
-    console.print(_table(result, protocol))
-    console.print(f"{path}: ours {'beats' if beaten else 'DOES NOT beat'} {rival.label} in hit rate at 10")
-    return 0 if beaten else 1
+    console.print(table(result, protocol))
+    for name, aim in result.aims.items():
+        word = "reached" if aim["reached"] else "NOT REACHED"
+        console.print(f"{name} {aim['value']:.4f}, aim {aim['aim']:.4f}: {word}")
+    console.print(f"written to {path}")
+    return 0 if all(aim["reached"] for aim in result.aims.values()) else 1
 
 
-def compare_all(
-    dataset: Dataset, asked: Asked, lists: dict[int, np.ndarray], rivals: list[Road], settings: ReproduceSettings
-) -> list[Row]:
-    """Return the rows of the result, ours first.
+def _members(settings: ReproduceSettings) -> int:
+    return settings.members if settings.effort == "best" else 1
 
-    Each person's metrics are averaged over the seeds, so the interval is over people and not over trainings.
 
-    Args:
-        lists: by seed, [U, K] int64 item_index, padded with -1.
-    """
-    items, boot = dataset.spec.num_items, {"resamples": settings.resamples, "level": settings.level}
-    by_seed = {seed: user_metrics(found, asked.targets, settings.ks, items) for seed, found in lists.items()}
-    ours = {m: np.mean([metrics[m] for metrics in by_seed.values()], axis=0) for m in next(iter(by_seed.values()))}
-    rows = [
-        Row(
-            name=OURS,
-            label=f"tower ({len(lists)} seed{'s' * (len(lists) > 1)})",
-            about="exported query and item towers, exact search; the mean over seeds",
-            metrics=intervals(ours, **boot),  # type: ignore[arg-type]  # one dict for an int and a float
-            by_seed={seed: {m: float(v.mean()) for m, v in metrics.items()} for seed, metrics in by_seed.items()},
-        )
-    ]
-    for road in rivals:
-        theirs = user_metrics(road.lists, asked.targets, settings.ks, items)
-        rows.append(
-            Row(
-                name=road.name,
-                label=road.label,
-                about=road.about,
-                metrics=intervals(theirs, **boot),  # type: ignore[arg-type]  # as above
-                ours_less_this=compare(ours, theirs, **boot),  # type: ignore[arg-type]  # as above
-            )
-        )
-    return rows
+def _ours(measured: Measured, kind: str, roads: dict[int, Road]) -> Row:
+    seeds = f" ({len(roads)} seeds)" if len(roads) > 1 else ""
+    label = {SERVED: "the engine, blended", TOWER: "towers", PLAIN: "towers without content"}[kind]
+    return measured.row(kind, label + seeds, next(iter(roads.values())).about, {s: r.lists for s, r in roads.items()})
+
+
+def _aims(protocol: Protocol, effort: str, first: Row) -> dict[str, dict[str, float | bool]]:
+    found = {name: first.metrics[name].value for name in protocol.aims.get(effort, {})}
+    aims = protocol.aims.get(effort, {})
+    return {n: {"aim": aims[n], "value": value, "reached": value >= aims[n]} for n, value in found.items()}
 
 
 def _tables(settings: ReproduceSettings, protocol: Protocol, home: Path) -> None:
     """Let this job's home see the prepared tables; prepare them where they are not there."""
     if not (Path(settings.home) / "tables" / protocol.source).is_dir():
-        _playbill("prepare", f"source={protocol.source}", f"home={settings.home}")
+        here = None if settings.data is None else Path(settings.data) / protocol.folder
+        given = [f"source.folder={here}"] if here is not None and here.is_dir() else []
+        _playbill("prepare", f"source={protocol.source}", f"home={settings.home}", *given)
     home.mkdir(parents=True, exist_ok=True)
     link = home / "tables"
     if not link.exists():
@@ -221,44 +144,89 @@ def _tables(settings: ReproduceSettings, protocol: Protocol, home: Path) -> None
         link.symlink_to(Path(settings.home).resolve() / "tables")
 
 
-def _seed(settings: ReproduceSettings, protocol: Protocol, home: Path, seed: int, k: int) -> np.ndarray:
-    """Return one seed's lists [U, k]; trains, exports and scores only what is not there yet."""
-    name, folder = f"seed-{seed}", home / f"seed-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "tables").exists():
-        (folder / "tables").unlink(missing_ok=True)
-        (folder / "tables").symlink_to(home.resolve() / "tables")
-    common = [f"home={folder}", f"tables={protocol.source}", f"run={name}"]
+def _train_all(
+    settings: ReproduceSettings, protocol: Protocol, home: Path, runs: dict[int, list[str]], plain: dict[int, str]
+) -> None:
+    """Train what is not trained yet, `parallel` at a time; a finished run says so and returns at once."""
+    split = [f"split.kind={protocol.split.kind.value}"]
+    if protocol.split.order_column is not None:
+        split.append(f"split.order_column={protocol.split.order_column}")
+    model = [] if any(a.startswith("model=") for a in settings.train) else [f"model={settings.effort}"]
+    threads = [] if settings.parallel == 1 else ["threads=1"]
     force = ["force=true"] if settings.force else []
-    _playbill("train", *common, f"seed={seed}", f"split.kind={SPLIT.kind.value}", *settings.train, *force)
-    trained = folder / "runs" / name / "checkpoints" / "best.ckpt"
-    key = hashlib.sha256(f"{sha256_file(trained)} {k}".encode()).hexdigest()[:24]
-    kept = folder / f"lists-{key}.npy"
-    if not kept.is_file():
-        shutil.rmtree(folder / "bundles", ignore_errors=True)  # of an earlier training: exactly one may be there
-        _playbill("export", *common)
-        bundle = open_bundle(find_bundle(folder / "bundles", "latest"), require_sealed=False)
-        tables = folder / "tables" / protocol.source
-        split, features = check_split(bundle.manifest, SPLIT, tables)
-        dataset = open_dataset(tables, features, split)
-        lists = tower_road(bundle, dataset, ask(dataset, "test"), k).lists
-        for old in folder.glob("lists-*.npy"):
-            old.unlink()
-        with (folder / ".lists.npy").open("wb") as file:
-            np.save(file, lists, allow_pickle=False)
-        (folder / ".lists.npy").replace(kept)
-    found: np.ndarray = np.load(kept, allow_pickle=False)
-    return found
+    common = [f"home={home}", f"tables={protocol.source}", *model, *split, *threads, *force]
+    common += [*protocol.train, *settings.train]
+    jobs = []
+    for seed, names in runs.items():
+        jobs += [["train", f"run={name}", f"seed={100 * seed + m}", *common] for m, name in enumerate(names)]
+        if seed in plain:
+            jobs.append(["train", f"run={plain[seed]}", f"seed={100 * seed}", *common, "features.item=[]"])
+    with ThreadPoolExecutor(settings.parallel) as pool:
+        list(pool.map(lambda job: _playbill(*job), jobs))
 
 
-def _training_seconds(home: Path, seed: int) -> float:
-    record = msgspec.json.decode((home / f"seed-{seed}" / "runs" / f"seed-{seed}" / "run.json").read_bytes())
-    return float(record["seconds"])
+def _roads(
+    settings: ReproduceSettings, protocol: Protocol, home: Path, names: list[str], blend: bool
+) -> dict[str, Road]:
+    """Return what one seed's bundle answers; exports and scores only what is not there yet.
+
+    The exported towers are searched exactly; with a blend, the engine is asked besides, as a server would ask it.
+    """
+    folder = home / "bundled" / names[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    for shared in ("tables", "runs"):
+        if not (folder / shared).exists():
+            (folder / shared).unlink(missing_ok=True)
+            (folder / shared).symlink_to((home / shared).resolve())
+    weights = [sha256_file(home / "runs" / name / "checkpoints" / "best.ckpt") for name in names]
+    key = hashlib.sha256(msgspec.json.encode([weights, settings.ks, blend])).hexdigest()[:24]
+    kept = folder / f"roads-{key}.msgpack"
+    if kept.is_file():
+        return {road.name: road for road in _read(kept)}
+    common = [f"home={folder}", f"tables={protocol.source}"]
+    split = [f"split.kind={protocol.split.kind.value}"]
+    if protocol.split.order_column is not None:
+        split.append(f"split.order_column={protocol.split.order_column}")
+    export = ["export", *common, f"run={names[0]}", *([f"beside=[{','.join(names[1:])}]"] if names[1:] else [])]
+    if blend:
+        _playbill("tune", *common, *split)
+    shutil.rmtree(folder / "bundles", ignore_errors=True)  # of an earlier training: exactly one may be there
+    _playbill(*export)
+    if blend:
+        _playbill("blend", *common, *split, "bundle=latest", "name=reproduced")
+        _playbill(*export, "blend=reproduced")
+    bundle = open_bundle(find_bundle(folder / "bundles", "latest"), require_sealed=False)
+    tables = folder / "tables" / protocol.source
+    kind, features = check_split(bundle.manifest, protocol.split, tables)
+    dataset = open_dataset(tables, features, kind)
+    asked, k = ask(dataset, "test"), max(settings.ks)
+    roads = [tower_road(bundle, dataset, asked, k)]
+    if blend:
+        roads.append(_served(bundle, tables, dataset, asked, k))
+    for old in folder.glob("roads-*.msgpack"):
+        old.unlink()
+    write_atomic(kept, msgspec.msgpack.encode([[r.name, r.label, r.about, r.lists.tolist()] for r in roads]))
+    return {road.name: road for road in roads}
+
+
+def _served(bundle: Bundle, tables: Path, dataset: Dataset, asked: Asked, k: int) -> Road:
+    return engine_road(bundle, tables, dataset, asked, k, SERVED, "the engine", lambda done, total: None)
+
+
+def _read(path: Path) -> list[Road]:
+    found = msgspec.msgpack.decode(path.read_bytes())
+    return [Road(name, label, False, about, np.asarray(lists, np.int64), {}) for name, label, about, lists in found]
+
+
+def _json(home: Path, name: str, file: str) -> dict[str, Any]:
+    read: dict[str, Any] = msgspec.json.decode((home / "runs" / name / file).read_bytes())
+    return read
 
 
 def _playbill(*arguments: str) -> None:
     command = [sys.executable, "-m", "playbill.cli", *arguments]
-    if code := subprocess.run(command).returncode:
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if "threads=1" in arguments else {})
+    if code := subprocess.run(command, env=environment).returncode:
         raise PlaybillError(f"exit code {code} from: playbill {' '.join(arguments)}")
 
 
@@ -267,32 +235,3 @@ def _results(settings: ReproduceSettings, home: Path) -> Path:
         return Path(settings.results)
     root = checkout()
     return home if root is None else root / "tests" / "benchmarks" / "results"
-
-
-def _table(result: Result, protocol: Protocol) -> Table:
-    grid = Table(title=protocol.about, title_justify="left", box=SIMPLE_HEAD)
-    for name in ("model", "hit rate at 10", "ndcg at 10", "hit rate: ours less this", "what it is"):
-        grid.add_column(name)
-    for row in result.models:
-        grid.add_row(
-            row.label,
-            _cell(row.metrics["hit_rate_at_10"]),
-            _cell(row.metrics["ndcg_at_10"]),
-            _cell(row.ours_less_this["hit_rate_at_10"], "+.4f") if row.ours_less_this else "",
-            row.about,
-            style="bold" if row.name == OURS else None,
-        )
-    for figure in protocol.published:
-        grid.add_row(
-            figure.label,
-            f"{figure.hit_rate_at_10:.3f}",
-            f"{figure.ndcg_at_10:.3f}",
-            "",
-            "published, not run here",
-            style="dim",
-        )
-    return grid
-
-
-def _cell(interval: Interval, form: str = ".4f") -> str:
-    return f"{interval.value:{form}} [{interval.low:{form}} {interval.high:{form}}]"

@@ -127,24 +127,35 @@ class PublishSettings:
 
 @dataclass(slots=True, kw_only=True)
 class ReproduceSettings:
-    """`playbill reproduce`: rerun a published protocol, rivals beside ours, and write down what came out.
+    """`playbill reproduce NAME`: rerun a published protocol, rivals beside ours, and write down what came out.
 
-    Takes a quarter of an hour on two cores. Stopped in the middle and started again, it goes on.
+    Each seed is trained, exported and scored by the same commands that anybody would type. Stopped in the middle and
+    started again, it goes on.
 
-        playbill reproduce                      MovieLens-100K, three seeds
-        playbill reproduce seeds=[1]            one
+        playbill reproduce ml-100k-leave-last-out                            three seeds, ten minutes
+        playbill reproduce ml-1m-leave-last-out data=../shared/data          files that are here already
+        playbill reproduce ml-1m-leave-last-out effort=best                  several runs side by side and a blend
     """
 
     home: str = "var"
     """Root of all that Playbill writes; this job keeps to <home>/reproduce/<name>."""
-    name: str = "ml-100k"
-    """The protocol: ml-100k is leave-last-out over the whole catalogue, items of the history removed."""
+    name: str = "ml-100k-leave-last-out"
+    """The protocol: ml-100k-leave-last-out, ml-100k-global-time, ml-1m-leave-last-out, ml-1m-global-time or
+    amazon-toys-leave-last-out."""
+    data: str | None = None
+    """Folder that holds the sources' folders (ml-100k, ml-1m, amazon-toys); null fetches what can be fetched."""
+    effort: str = "fast"
+    """fast: one run a seed. best: `members` runs a seed in one bundle, and a blend with the baselines."""
+    members: int = 2
+    """effort=best: runs that stand side by side in one pair of towers."""
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     """One training each; figures are means over them."""
+    parallel: int = 2
+    """Trainings at once, each on one thread; 1 = one after the other on all cores."""
     train: list[str] = field(default_factory=list)
-    """Further arguments of `playbill train`, such as model.dim=128."""
+    """Further arguments of `playbill train`, such as model=two_tower or features.item=[]."""
     ks: list[int] = field(default_factory=lambda: [10, 20])
-    """Cut-offs of the metrics; 10 is the published one."""
+    """Cut-offs of the metrics; 10 and 20 are the published ones."""
     resamples: int = 2000
     """Bootstrap resamples of the people."""
     level: float = 0.95
@@ -159,7 +170,11 @@ class ReproduceSettings:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds must be different numbers >= 0, at least one, got {self.seeds}")
-        if 10 not in self.ks or min(self.ks) < 1:
-            raise ConfigError(f"ks must hold 10, which the published figures are for, and be >= 1, got {self.ks}")
+        if not {10, 20} <= set(self.ks) or min(self.ks) < 1:
+            raise ConfigError(f"ks must hold 10 and 20, which published figures are for, and be >= 1, got {self.ks}")
+        if self.effort not in ("fast", "best"):
+            raise ConfigError(f"effort must be fast or best, got {self.effort!r}")
+        if self.members < 1 or self.parallel < 1:
+            raise ConfigError(f"members and parallel must be >= 1, got {self.members} and {self.parallel}")
         if self.resamples < 100 or not 0.5 <= self.level < 1:
             raise ConfigError(f"resamples must be >= 100 and level in 0.5..1, got {self.resamples}, {self.level}")
