@@ -29,6 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from index_fresh import fresh_items
 from index_plot import plot
 from index_rivals import RIVALS, Rival
 from record import RESULTS, machine, record
@@ -72,6 +73,11 @@ def main(arguments: list[str]) -> int:
             figures["likeness"][str(width)] = likeness(items, asked)
             for name, told in figures["likeness"][str(width)].items():
                 print(f"width {width}, {name}: {told}", flush=True)
+        if (folder / "bundle").is_file():
+            told = fresh_items(Path((folder / "bundle").read_text().strip()))
+            figures.setdefault("fresh_items_in_the_engine", {})[str(width)] = told
+            for row in told:
+                print(f"width {width}, new items in the engine: {row}", flush=True)
         for size in sizes:
             vectors = _vectors(items, size)
             limit = int(given.get("graph_limit", 1_000_000))

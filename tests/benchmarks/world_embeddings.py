@@ -8,6 +8,7 @@ date" when it was done before. Writes home/embeddings/<name>/{items,queries}.npy
 
     items    float32 [N + 1, width], row i is item_index i, row 0 the unknown item, unit length
     queries  float32 [Q, width], real people, unit length
+    bundle   a text file, where the bundle lies
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def embeddings(home: Path, items: int, width: int, people: int = 40_000, days: i
     bundle = _bundle(home, before, said)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "items.npy", np.load(bundle / "item_embeddings.npy"))
+    (folder / "bundle").write_text(f"{bundle.resolve()}\n")
     np.save(folder / "queries.npy", _queries(home / "tables" / tables, bundle))
     return folder
 
