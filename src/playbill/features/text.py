@@ -27,7 +27,7 @@ from playbill.features.vocabulary import Vocabulary
 BUCKETS = 1 << 16
 _MOST_WORDS = 1 << 14  # buckets that have a vector, the most frequent first
 _MIN_TEXTS = 3  # a word of fewer texts says nothing of what they have in common
-_MAX_SHARE = 0.1  # a word of more of the texts ("the", "his") says nothing of what sets one apart
+_MAX_SHARE = 0.5  # a word of more of the texts ("the", "and") says nothing of what sets one apart
 _FIT_TEXTS = 100_000  # texts that vectors are learned from; more of them change little and take minutes
 _BLOCK = 50_000  # texts turned into words at a time
 
