@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from playbill.errors import ConfigError
+from playbill.errors import ConfigError, TrainingError
 from playbill.tables.folder import read_folder
 from playbill.training.runs import (
     RunRecord,
@@ -76,6 +76,10 @@ def run(settings: TrainSettings) -> int:
         dataset = open_dataset(Path(settings.home) / "tables" / settings.tables, settings.features, settings.split)
         record.data = dataset.counts
         console.print(in_words(dataset.counts))
+        if not dataset.counts.train:
+            raise TrainingError(
+                "no event to learn from in training time; raise split.train, or check consent and item ids"
+            )
         record.spec_hash, record.processes = dataset.spec.hash(), world_size()
         if rank() == 0:
             write_features(run_dir, dataset.spec, dataset.vocabularies)
@@ -101,6 +105,6 @@ def run(settings: TrainSettings) -> int:
 def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
     console.print(
         f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
-        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.input_share:.1%} of the time for batches, "
-        f"{record.peak_mib:,.0f} MiB"
+        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.input_share:.1%} of the time "
+        f"waiting for batches, {record.peak_mib:,.0f} MiB"
     )

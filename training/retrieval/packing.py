@@ -118,6 +118,7 @@ def pack(
     oldest = low - first  # one before the window stands for START
     draw = rng.random((3, len(target)))
     back = oldest + np.floor(draw[0] * (newest - oldest + 1)).astype(np.int64)
+    back = np.minimum(back, newest)  # where nothing is older, there is nothing to draw
     known = np.where(draw[1] < stale, back, newest)
     state = known - low + np.repeat(offsets[:-1], count)
     nothing = (known < low) & first

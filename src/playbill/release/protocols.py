@@ -69,7 +69,7 @@ PROTOCOLS = {
         source="ml-100k",
         folder="ml-100k",
         about="MovieLens-100K, 80/10/10 by time, frozen after validation, whole catalogue of 1,682, history removed",
-        people=301,
+        people=166,
         split=_BY_TIME,
         headline=("recall_at_20", "ndcg_at_20"),
     ),

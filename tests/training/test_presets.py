@@ -1,0 +1,56 @@
+"""Presets choose by size and shape; the same shape gives the same model whatever the data is called."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from playbill.cli import compose
+from playbill.dataset.settings import SplitKind, SplitSettings
+from playbill.tables.folder import read_table
+from playbill.training.presets import Shape, _later, _next, resolve, shape_of
+from playbill.training.settings import Effort, Loss, Preset, Query, Tables, TrainSettings, TwoTower
+
+FILMS = Shape(events=1_000_000, items=3_883, typical=165, long=400)
+TOYS = Shape(events=168_000, items=11_924, typical=8.6, long=14)
+SHOP = Shape(events=50_000_000, items=400_000, typical=12, long=30)
+
+
+def test_longer_histories_get_deeper_models_and_less_data_more_dropout() -> None:
+    films, films_length = _next(Effort.fast, FILMS)
+    toys, toys_length = _next(Effort.fast, TOYS)
+    assert films.query is toys.query is Query.hstu and films.stale_share == 0
+    assert films.blocks > toys.blocks and films.dropout < toys.dropout and films.max_epochs < toys.max_epochs
+    assert films_length == 200 and toys_length == 16
+    assert _next(Effort.best, FILMS)[0].dim > films.dim
+
+
+def test_a_catalogue_too_large_to_compare_whole_is_sampled() -> None:
+    for effort in Effort:
+        for choose in (_next, _later):
+            model, _ = choose(effort, SHOP)
+            assert model.loss is Loss.mixed and model.tables is Tables.fused and model.max_epochs == 1
+    assert _later(Effort.fast, FILMS)[0].loss is Loss.full_softmax
+
+
+def test_the_shape_of_a_folder(tiny_tables: Path) -> None:
+    events = read_table(tiny_tables, "events")
+    shape = shape_of(tiny_tables)
+    assert shape.events == events.num_rows and shape.items == 1682
+    assert shape.typical == pytest.approx(events.num_rows / 60)
+    lengths = sorted(c["counts"] for c in events["user_id"].value_counts().to_pylist())
+    assert lengths[50] <= shape.long <= lengths[56]
+
+
+def test_the_aim_follows_the_split(tiny_home: Path) -> None:
+    asked = TrainSettings(home=str(tiny_home), tables="tiny", model=Preset())
+    later = resolve(asked)
+    following = resolve(dataclasses.replace(asked, split=SplitSettings(kind=SplitKind.leave_last_out)))
+    assert isinstance(later.model, TwoTower) and isinstance(following.model, TwoTower)
+    assert later.model.stale_share > 0 and following.model.stale_share == 0
+    assert later.features.history_length == following.features.history_length == 200
+    given = TrainSettings(home=str(tiny_home), tables="tiny")
+    assert resolve(given) is given
+    assert compose("train", ["model=best"]).model == Preset(effort=Effort.best)
