@@ -42,7 +42,7 @@ def _workspace(wanted: dict[str, Any], settings: DashboardSettings, path: Path) 
     made = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
     asked = [settings.entity, settings.wandb_project]
     known = made["url"] if made.get("asked") == asked else None
-    if known is not None and made["panels"] == msgspec.to_builtins(wanted):
+    if known is not None and made["panels"] == msgspec.json.decode(msgspec.json.encode(wanted)):
         return str(known)
     url = save_workspace(wanted, settings.entity, settings.wandb_project, known)
     write_atomic(path, msgspec.json.encode({"url": url, "asked": asked, "panels": wanted}))

@@ -65,6 +65,7 @@ def _quoted(value: Any) -> str:
     if isinstance(value, str) and (
         not _PLAIN.fullmatch(value) or value.lower() in ("true", "false", "null", "nan", "inf")
     ):
-        escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+        # backslashes count only before a quote, the closing one included
+        escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
         return f"'{escaped}'"
     return as_text(value)
