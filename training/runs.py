@@ -61,11 +61,13 @@ class RunRecord(msgspec.Struct, kw_only=True):
             (1-based; 0 = before any training); epochs: passes over the training rows done.
         report: other figures of the best epoch.
         seconds: wall clock of the training in this process (a resumed run counts from its resumption).
+        warm_start: what the run began with, where it did not begin from nothing.
         samples_per_second: training rows (towers: events read) a second while training, validation left out.
         input_share: share of that time in which steps waited for their batch.
         peak_mib: most memory that the process has held.
         versions: of what made it.
-        data: what was learned from, and what was left out; None for runs from before it was counted.
+        warm_start: str = ""
+    data: what was learned from, and what was left out; None for runs from before it was counted.
     """
 
     format: int = FORMAT
@@ -88,6 +90,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     peak_mib: float = 0.0
     processes: int = 1
     versions: dict[str, str] = {}
+    warm_start: str = ""
     data: DataCounts | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -92,8 +93,6 @@ class TwoTower:
     """loss=gbce: 0 = plain binary cross-entropy, 1 = probabilities as calibrated as without sampling."""
     unknown_share: float = 0.02
     """Share of items that lose their id for a step while training, so that new items can stand on content alone."""
-    min_item_events: int = 1
-    """Items with fewer training events have no id of their own and stand on content alone."""
     stale_share: float = 0.7
     """Share of events learned from a random older state of the history: teaches what comes later, not next."""
     empty_share: float = 0.05
@@ -134,9 +133,8 @@ class TwoTower:
         for name in ("blocks", "batch_tokens", "negatives", "negative_groups", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("min_item_events", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"model.{name} must be >= 0, got {getattr(self, name)}")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"model.warmup_steps must be >= 0, got {self.warmup_steps}")
         if not 0 <= self.averaging < 1:
             raise ConfigError(f"model.averaging must be in [0, 1), got {self.averaging}")
         if not 0 < self.mixed_share < 1 or not 0 <= self.gbce_t <= 1:
@@ -259,6 +257,7 @@ class TrainSettings:
 
         playbill train                                        the retrieval model on the demo's tables
         playbill train model=ranker                           then the ranker
+        playbill train warm_start=current since=2026-11-20    go on from the published bundle with what is new
         playbill train model=fast tables=my_shop              a model chosen by the data's size and shape
         playbill train model.loss=in_batch model.tables=fused for catalogues too large for a full softmax
         python -m torch.distributed.run --nproc-per-node 2 -m playbill.cli train     two processes
@@ -274,6 +273,11 @@ class TrainSettings:
     """A choice: two_tower (what null means), fast or best (chosen by the data), ranker."""
     retrieval_run: str | None = None
     """ranker only: the finished two_tower run whose scores it reads; null = <tables>-two_tower."""
+    warm_start: str | None = None
+    """two_tower only: begin with the weights of this bundle's run, vocabularies grown: a version, or `current`."""
+    since: str | None = None
+    """two_tower only: learn events from this moment on (ISO 8601, UTC where no zone is named); null = all. Histories
+    still reach back before it."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """What enters the models; the ranker needs the same as its retrieval run."""
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -313,12 +317,29 @@ class TrainSettings:
                 "16" in self.precision
             )
             raise ConfigError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}{why}")
+        if self.since is not None:
+            self.since_us()
         for name in ("metric_k", "checkpoint_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("seed", "gradient_clip", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    def since_us(self) -> int | None:
+        """Return `since` in UTC microseconds, None for all events.
+
+        Raises:
+            ConfigError: not a moment.
+        """
+        if self.since is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.since)
+        except ValueError as error:
+            raise ConfigError(f"since must be a moment such as 2026-11-20T06:00, got {self.since!r}") from error
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1e6)
 
     @property
     def run_name(self) -> str:

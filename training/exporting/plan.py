@@ -69,6 +69,8 @@ class Plan:
             "features": msgspec.json.encode(self.features).decode(),
         }
         runs = {"run": self.towers, "ranker_run": self.ranker}
+        if self.towers is not None and not self.beside:  # what a warm start begins with
+            origin["weights"] = sha256_file(checkpoint(self.towers))
         if self.tuned.folder is not None:
             origin["baselines_run"] = self.tuned.folder.name
         origin |= {"blend": self.blend.name} if self.blend is not None else {}

@@ -17,6 +17,7 @@ from torchrec import KeyedJaggedTensor
 from playbill.dataset.dataset import Dataset, Examples, field_arrays
 from playbill.dataset.settings import SplitKind
 from playbill.features.encoder import DAY_US, Arrays
+from playbill.features.fold import EventPool
 from playbill.features.spec import UNKNOWN
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_fields, to_inputs
@@ -94,6 +95,8 @@ class Source:
         end: [P] int64, one past the last pool row of each person that may be learned from.
         model: settings.
         seed: of the run.
+        since_us: events before this moment (UTC microseconds) are read and not learned; None learns all.
+        warm: [N + 1] bool items whose ids were learned before, so that they have one; None for none.
 
     Attributes:
         steps: of an epoch.
@@ -101,17 +104,33 @@ class Source:
         counts: [N + 1] int64 events that may be learned from, by item.
     """
 
-    def __init__(self, dataset: Dataset, end: np.ndarray, model: TwoTower, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        end: np.ndarray,
+        model: TwoTower,
+        seed: int,
+        since_us: int | None = None,
+        warm: np.ndarray | None = None,
+    ) -> None:
         pool = dataset.pool
         self.dataset, self.end, self.model, self.seed = dataset, end, model, seed
         self.start = pool.offsets[:-1]
         inside = np.arange(len(pool)) < end[pool.person]
         self.counts = np.bincount(pool.item[inside], minlength=dataset.spec.num_items + 1).astype(np.int64)
         self.counts[0] = 0
-        self.table_row = own_rows(self.counts, model.min_item_events)
+        self.since_us = since_us
+        self.table_row = own_rows(self.counts if warm is None else self.counts + warm)
         self.newest = int(pool.at[inside].max())
         # about as many as there are events to read: windows that overlap add a little
-        events = int(np.maximum(end - self.start - 1, end > self.start).sum())
+        some = end > self.start
+        if since_us is not None:
+            some &= pool.at[np.maximum(end - 1, 0)] >= since_us
+        read = np.maximum(end - self.start - 1, 1)[some]
+        if since_us is not None:
+            new = end - np.maximum(earlier_than(pool, since_us), self.start)
+            read = np.minimum(read, new[some] + dataset.spec.history_length)
+        events = int(read.sum())
         self.steps = max(1, round(events / model.batch_tokens))
         self._windows: tuple[int, Windows, np.ndarray, np.ndarray] | None = None
 
@@ -119,6 +138,8 @@ class Source:
         if self._windows is None or self._windows[0] != epoch:
             rng = order.generator(self.seed, epoch, 0, order.CUTS)
             windows = epoch_windows(self.start, self.end, max(2, self.dataset.spec.history_length), rng)
+            if self.since_us is not None:
+                windows = windows.take(np.flatnonzero(self.dataset.pool.at[windows.target_high - 1] >= self.since_us))
             self._windows = (epoch, windows, *step_of(windows, self.steps, self.seed, epoch))
         return self._windows[1:]
 
@@ -204,6 +225,8 @@ class Source:
         pool, model = self.dataset.pool, self.model
         at = pool.at[packed.target_row]
         weight = recency_weights_at(at, model.half_life_days, model.weight_floor, self.newest)
+        if self.since_us is not None:
+            weight = weight * (at >= self.since_us)
         return weight * (packed.possible & (pool.item[packed.target_row] > 0))
 
     def _negatives(self, target: np.ndarray, epoch: int, step: int) -> np.ndarray | None:
@@ -216,6 +239,13 @@ class Source:
 
     def _draw(self, epoch: int, step: int, purpose: int) -> np.random.Generator:
         return order.generator(self.seed, epoch, step + 1, purpose)  # step 0 is the epoch's own
+
+
+def earlier_than(pool: EventPool, moment_us: int) -> np.ndarray:
+    """Return [P] int64: the first pool row of each person at or after a moment, one past the last where none is."""
+    before = np.concatenate([[0], np.cumsum(pool.at < moment_us)])
+    first: np.ndarray = pool.offsets[:-1] + before[pool.offsets[1:]] - before[pool.offsets[:-1]]
+    return first
 
 
 def learned_end(dataset: Dataset) -> np.ndarray:
@@ -232,9 +262,12 @@ def end_of(dataset: Dataset, rows: Examples) -> np.ndarray:
     return end
 
 
-def own_rows(counts: np.ndarray, least: int) -> np.ndarray:
-    """Return [N + 1] int64 row of the item table of each item, 0 for those with fewer than `least` events."""
-    return np.where(counts >= least, np.arange(len(counts)), UNKNOWN)
+def own_rows(counts: np.ndarray) -> np.ndarray:
+    """Return [N + 1] int64: the item itself where it was learned, else 0.
+
+    The id of an item without any event would stay as it was drawn; without it, the item stands on its content.
+    """
+    return np.where(counts > 0, np.arange(len(counts)), UNKNOWN)
 
 
 def item_arrays(dataset: Dataset, index: np.ndarray | None, table: np.ndarray | None = None) -> Arrays:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console
+
 from playbill.dataset.dataset import Dataset
 from playbill.errors import TrainingError
+from playbill.training.distributed import rank
 from playbill.training.fit import train_run
-from playbill.training.retrieval.data import learned_end
+from playbill.training.retrieval.data import earlier_than, learned_end
 from playbill.training.retrieval.module import TowerModule
+from playbill.training.retrieval.warm import open_warm
 from playbill.training.runs import RunRecord
 from playbill.training.settings import TrainSettings
 from playbill.training.tracking import Tracker
@@ -21,13 +25,22 @@ def train(
     """Train the towers and fill `record`; weights are left in `run_dir`/checkpoints. Returns the tracker, if any.
 
     Raises:
-        TrainingError: no events to learn from, or nobody to validate on.
+        TrainingError: no events to learn from, nobody to validate on, or a warm start that does not fit.
     """
     end = learned_end(dataset)
     if not (end > dataset.pool.offsets[:-1]).any():
         raise TrainingError("no event to learn from in training time; raise split.train, or check consent and item ids")
+    since = settings.since_us()
+    if since is not None and not (earlier_than(dataset.pool, since) < end).any():
+        raise TrainingError(f"no event in training time since {settings.since}; give an earlier moment")
     validation = Validation(dataset, settings.metric_k)
-    module = TowerModule(dataset, end, settings, validation)
+    warm = None
+    if settings.warm_start is not None:
+        warm = open_warm(settings, dataset)
+        record.warm_start = warm.about
+        if rank() == 0:
+            Console(stderr=True).print(warm.about)
+    module = TowerModule(dataset, end, settings, validation, warm)
     return train_run(
         "two_tower", module, settings, validation.names, settings.model.batch_tokens, run_dir, record, resume
     )

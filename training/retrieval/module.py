@@ -22,6 +22,7 @@ from playbill.training.retrieval.losses import full_softmax
 from playbill.training.retrieval.negatives import log_inclusion
 from playbill.training.retrieval.sampled import gbce, sampled_softmax
 from playbill.training.retrieval.towers import build_nets, compared, gap_days, logit_scale
+from playbill.training.retrieval.warm import Warm, put_weights
 from playbill.training.settings import Loss, TrainSettings
 from playbill.training.validation import Validation, ValidationBatch, best_first
 
@@ -77,12 +78,20 @@ class TowerModule(ShardedModule):
     Args:
         end: [P] int64, one past the last pool row of each person that may be learned from.
         validation: None leaves it out.
+        warm: weights to begin with; None draws them.
     """
 
     def __init__(
-        self, dataset: Dataset, end: np.ndarray, settings: TrainSettings, validation: Validation | None
+        self,
+        dataset: Dataset,
+        end: np.ndarray,
+        settings: TrainSettings,
+        validation: Validation | None,
+        warm: Warm | None = None,
     ) -> None:
-        self.source = Source(dataset, end, settings.model, settings.seed)
+        own = None if warm is None else warm.has_id
+        self.source = Source(dataset, end, settings.model, settings.seed, settings.since_us(), own)
+        self.warm = warm
         super().__init__(settings, self.source.steps)
         self.dataset, self.validation = dataset, validation
         model = settings.model
@@ -106,6 +115,13 @@ class TowerModule(ShardedModule):
         nets = build_nets(spec, model)  # first: tables that are made at once draw from the same generator
         encoder = TrainingEncoder(spec, model.dim, model.field_dim, tables_on)
         return TwoTowerModel(encoder, *nets, self.source.table_row)
+
+    def configure_model(self) -> None:
+        fresh = self.dmp is None
+        super().configure_model()
+        if fresh and self.warm is not None:
+            assert self.dmp is not None
+            put_weights(self.dmp, self.warm.weights)
 
     def batches(self, epoch: int, first_step: int) -> Iterable[TowerBatch]:
         return self.source.batches(epoch, first_step, rank(), world_size())
