@@ -103,7 +103,7 @@ def score_ials(model: Ials, indptr: np.ndarray, item: np.ndarray, length: int | 
 
 
 @dataclass(slots=True)
-class FoldIn:
+class FoldingIals:
     """A fitted model as it answers requests: each person's factors from one small system of equations.
 
     Attributes:
@@ -157,7 +157,7 @@ def write_ials(path: Path | str, model: Ials, length: int) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_ials(path: Path | str) -> FoldIn:
+def read_ials(path: Path | str) -> FoldingIals:
     """Return what `write_ials` wrote.
 
     Raises:
@@ -177,7 +177,7 @@ def read_ials(path: Path | str) -> FoldIn:
         )
     if not (np.isfinite(factors).all() and np.isfinite(everything).all() and np.isfinite([alpha, l2, nu]).all()):
         raise FeatureError(f"{path} holds factors of iALS that are not finite; fit them again")
-    return FoldIn(factors, everything, int(factors.any(axis=1).sum()), alpha, l2, nu, length)
+    return FoldingIals(factors, everything, int(factors.any(axis=1).sum()), alpha, l2, nu, length)
 
 
 def _solve(had: sp.csr_array, other: np.ndarray, num_other: int, model: Ials) -> np.ndarray:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from playbill.baselines.ials import FoldIn
+from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.retrieve import IALS, POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
@@ -61,7 +61,7 @@ def reasons(
     events: list[Past],
     tables: dict[str, Neighbours],
     embeddings: Any,
-    ials: FoldIn | None = None,
+    ials: FoldingIals | None = None,
 ) -> list[Reason]:
     """Return the reason of each item on one slate.
 
@@ -129,7 +129,7 @@ def drops(evidence: Evidence, decay: float, items: np.ndarray, num_items: int) -
     return score - without, score
 
 
-def additions(ials: FoldIn, history: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def additions(ials: FoldingIals, history: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what each item of a history adds to the scores of some items.
 
     Args:

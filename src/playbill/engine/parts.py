@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from playbill.baselines.ials import FoldIn, read_ials
+from playbill.baselines.ials import FoldingIals, read_ials
 from playbill.baselines.neighbours import Neighbours, read_neighbours
 from playbill.blend.model import FILE, Blend, read_blend
 from playbill.bundle.open import Bundle
@@ -39,7 +39,7 @@ class Parts:
     embeddings: np.ndarray | None = None
     index: ItemIndex | None = None
     tables: dict[str, Neighbours] = field(default_factory=dict)
-    ials: FoldIn | None = None
+    ials: FoldingIals | None = None
     blend: Blend | None = None
     missing: dict[str, str] = field(default_factory=dict)
 

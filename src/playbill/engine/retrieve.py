@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from playbill.baselines.ials import FoldIn
+from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
 from playbill.blend.model import Blend
 from playbill.engine.catalogue import Catalogue, Offer
@@ -108,7 +108,7 @@ def candidates_of(
     query: np.ndarray | None = None,
     embeddings: Any = None,
     blend: Blend | None = None,
-    ials: FoldIn | None = None,
+    ials: FoldingIals | None = None,
     wanted: Collection[str] = (),
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
