@@ -83,6 +83,7 @@ def _manifest(plan: Plan, dataset: Dataset, models: dict[str, ModelSignature], r
         rungs=plan.carried,
         models=models,
         retrievers=retrievers,
+        filled=plan.filled(),
         # what a later evaluation must know before it asks this bundle anything
         origin=plan.origin() | {"learned_until_us": str(dataset.split.valid_until_us)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -141,6 +142,12 @@ class TwoTower:
             raise ConfigError(
                 f"model.mixed_share must be in (0, 1) and gbce_t in [0, 1], got {self.mixed_share} and {self.gbce_t}"
             )
+
+
+def filled_columns(models: Sequence[TwoTower]) -> int:
+    """Return how many columns fill exported item vectors up to unit length: 4 where vectors of free length are among
+    them, so that rows stay a multiple of 16 bytes."""
+    return 4 if any(m.similarity is Similarity.dot for m in models) else 0
 
 
 class Effort(Enum):

@@ -9,6 +9,7 @@ import pytest
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Policy, Surface
+from playbill.engine.catalogue import comparable
 from playbill.engine.compose import explore, generator, order_by_score
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request
@@ -88,3 +89,14 @@ def test_the_generator_is_keyed_by_seed_request_and_step() -> None:
     assert len({tuple(o) for o in others}) == 4
     # a slate of last year must come out the same with next year's code and numpy
     assert draw(0, "pinned", "explore") == [0.48128161439350303, 0.4168282233375281, 0.6383518907000463]
+
+
+def test_columns_that_only_fill_vectors_up_make_no_items_alike() -> None:
+    # both items lie far apart, but are short: what fills them up to unit length is nearly all of them
+    vectors = np.zeros((3, 6), np.float32)
+    vectors[1], vectors[2] = [0.1, 0, 0.995, 0, 0, 0], [0, 0.1, 0.995, 0, 0, 0]
+    rows = np.asarray([1, 2])
+    assert vectors[1] @ vectors[2] > 0.98
+    read = comparable(vectors, 4)[rows]
+    np.testing.assert_allclose(read, [[1, 0], [0, 1]], atol=1e-6)
+    assert comparable(vectors, 0) is vectors

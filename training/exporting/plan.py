@@ -22,7 +22,7 @@ from playbill.tables.folder import read_folder
 from playbill.tables.sufficiency import read_sufficiency
 from playbill.training.exporting.baselines import Tuned, find_tuned
 from playbill.training.runs import Run, read_record, read_run
-from playbill.training.settings import ExportSettings
+from playbill.training.settings import ExportSettings, filled_columns
 
 EXPORT_FORMAT = 2  # grows when the same inputs come to give another bundle
 
@@ -60,6 +60,11 @@ class Plan:
     @property
     def carried(self) -> list[str]:
         return [name for name, rung in self.rungs.items() if rung.carried]
+
+    def filled(self) -> int:
+        """Return how many columns of the item vectors only fill them up."""
+        runs = [] if self.towers is None else [self.towers, *self.beside]
+        return filled_columns([run.model for run in runs])
 
     def origin(self) -> dict[str, str]:
         """Return where the parts come from, for the manifest; split and features are json."""

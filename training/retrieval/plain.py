@@ -16,7 +16,7 @@ from playbill.features.spec import FeatureSpec, Side
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder
 from playbill.training.retrieval.towers import LONGEST, build_nets, compared, gap_days, logit_scale
 from playbill.training.runs import load_weights, read_run
-from playbill.training.settings import Similarity, TwoTower
+from playbill.training.settings import TwoTower, filled_columns
 
 _ITEMS_AT_ONCE = 65_536
 
@@ -161,7 +161,7 @@ def towers_of(wholes: Sequence[PlainTwoTower]) -> tuple[QueryTower, ItemTower]:
     # a cosine is multiplied by 1 / temperature in the loss; so it counts among the others
     scales = [logit_scale(w.model) for w in wholes]
     members = [_Member(whole, scale / sum(scales)) for whole, scale in zip(wholes, scales, strict=True)]
-    extra = 4 if any(w.model.similarity is Similarity.dot for w in wholes) else 0  # rows stay a multiple of 16 bytes
+    extra = filled_columns([w.model for w in wholes])
     return QueryTower(members, extra).eval(), ItemTower(members, extra).eval()
 
 

@@ -76,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         models: signature by model name; the graph is `<name>.onnx`.
         retrievers: file by retriever, of those that stand on a file alone: counts, tables of neighbours, factors. A
             bundle of format 1 does not name them.
+        filled: columns at the end of the item vectors that only fill them up to unit length: every query has 0 there,
+            and whoever compares items with items leaves them out.
         origin: where the parts came from: run names, settings, free text.
         files: every other file of the bundle by its relative path.
         seal: sha256 over the manifest itself, written with an empty seal.
@@ -90,6 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rungs: list[str]
     models: dict[str, ModelSignature] = {}
     retrievers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    filled: int = 0
     origin: dict[str, str] = {}
     files: dict[str, FileEntry] = {}
     seal: str = ""

@@ -26,6 +26,7 @@ class Catalogue:
         popular_order: [N] int64 item_index, most popular first.
         trending_order: [T] int64 item_index with any recent event, best first.
         vectors: [N + 1, d] float32 of unit length for likeness between items; None where there is nothing to compare.
+        filled: columns of the item vectors that say nothing of likeness, see `bundle.manifest`.
         late: item_index by id of items that came after the bundle, see `fresh`; they stand behind the others.
     """
 
@@ -39,6 +40,7 @@ class Catalogue:
     popular_order: np.ndarray
     trending_order: np.ndarray
     vectors: Any  # an array, or what is read like one
+    filled: int = 0
     late: dict[Any, int] = field(default_factory=dict)
 
     @property
@@ -127,8 +129,27 @@ def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
         place=place,
         popular_order=by_popularity,
         trending_order=by_trend[trending[by_trend] > 0],
-        vectors=embeddings if embeddings is not None else _category_vectors(bundle),
+        vectors=_category_vectors(bundle) if embeddings is None else comparable(embeddings, bundle.manifest.filled),
+        filled=bundle.manifest.filled,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unfilled:
+    """Item vectors as they are compared with each other, read by rows: without the columns that fill them up."""
+
+    vectors: Any
+    filled: int
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        mine = np.asarray(self.vectors[rows])[..., : -self.filled]
+        found: np.ndarray = mine / np.maximum(np.linalg.norm(mine, axis=-1, keepdims=True), 1e-12)
+        return found
+
+
+def comparable(vectors: Any, filled: int) -> Any:
+    """Return item vectors, an array or what is read like one, by which items may be compared with items."""
+    return Unfilled(vectors, filled) if filled else vectors
 
 
 def _share(scores: np.ndarray) -> np.ndarray:

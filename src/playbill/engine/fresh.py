@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.engine.catalogue import Catalogue, Offer
+from playbill.engine.catalogue import Catalogue, Offer, comparable
 from playbill.engine.parts import Parts
 from playbill.engine.runtime import Model, open_model
 from playbill.engine.settings import EngineSettings
@@ -204,7 +204,7 @@ def _with_late(catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]]
     count, built = len(rows), catalogue.num_items
     late = np.arange(built + 1, built + count + 1)
     titles = [row.get("title") for row in rows.values()]
-    vectors: Rows | None = embeddings
+    vectors: Any = None if embeddings is None else comparable(embeddings, catalogue.filled)
     if embeddings is None and catalogue.vectors is not None:
         vectors = Joined(catalogue.vectors, np.zeros((count, catalogue.vectors[[0]].shape[1]), np.float32))
     nothing = np.zeros(count, np.float32)
