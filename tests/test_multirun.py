@@ -13,7 +13,7 @@ from playbill.cli import compose, main
 from playbill.errors import ConfigError
 from playbill.fields import as_argument
 
-SMALL = ("features.history_length=10", "model.field_dim=4", "model.hidden=16", "model.heads=2", "model.batch_size=2048")
+SMALL = ("features.history_length=10", "model.field_dim=4", "model.hidden=16", "model.heads=2")
 
 
 @pytest.fixture

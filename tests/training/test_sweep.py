@@ -36,7 +36,6 @@ SMALL = {
     "model.field_dim": 4,
     "model.hidden": 16,
     "model.heads": 2,
-    "model.batch_size": 512,
     "model.max_epochs": 2,
 }
 LOG = "{log_uniform: [1e-4, 1e-2]}"
