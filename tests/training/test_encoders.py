@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from playbill.features.encoder import Arrays
 from playbill.features.item_table import make_item_table
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side
-from playbill.training.batches.jagged import to_inputs
+from playbill.training.batches.jagged import to_fields, to_inputs
 from playbill.training.distributed import dense_parameters, gather_full, shard
 from playbill.training.embeddings import TrainingEncoder, join_fields
 from playbill.training.exporting.graphs import Graph, write_graph
@@ -108,6 +109,12 @@ def test_one_side_alone() -> None:
     inputs = to_inputs(SPEC, queries(), None)
     history, item, _, item_fields = encoder(inputs.ids, inputs.query_bags, inputs.item_bags)
     assert history.shape == (4, 4, 8) and item.shape == (0, 8) and item_fields is None
+
+
+def test_without_any_query_field_there_is_nothing_to_join() -> None:
+    bare = msgspec.structs.replace(SPEC, fields=[])
+    bags, numbers = to_fields(bare, {})
+    assert bags is None and join_fields(None, numbers) is None
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _bags(arrays: Mapping[str, np.ndarray], tables: Sequence[Field]) -> KeyedJag
 
 def _numbers(arrays: Mapping[str, np.ndarray] | None, columns: Sequence[Field]) -> Tensor:
     """Return [rows, n] of the fields that are numbers already, side by side."""
-    rows = 0 if arrays is None else len(next(iter(arrays.values())))
+    rows = 0 if arrays is None else len(next(iter(arrays.values()), ()))  # no field at all: nobody counts rows
     if arrays is None or not columns:
         return torch.zeros(rows, sum(f.width or 1 for f in columns))
     parts = [arrays[f.array].reshape(rows, f.width or 1) for f in columns]
