@@ -148,27 +148,30 @@ class _Packed(torch.autograd.Function):
         longest = max(layout.lengths(), default=0)
         bias = toeplitz(place, longest)
         hidden = _hidden(longest, query.dtype) if softmax else None
+        # heads first, once: products of one sequence then read and write in place
+        query, key, value = (_by_head(t, heads) for t in (query, key, value))
         out = torch.empty_like(value)
         buckets = _buckets(layout) if time is not None else None
         for number, (low, high) in enumerate(zip(layout.offsets[:-1], layout.offsets[1:], strict=True)):
-            q, k = (_cut(t, low, high, heads) for t in (query, key))
+            q, k, v = (t[:, low:high] for t in (query, key, value))
             scores = _scores(q, k, bias, time, None if buckets is None else buckets[number])
             weights = _weights(scores, hidden)
-            _cut(out, low, high, heads).copy_(torch.bmm(weights, _cut(value, low, high, heads)))
+            out[:, low:high] = torch.bmm(weights, v)
         ctx.save_for_backward(query, key, value, bias, place, time)
         ctx.layout, ctx.heads, ctx.hidden, ctx.buckets = layout, heads, hidden, buckets
-        return out
+        return _by_position(out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         query, key, value, bias, place, time = ctx.saved_tensors
-        heads, hidden = ctx.heads, ctx.hidden
+        hidden = ctx.hidden
+        gradient = _by_head(gradient, ctx.heads)
         to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
         to_bias = torch.zeros(bias.shape, dtype=torch.float32)
         to_time = None if time is None else torch.zeros(time.shape, dtype=torch.float32)
         for number, (low, high) in enumerate(zip(ctx.layout.offsets[:-1], ctx.layout.offsets[1:], strict=True)):
-            q, k, v, g = (_cut(t, low, high, heads) for t in (query, key, value, gradient))
+            q, k, v, g = (t[:, low:high] for t in (query, key, value, gradient))
             buckets = None if ctx.buckets is None else ctx.buckets[number]
             scores = _scores(q, k, bias, time, buckets)
             weights = _weights(scores, hidden)
@@ -177,21 +180,27 @@ class _Packed(torch.autograd.Function):
                 to_scores = torch.ops.aten.silu_backward(to_weights, scores).tril_()
             else:
                 to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-            _cut(to_value, low, high, heads).copy_(torch.bmm(weights.transpose(1, 2), g))
-            _cut(to_query, low, high, heads).copy_(torch.bmm(to_scores, k))
-            _cut(to_key, low, high, heads).copy_(torch.bmm(to_scores.transpose(1, 2), q))
+            to_value[:, low:high] = torch.bmm(weights.transpose(1, 2), g)
+            to_query[:, low:high] = torch.bmm(to_scores, k)
+            to_key[:, low:high] = torch.bmm(to_scores.transpose(1, 2), q)
             to_bias[:, : high - low, : high - low] += to_scores
             if to_time is not None:
                 assert buckets is not None
                 to_time += _by_bucket(to_scores, buckets)
         to_place = _by_distance(to_bias, place.shape[1]).to(place.dtype)
         to_time = None if to_time is None else to_time.to(time.dtype)
-        return to_query, to_key, to_value, to_place, to_time, None, None, None
+        found = (_by_position(t) for t in (to_query, to_key, to_value))
+        return *found, to_place, to_time, None, None, None
 
 
-def _cut(packed: Tensor, low: int, high: int, heads: int) -> Tensor:
-    """Return one sequence as [H, n, columns], a view."""
-    return heads_of(packed[low:high], heads).transpose(0, 1)
+def _by_head(packed: Tensor, heads: int) -> Tensor:
+    """Return [H, T, columns / H] of [T, columns]."""
+    return heads_of(packed, heads).transpose(0, 1).contiguous()
+
+
+def _by_position(columns: Tensor) -> Tensor:
+    """Return [T, H * C] of [H, T, C]."""
+    return columns.transpose(0, 1).flatten(1)
 
 
 def _scores(query: Tensor, key: Tensor, bias: Tensor, time: Tensor | None, buckets: Tensor | None) -> Tensor:

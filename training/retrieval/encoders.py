@@ -31,6 +31,7 @@ from playbill.training.retrieval.attention import (
     time_buckets,
     unpad,
 )
+from playbill.training.retrieval.dropout import Dropout, dropout
 from playbill.training.settings import Query, TwoTower
 
 Encoder = nn.Module  # with `packed` and `newest`
@@ -57,7 +58,7 @@ class Attentive(nn.Module):
 
     def packed(self, x: Tensor, layout: Layout) -> Tensor:
         """Return [T, D]. Args: x [T, D]."""
-        x = functional.dropout(x, self.drop, self.training)
+        x = dropout(x, self.drop, self.training)
         for block in self.blocks:
             x = block.packed(x, layout)  # type: ignore[operator]  # every block has it
         normed: Tensor = self.norm(x)
@@ -98,7 +99,7 @@ class Hstu(nn.Module):
 
     def _leave(self, x: Tensor, gate: Tensor, found: Tensor) -> Tensor:
         gated = gate.float() * self.after(found.float() * self.scale)
-        return x + self.outward(functional.dropout(gated, self.drop, self.training)).float()
+        return x + self.outward(dropout(gated, self.drop, self.training)).float()
 
     def packed(self, x: Tensor, layout: Layout) -> Tensor:
         gate, value, query, key = self._project(x)
@@ -129,9 +130,9 @@ class SasRec(nn.Module):
         return query * self.scale, key, value
 
     def _leave(self, x: Tensor, found: Tensor) -> Tensor:
-        x = x + functional.dropout(self.outward(found).float(), self.drop, self.training)
-        inner = functional.dropout(functional.gelu(self.wide(self.between(x))), self.drop, self.training)
-        return x + functional.dropout(self.narrow(inner).float(), self.drop, self.training)
+        x = x + dropout(self.outward(found).float(), self.drop, self.training)
+        inner = dropout(functional.gelu(self.wide(self.between(x))), self.drop, self.training)
+        return x + dropout(self.narrow(inner).float(), self.drop, self.training)
 
     def packed(self, x: Tensor, layout: Layout) -> Tensor:
         query, key, value = self._project(x)
@@ -160,10 +161,10 @@ class Pooled(nn.Module):
         self.place = nn.Parameter(-steps / (2.0 * 4.0 ** torch.arange(heads, dtype=torch.float32)).unsqueeze(1))
         self.mix = nn.Parameter(torch.zeros(heads))
         self.mlp = nn.Sequential(
-            nn.Dropout(model.dropout),
+            Dropout(model.dropout),
             nn.Linear((heads + 1) * dim, model.hidden),
             nn.GELU(),
-            nn.Dropout(model.dropout),
+            Dropout(model.dropout),
             nn.Linear(model.hidden, dim),
         )
 
@@ -209,7 +210,7 @@ class Recurrent(nn.Module):
     def packed(self, x: Tensor, layout: Layout) -> Tensor:
         """Return [T, D]. Args: x [T, D]."""
         one = torch.ones(len(x), 1, dtype=x.dtype, device=x.device)  # takes the place of the biases
-        x = torch.cat([functional.dropout(x, self.drop, self.training), one], -1)
+        x = torch.cat([dropout(x, self.drop, self.training), one], -1)
         lengths = layout.lengths()
         states, _ = self.gru(pad(x, lengths))
         normed: Tensor = self.norm(unpad(states, lengths).float())

@@ -15,6 +15,7 @@ from torch.nn import functional
 from playbill.features.spec import FeatureSpec
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, fields_width
 from playbill.training.retrieval.attention import Layout
+from playbill.training.retrieval.dropout import Dropout
 from playbill.training.retrieval.encoders import build_encoder
 from playbill.training.settings import Similarity, TwoTower
 
@@ -30,7 +31,7 @@ class ItemNet(nn.Module):
 
     def __init__(self, dim: int, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(dim + width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim + width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, dim))
 
     def forward(self, item: Tensor, fields: Tensor | None) -> Tensor:
         """Return [M, D] float32. Args: item [M, D] vectors of the item table; fields [M, F] or None."""
@@ -50,7 +51,7 @@ class QueryNet(nn.Module):
         self.start = nn.Parameter(torch.zeros(dim))  # the state of somebody who has done nothing yet
         self.head: nn.Module | None = None
         if width:
-            layers = [nn.Linear(dim + width, model.hidden), nn.GELU(), nn.Dropout(model.dropout)]
+            layers = [nn.Linear(dim + width, model.hidden), nn.GELU(), Dropout(model.dropout)]
             self.head = nn.Sequential(*layers, nn.Linear(model.hidden, dim))
         nn.init.normal_(self.event.weight, std=0.02)
         nn.init.normal_(self.measures.weight, std=0.02)
