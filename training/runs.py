@@ -43,6 +43,7 @@ _NOT_WHAT = (
     "checkpoint_every_steps",
     "log_every_steps",
     "threads",
+    "stream_above_events",
     "logger",
     "wandb_project",
     "force",

@@ -303,6 +303,8 @@ class TrainSettings:
     """Steps between writes of last.ckpt, from which a stopped run goes on."""
     log_every_steps: int = 20
     """Steps whose mean loss makes one row of metrics.csv."""
+    stream_above_events: int = 10_000_000
+    """Logs of more events are folded through files under <home>/cache and read from there; changes no result."""
     threads: int = 0
     """Threads of torch in each process; 0 = OMP_NUM_THREADS where set, else this process's share of the cores."""
     logger: Logger = Logger.csv

@@ -73,7 +73,8 @@ def run(settings: TrainSettings) -> int:
                 console.print(f"{run_dir} was trained with other settings or data: it is replaced")
             start_run(run_dir, settings, record)
         agree(None)
-        dataset = open_dataset(Path(settings.home) / "tables" / settings.tables, settings.features, settings.split)
+        tables = Path(settings.home) / "tables" / settings.tables
+        dataset = open_dataset(tables, settings.features, settings.split, settings.stream_above_events)
         record.data = dataset.counts
         console.print(in_words(dataset.counts))
         if not dataset.counts.train:

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from playbill.dataset.dataset import Dataset, open_dataset
+from playbill.dataset.ends import training_ends
 from playbill.errors import TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.training.checkpoints import Checkpoints
@@ -21,7 +22,7 @@ from playbill.training.fit import fit, processes
 from playbill.training.progress import Report
 from playbill.training.ranking import plain as ranker_plain
 from playbill.training.retrieval import plain as tower_plain
-from playbill.training.retrieval.data import item_arrays, learned_end
+from playbill.training.retrieval.data import item_arrays
 from playbill.training.retrieval.module import TowerModule
 from playbill.training.retrieval.towers import LONGEST
 from playbill.training.runs import read_record
@@ -82,7 +83,7 @@ def test_run_folder(trained: Path) -> None:
 def test_plain_towers_answer_as_the_trained_ones(trained: Path, dataset: Dataset, group: None, batch: int) -> None:
     folder = trained / "runs" / "tiny-two_tower"
     query_tower, item_tower = tower_plain.load_plain([folder], dataset.item_arrays)
-    module = TowerModule(dataset, learned_end(dataset), settings(), None)
+    module = TowerModule(dataset, training_ends(dataset), settings(), None)
     module.dmp = shard(module.build(torch.device("cpu")), torch.device("cpu"), None, seed=1)
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     module.dmp.load_state_dict({k.removeprefix("dmp."): v for k, v in state.items()}, strict=True)
@@ -160,7 +161,7 @@ def train_towers(
     dataset: Dataset, folder: Path, chosen: TrainSettings, stop: int = 0, resume: bool = False
 ) -> dict[str, torch.Tensor]:
     """Train in this process and return the final weights; break off after `stop` steps, or go on from last.ckpt."""
-    module = TowerModule(dataset, learned_end(dataset), chosen, Validation(dataset, 10))
+    module = TowerModule(dataset, training_ends(dataset), chosen, Validation(dataset, 10))
     checkpoints = Breaking(folder, "ndcg_at_10", 4, module.steps_per_epoch, patience_epochs=0)
     checkpoints.stop = stop
     report = Report("towers", 256, 1, None, checkpoints)
@@ -178,7 +179,7 @@ def test_going_on_gives_the_same_weights(
     dataset: Dataset, tmp_path: Path, group: None, changes: dict[str, Any]
 ) -> None:
     chosen = settings(model=dataclasses.replace(TOWERS, **changes))
-    steps = TowerModule(dataset, learned_end(dataset), chosen, None).steps_per_epoch
+    steps = TowerModule(dataset, training_ends(dataset), chosen, None).steps_per_epoch
     expected = train_towers(dataset, tmp_path / "whole", chosen)
     for stop in (6, steps + 5):  # in the first epoch, and in the second
         with pytest.raises(RuntimeError, match="broken off"):
@@ -187,6 +188,19 @@ def test_going_on_gives_the_same_weights(
         assert got.keys() == expected.keys()
         for name, tensor in expected.items():
             assert torch.equal(tensor, got[name]), (stop, name)
+
+
+def test_a_log_on_disk_trains_the_same_weights(
+    dataset: Dataset, tiny_tables: Path, tmp_path: Path, group: None
+) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "tiny").symlink_to(tiny_tables)
+    streamed = open_dataset(tmp_path / "tables" / "tiny", FEATURES, settings().split, stream_above_events=0)
+    assert isinstance(streamed.pool.item, np.memmap)
+    expected = train_towers(dataset, tmp_path / "memory", settings())
+    got = train_towers(streamed, tmp_path / "disk", settings())
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, got[name]), name
 
 
 def test_bf16(dataset: Dataset, tmp_path: Path, group: None) -> None:
@@ -199,7 +213,7 @@ def test_bf16(dataset: Dataset, tmp_path: Path, group: None) -> None:
 
 def test_fused_tables_are_never_planned_dense(dataset: Dataset, group: None) -> None:
     # the planner left alone would make tables this small data-parallel: hours have 24 rows, weekdays 7
-    module = TowerModule(dataset, learned_end(dataset), settings(), None)
+    module = TowerModule(dataset, training_ends(dataset), settings(), None)
     dmp = shard(module.build(torch.device("meta")), torch.device("cpu"), 0.05, seed=1)
     assert {p for p, _ in dmp.named_parameters()} >= {"encoder.query_fields.embedding_bags.context_weekday.weight"}
     assert set(dmp.fused_optimizer.state_dict()["state"]) == {
@@ -216,7 +230,7 @@ def test_fused_tables_are_never_planned_dense(dataset: Dataset, group: None) -> 
 
 
 def test_tables_start_the_same_fused_or_dense(dataset: Dataset, group: None) -> None:
-    module = TowerModule(dataset, learned_end(dataset), settings(), None)
+    module = TowerModule(dataset, training_ends(dataset), settings(), None)
     full = []
     for device, rate in (("meta", 0.05), ("cpu", None)):
         torch.manual_seed(3)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
+from playbill.dataset.arrays import read_blocks
 from playbill.dataset.dataset import Dataset, Examples, field_arrays
+from playbill.dataset.order import epoch_order
 from playbill.dataset.settings import SplitKind
-from playbill.features.encoder import DAY_US, Arrays
-from playbill.features.fold import EventPool
+from playbill.features.encoder import DAY_US, Arrays, point_in_time
 from playbill.features.spec import UNKNOWN
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_fields, to_inputs
@@ -26,6 +27,8 @@ from playbill.training.retrieval.attention import Layout
 from playbill.training.retrieval.negatives import Negatives, draw
 from playbill.training.retrieval.packing import START, Packed, Windows, epoch_windows, pack, step_of
 from playbill.training.settings import Loss, TwoTower
+
+_WHOLE_SHUFFLE = 1_000_000  # windows that are shuffled among each other whatever they lie on
 
 NEGATIVES = {
     Loss.uniform: Negatives.uniform,
@@ -116,20 +119,22 @@ class Source:
         pool = dataset.pool
         self.dataset, self.end, self.model, self.seed = dataset, end, model, seed
         self.start = pool.offsets[:-1]
-        inside = np.arange(len(pool)) < end[pool.person]
-        self.counts = np.bincount(pool.item[inside], minlength=dataset.spec.num_items + 1).astype(np.int64)
+        self.counts = np.zeros(dataset.spec.num_items + 1, np.int64)
+        for low, person in enumerate_blocks(pool.person):
+            rows = np.arange(low, low + len(person))
+            items = pool.item[low : low + len(person)][rows < end[person]]
+            self.counts += np.bincount(items, minlength=len(self.counts))
         self.counts[0] = 0
         self.since_us = since_us
         self.table_row = own_rows(self.counts if warm is None else self.counts + warm)
-        self.newest = int(pool.at[inside].max())
+        some = np.flatnonzero(end > self.start)
+        last = pool.at[end[some] - 1]  # moments do not fall within a person's rows
+        self.newest = int(last.max())
         # about as many as there are events to read: windows that overlap add a little
-        some = end > self.start
-        if since_us is not None:
-            some &= pool.at[np.maximum(end - 1, 0)] >= since_us
         read = np.maximum(end - self.start - 1, 1)[some]
         if since_us is not None:
-            new = end - np.maximum(earlier_than(pool, since_us), self.start)
-            read = np.minimum(read, new[some] + dataset.spec.history_length)
+            new = (end - point_in_time(pool, np.arange(len(end)), np.full(len(end), since_us))[1])[some]
+            read = np.where(last >= since_us, np.minimum(read, new + dataset.spec.history_length), 0)
         events = int(read.sum())
         self.steps = max(1, round(events / model.batch_tokens))
         self._windows: tuple[int, Windows, np.ndarray, np.ndarray] | None = None
@@ -140,8 +145,18 @@ class Source:
             windows = epoch_windows(self.start, self.end, max(2, self.dataset.spec.history_length), rng)
             if self.since_us is not None:
                 windows = windows.take(np.flatnonzero(self.dataset.pool.at[windows.target_high - 1] >= self.since_us))
-            self._windows = (epoch, windows, *step_of(windows, self.steps, self.seed, epoch))
+            self._windows = (epoch, windows, *step_of(windows, self.steps, self._order(windows, epoch)))
         return self._windows[1:]
+
+    def _order(self, windows: Windows, epoch: int) -> np.ndarray:
+        """Return [W] int64: the order of an epoch, kind to the disk where there may be more than memory holds."""
+        pool = self.dataset.pool
+        if len(windows) <= _WHOLE_SHUFFLE:
+            return order.generator(self.seed, epoch, 0, order.ORDER).permutation(len(windows))
+        people = epoch_order(pool.offsets, self.seed, epoch)
+        place = np.zeros(len(pool.offsets) - 1, np.int64)
+        place[people] = np.arange(len(people))
+        return np.argsort(place[pool.person[windows.low]], kind="stable")
 
     def batches(self, epoch: int, first_step: int, process: int, processes: int) -> Iterator[TowerBatch]:
         """Yield one process's steps of an epoch from `first_step` on."""
@@ -241,18 +256,12 @@ class Source:
         return order.generator(self.seed, epoch, step + 1, purpose)  # step 0 is the epoch's own
 
 
-def earlier_than(pool: EventPool, moment_us: int) -> np.ndarray:
-    """Return [P] int64: the first pool row of each person at or after a moment, one past the last where none is."""
-    before = np.concatenate([[0], np.cumsum(pool.at < moment_us)])
-    first: np.ndarray = pool.offsets[:-1] + before[pool.offsets[1:]] - before[pool.offsets[:-1]]
-    return first
-
-
-def learned_end(dataset: Dataset) -> np.ndarray:
-    """Return [P] int64: one past the last pool row of each person's training part."""
-    pool = dataset.pool
-    train = np.concatenate([[0], np.cumsum(dataset.split.part == 0)])
-    return pool.offsets[:-1] + train[pool.offsets[1:]] - train[pool.offsets[:-1]]
+def enumerate_blocks(column: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, block) of a column that may lie on disk."""
+    low = 0
+    for block in read_blocks(column):
+        yield low, block
+        low += len(block)
 
 
 def end_of(dataset: Dataset, rows: Examples) -> np.ndarray:

@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from playbill.dataset.dataset import Dataset
+from playbill.dataset.ends import training_ends
 from playbill.errors import TrainingError
 from playbill.training.distributed import rank
 from playbill.training.fit import train_run
-from playbill.training.retrieval.data import earlier_than, learned_end
 from playbill.training.retrieval.module import TowerModule
 from playbill.training.retrieval.warm import open_warm
 from playbill.training.runs import RunRecord
@@ -27,11 +27,12 @@ def train(
     Raises:
         TrainingError: no events to learn from, nobody to validate on, or a warm start that does not fit.
     """
-    end = learned_end(dataset)
+    end = training_ends(dataset)
     if not (end > dataset.pool.offsets[:-1]).any():
         raise TrainingError("no event to learn from in training time; raise split.train, or check consent and item ids")
     since = settings.since_us()
-    if since is not None and not (earlier_than(dataset.pool, since) < end).any():
+    last = dataset.pool.at[end[end > dataset.pool.offsets[:-1]] - 1]
+    if since is not None and last.max() < since:
         raise TrainingError(f"no event in training time since {settings.since}; give an earlier moment")
     validation = Validation(dataset, settings.metric_k)
     warm = None

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from playbill.features.fold import EventPool
-from playbill.training.batches import order
 
 START = -1  # the state before a person's first event
 
@@ -85,12 +84,14 @@ def epoch_windows(start: np.ndarray, end: np.ndarray, length: int, rng: np.rando
     return Windows(start[person] + low, start[person] + high, target_low, target_high)
 
 
-def step_of(windows: Windows, steps: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ([W] int64 windows in the epoch's order, [steps + 1] int64 where each step begins).
+def step_of(windows: Windows, steps: int, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (`mixed`, [steps + 1] int64 where each step begins in it).
 
     Steps read about as many events each; a window is never split.
+
+    Args:
+        mixed: [W] int64 windows in the epoch's order.
     """
-    mixed = order.generator(seed, epoch, 0, order.ORDER).permutation(len(windows))
     events = np.cumsum((windows.high - windows.low)[mixed])
     borders = np.arange(1, steps) * (events[-1] / steps)
     return mixed, np.concatenate([[0], np.searchsorted(events, borders), [len(mixed)]])
