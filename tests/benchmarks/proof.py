@@ -27,12 +27,29 @@ STATEMENTS = ("fit", "world", "rehearsal", "ranking", "off_policy", "experiments
 STATEMENTS += ("uplift", "disparity", "drift")
 
 
+# published protocols, what takes minutes before what takes hours
+PROTOCOLS = [
+    (name, effort)
+    for effort in ("fast", "best")
+    for name in (
+        "ml-100k-leave-last-out",
+        "ml-100k-global-time",
+        "ml-1m-leave-last-out",
+        "ml-1m-global-time",
+        "amazon-toys-leave-last-out",
+    )
+]
+
+
 def steps(home: str, data: str) -> dict[str, list[str]]:
     """Return the command of every step by name; benchmarks need the demo's bundle, so it comes first."""
     real = [f"data={data}"] if data else []
     return {
         "demo": [*PLAYBILL, "demo", f"home={home}"],
-        "reproduce-ml-100k": [*PLAYBILL, "reproduce", "name=ml-100k", f"home={home}"],
+        **{
+            f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *real]
+            for n, e in PROTOCOLS
+        },
         "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
