@@ -48,7 +48,8 @@ import msgspec
 from playbill.training.settings import Logger, TrainSettings
 from playbill.training.tracking import Tracker
 settings = TrainSettings(tables="tiny", logger=Logger.wandb, wandb_project="tiny-project")
-tracker = Tracker(Path(sys.argv[1]), ["loss"], 3, settings)
+columns = (Path(sys.argv[1]) / "metrics.csv").read_text().splitlines()[0].split(",")[1:]
+tracker = Tracker(Path(sys.argv[1]), columns, 3, settings)
 tracker.log(4, {"loss": 0.5})
 tracker.finish({"best": 0.9})
 """
@@ -149,7 +150,8 @@ def test_a_training_is_one_run_with_data_figures_system_use_and_model(
     assert "run.json" in model["files"] and model["metadata"]["fingerprint"] == record.fingerprint
     # opened again by a training that goes on: the same run
     again = [sys.executable, "-c", AGAIN, str(run_dir)]
-    assert subprocess.run(again, env=environment, capture_output=True, text=True).returncode == 0
+    done = subprocess.run(again, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     second = max(run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     later = read_back(second, environment)
     assert later["id"] == found["id"] and [h["_step"] for h in later["history"]] == [4]
