@@ -132,6 +132,14 @@ def test_values_by_hand(exported, rows):
             )
 
 
+def test_absurd_ages_stay_finite(exported):
+    spec, _, _, session = exported["query_tower"]
+    rows = query_rows(spec, 4, np.random.default_rng(0))
+    rows["history_age"][2] = np.linspace(0, 1e4, spec.history_length)
+    answer = session.run(["query"], {i.name: rows[i.name] for i in session.get_inputs()})[0]
+    np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1, atol=1e-5)
+
+
 def test_edges_have_meaning(exported):
     """An empty history, one of unknown items and a full one give three different unit vectors."""
     spec, _, _, session = exported["query_tower"]

@@ -120,6 +120,11 @@ def unit_items(items: Tensor, similarity: Similarity) -> tuple[Tensor, float]:
     return items / longest, longest
 
 
+def days_back(age: Tensor) -> Tensor:
+    """Return days of the encoder's log(1 + days); absurd ages are cut to four centuries, so that all stays finite."""
+    return torch.expm1(age.clamp(min=0.0, max=12.0))
+
+
 def gap_days(days_back: Tensor, there: Tensor) -> Tensor:
     """Return [B, L] days between each event and the one before it, 0 for the oldest seen.
 
