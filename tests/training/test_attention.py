@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from playbill.training.retrieval.attention import (  # noqa: E402
-    TIME_BUCKETS,
+    TIME_KNOTS,
     Layout,
     heads_of,
     packed_attention,
     padded_attention,
-    time_buckets,
+    time_bias,
     toeplitz,
 )
 from playbill.training.retrieval.encoders import build_encoder  # noqa: E402
@@ -41,7 +41,7 @@ def naive(query: Tensor, key: Tensor, value: Tensor, place: Tensor, time: Tensor
         bias = toeplitz(place, high - low).unsqueeze(0)
         if time is not None:
             days = where.days[low:high]
-            bias = bias + time[:, time_buckets(days.unsqueeze(1) - days)].unsqueeze(0)
+            bias = bias + time_bias(time, (days.unsqueeze(1) - days).float()).unsqueeze(0)
         causal = torch.ones(high - low, high - low, dtype=torch.bool).tril()
         found.append(padded_attention(q, k, v, bias, causal, softmax)[0].transpose(0, 1).flatten(1))
     return torch.cat(found)
@@ -53,7 +53,7 @@ def test_packed_attention_and_its_gradients_equal_the_padded_form(softmax: bool,
     total = sum(LENGTHS)
     leaves = [torch.randn(total, DIM, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     place = torch.randn(HEADS, LONGEST, dtype=torch.float64, requires_grad=True)
-    time = torch.randn(HEADS, TIME_BUCKETS, dtype=torch.float64, requires_grad=True) if timed else None
+    time = torch.randn(HEADS, TIME_KNOTS, dtype=torch.float64, requires_grad=True) if timed else None
     leaves += [place] if time is None else [place, time]
     pull = torch.randn(total, DIM, dtype=torch.float64)
 
@@ -98,7 +98,7 @@ def test_the_newest_state_of_padded_histories_is_the_packed_one(query: Query, ti
     there = torch.arange(LONGEST) < torch.tensor(LENGTHS).unsqueeze(1)
     with torch.no_grad():
         packed = encoder.packed(x, where)[torch.tensor(where.offsets[1:]) - 1]
-        newest = encoder.newest(padded, there, days)
+        newest = encoder.newest(padded, there, torch.log1p(days))
     torch.testing.assert_close(newest, packed, rtol=1e-4, atol=1e-5)
 
 

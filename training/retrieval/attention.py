@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TIME_BUCKETS = 32  # half powers of two of minutes: the last begins after about a month
+TIME_KNOTS = 40  # at half powers of two of ten minutes: the last lies at fourteen years
 _MASKED = -1e9  # finite: a row without anything to look at must give 0, not NaN
 
 
@@ -48,10 +48,24 @@ class Layout:
         return [high - low for low, high in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
 
-def time_buckets(days: Tensor) -> Tensor:
-    """Return int64 numbers 0..TIME_BUCKETS - 1 of spans of time, a negative one counting as none. Args: days, any."""
-    minutes = days.clamp(min=0) * 1440.0
-    return (2.0 * torch.log2(1.0 + minutes)).to(torch.int64).clamp(max=TIME_BUCKETS - 1)
+def time_bias(time: Tensor, days: Tensor) -> Tensor:
+    """Return [H, ...] bias for spans of time: a curve through the H * TIME_KNOTS learned points, straight in between.
+
+    A curve and no steps, so that a span that was rounded on its way through a feature array means the same.
+
+    Args:
+        time: [H, TIME_KNOTS]. days: [...] spans, a negative one counting as none.
+    """
+    knot, share = _on_curve(days)
+    share = share.to(time.dtype)
+    return time[:, knot] * (1 - share) + time[:, knot + 1] * share
+
+
+def _on_curve(days: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (int64 knot on the left, float32 share of the one on the right) of spans of time."""
+    place = (2.0 * torch.log2(1.0 + days.clamp(min=0) * 144.0)).clamp(max=TIME_KNOTS - 1.001)
+    knot = place.to(torch.int64)
+    return knot, (place - knot).to(torch.float32)
 
 
 def packed_attention(
@@ -72,7 +86,7 @@ def packed_attention(
         heads: H.
         softmax: weights sum to one (softmax) or stand for themselves (silu).
         place: [H, R] bias by distance in places; R at least the longest sequence.
-        time: [H, TIME_BUCKETS] bias by distance in time, or None.
+        time: [H, TIME_KNOTS] bias by distance in time, or None.
     """
     place = place.to(query.dtype)
     time = None if time is None else time.to(query.dtype)
@@ -86,7 +100,7 @@ def packed_attention(
     if time is not None:
         assert layout.days is not None
         days = pad(layout.days.unsqueeze(-1), lengths).squeeze(-1)
-        bias = bias + time[:, time_buckets(days.unsqueeze(-1) - days.unsqueeze(-2))].transpose(0, 1)
+        bias = bias + time_bias(time, days.unsqueeze(-1) - days.unsqueeze(-2)).transpose(0, 1)
     causal = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
     found = padded_attention(columns[0], columns[1], columns[2], bias, causal, softmax)
     return unpad(found.transpose(1, 2).flatten(2), lengths)
@@ -151,14 +165,14 @@ class _Packed(torch.autograd.Function):
         # heads first, once: products of one sequence then read and write in place
         query, key, value = (_by_head(t, heads) for t in (query, key, value))
         out = torch.empty_like(value)
-        buckets = _buckets(layout) if time is not None else None
+        spans = _spans(layout) if time is not None else None
         for number, (low, high) in enumerate(zip(layout.offsets[:-1], layout.offsets[1:], strict=True)):
             q, k, v = (t[:, low:high] for t in (query, key, value))
-            scores = _scores(q, k, bias, time, None if buckets is None else buckets[number])
+            scores = _scores(q, k, bias, time, None if spans is None else spans[number])
             weights = _weights(scores, hidden)
             out[:, low:high] = torch.bmm(weights, v)
         ctx.save_for_backward(query, key, value, bias, place, time)
-        ctx.layout, ctx.heads, ctx.hidden, ctx.buckets = layout, heads, hidden, buckets
+        ctx.layout, ctx.heads, ctx.hidden, ctx.spans = layout, heads, hidden, spans
         return _by_position(out)
 
     @staticmethod
@@ -172,8 +186,8 @@ class _Packed(torch.autograd.Function):
         to_time = None if time is None else torch.zeros(time.shape, dtype=torch.float32)
         for number, (low, high) in enumerate(zip(ctx.layout.offsets[:-1], ctx.layout.offsets[1:], strict=True)):
             q, k, v, g = (t[:, low:high] for t in (query, key, value, gradient))
-            buckets = None if ctx.buckets is None else ctx.buckets[number]
-            scores = _scores(q, k, bias, time, buckets)
+            span = None if ctx.spans is None else ctx.spans[number]
+            scores = _scores(q, k, bias, time, span)
             weights = _weights(scores, hidden)
             to_weights = torch.bmm(g, v.transpose(1, 2))
             if hidden is None:
@@ -185,8 +199,8 @@ class _Packed(torch.autograd.Function):
             to_key[:, low:high] = torch.bmm(to_scores.transpose(1, 2), q)
             to_bias[:, : high - low, : high - low] += to_scores
             if to_time is not None:
-                assert buckets is not None
-                to_time += _by_bucket(to_scores, buckets)
+                assert span is not None
+                to_time += _by_knot(to_scores, span)
         to_place = _by_distance(to_bias, place.shape[1]).to(place.dtype)
         to_time = None if to_time is None else to_time.to(time.dtype)
         found = (_by_position(t) for t in (to_query, to_key, to_value))
@@ -203,11 +217,12 @@ def _by_position(columns: Tensor) -> Tensor:
     return columns.transpose(0, 1).flatten(1)
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor, time: Tensor | None, buckets: Tensor | None) -> Tensor:
+def _scores(query: Tensor, key: Tensor, bias: Tensor, time: Tensor | None, span: Tensor | None) -> Tensor:
     length = query.shape[1]
     mine = bias[:, :length, :length]
     if time is not None:
-        mine = mine + time[:, buckets]
+        assert span is not None
+        mine = mine + time_bias(time, span)
     return torch.baddbmm(mine, query, key.transpose(1, 2))
 
 
@@ -223,15 +238,21 @@ def _hidden(length: int, dtype: torch.dtype) -> Tensor:
     return torch.full((length, length), _MASKED, dtype=dtype).triu_(1)
 
 
-def _buckets(layout: Layout) -> list[Tensor]:
+def _spans(layout: Layout) -> list[Tensor]:
+    """Return [n, n] float32 days from each event back to each other, of every sequence."""
     assert layout.days is not None
-    return [time_buckets(days.unsqueeze(1) - days) for days in torch.split(layout.days, layout.lengths())]
+    return [(days.unsqueeze(1) - days).float() for days in torch.split(layout.days, layout.lengths())]
 
 
-def _by_bucket(scores: Tensor, buckets: Tensor) -> Tensor:
-    """Return [H, TIME_BUCKETS] float32 sums of [H, n, n] by bucket [n, n]."""
-    flat = buckets.reshape(-1)
-    summed = [torch.bincount(flat, head.reshape(-1), minlength=TIME_BUCKETS) for head in scores.float()]
+def _by_knot(scores: Tensor, span: Tensor) -> Tensor:
+    """Return [H, TIME_KNOTS] float32 sums of [H, n, n] over the knots that each span lies between."""
+    knot, share = _on_curve(span)
+    left, share = knot.reshape(-1), share.reshape(-1)
+    summed = []
+    for head in scores.float():
+        right = head.reshape(-1) * share
+        low = torch.bincount(left, head.reshape(-1) - right, minlength=TIME_KNOTS)
+        summed.append(low + torch.bincount(left + 1, right, minlength=TIME_KNOTS))
     return torch.stack(summed).to(torch.float32)
 
 

@@ -22,17 +22,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from playbill.training.retrieval.attention import (
-    TIME_BUCKETS,
+    TIME_KNOTS,
     Layout,
     heads_of,
     packed_attention,
     pad,
     padded_attention,
-    time_buckets,
+    time_bias,
     unpad,
 )
 from playbill.training.retrieval.dropout import Dropout, dropout
 from playbill.training.settings import Query, TwoTower
+
+
+def span(older: Tensor, newer: Tensor) -> Tensor:
+    """Return the days between two events whose ages are log(1 + days) back from a third.
+
+    Not the difference of two numbers of days: far back, what is left of that is rounding. Ages are cut to four
+    centuries, so that absurd ones stay finite.
+    """
+    older, newer = older.clamp(0.0, _OLDEST), newer.clamp(0.0, _OLDEST)
+    return torch.exp(newer) * torch.expm1(older - newer)
+
+
+_OLDEST = 12.0
 
 Encoder = nn.Module  # with `packed` and `newest`
 
@@ -64,15 +77,15 @@ class Attentive(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def newest(self, x: Tensor, there: Tensor, days: Tensor) -> Tensor:
-        """Return [B, D], anything for an empty history. Args: x [B, L, D], there [B, L] bool, days [B, L] back."""
+    def newest(self, x: Tensor, there: Tensor, age: Tensor) -> Tensor:
+        """Return [B, D], anything for an empty history. Args: x [B, L, D], there [B, L] bool, age [B, L]."""
         steps = torch.arange(x.shape[1], device=x.device)
         distance = steps.unsqueeze(0) - steps.unsqueeze(1)  # row looks at column, which must be as old or older
         allowed = (there.unsqueeze(1) & (distance >= 0)).unsqueeze(1)
-        buckets = time_buckets(days.unsqueeze(1) - days.unsqueeze(2)) if self.timed else None
+        spans = span(age.unsqueeze(1), age.unsqueeze(2)) if self.timed else None
         for number, block in enumerate(self.blocks):
             rows = 1 if number == len(self.blocks) - 1 else x.shape[1]  # of the last block only the newest is asked for
-            mine = None if buckets is None else buckets[:, :rows]
+            mine = None if spans is None else spans[:, :rows]
             near = distance[:rows].clamp(min=0)
             x = block.padded(x, rows, near, allowed[:, :, :rows], mine)  # type: ignore[operator]  # every block has it
         normed: Tensor = self.norm(x[:, 0])
@@ -89,7 +102,7 @@ class Hstu(nn.Module):
         self.before, self.after = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.inward, self.outward = nn.Linear(dim, 4 * dim, bias=False), nn.Linear(dim, dim)
         self.place = nn.Parameter(0.02 * torch.randn(model.heads, length))
-        self.time = nn.Parameter(0.02 * torch.randn(model.heads, TIME_BUCKETS)) if model.time_bias else None
+        self.time = nn.Parameter(0.02 * torch.randn(model.heads, TIME_KNOTS)) if model.time_bias else None
         self.scale = length**-0.5  # sums over a history stay near one; the norm behind takes out what is left
         nn.init.xavier_uniform_(self.inward.weight)
         nn.init.xavier_uniform_(self.outward.weight)
@@ -106,9 +119,9 @@ class Hstu(nn.Module):
         found = packed_attention(query, key, value, layout, self.heads, False, self.place, self.time)
         return self._leave(x, gate, found)
 
-    def padded(self, x: Tensor, rows: int, distance: Tensor, allowed: Tensor, buckets: Tensor | None) -> Tensor:
+    def padded(self, x: Tensor, rows: int, distance: Tensor, allowed: Tensor, spans: Tensor | None) -> Tensor:
         gate, value, query, key = self._project(x)
-        found = _attend_padded(self, query[:, :rows], key, value, distance, allowed, buckets, softmax=False)
+        found = _attend_padded(self, query[:, :rows], key, value, distance, allowed, spans, softmax=False)
         return self._leave(x[:, :rows], gate[:, :rows], found)
 
 
@@ -123,7 +136,7 @@ class SasRec(nn.Module):
         self.inward, self.outward = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.wide, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.place = nn.Parameter(0.02 * torch.randn(model.heads, length))
-        self.time = nn.Parameter(0.02 * torch.randn(model.heads, TIME_BUCKETS)) if model.time_bias else None
+        self.time = nn.Parameter(0.02 * torch.randn(model.heads, TIME_KNOTS)) if model.time_bias else None
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         query, key, value = self.inward(self.before(x)).chunk(3, -1)
@@ -138,9 +151,9 @@ class SasRec(nn.Module):
         query, key, value = self._project(x)
         return self._leave(x, packed_attention(query, key, value, layout, self.heads, True, self.place, self.time))
 
-    def padded(self, x: Tensor, rows: int, distance: Tensor, allowed: Tensor, buckets: Tensor | None) -> Tensor:
+    def padded(self, x: Tensor, rows: int, distance: Tensor, allowed: Tensor, spans: Tensor | None) -> Tensor:
         query, key, value = self._project(x)
-        found = _attend_padded(self, query[:, :rows], key, value, distance, allowed, buckets, softmax=True)
+        found = _attend_padded(self, query[:, :rows], key, value, distance, allowed, spans, softmax=True)
         return self._leave(x[:, :rows], found)
 
 
@@ -155,7 +168,7 @@ class Pooled(nn.Module):
         dim, heads = model.dim, model.heads
         self.heads, self.timed = heads, model.time_bias
         self.ask = nn.Linear(dim, heads * dim)
-        self.time = nn.Parameter(torch.zeros(heads, TIME_BUCKETS)) if model.time_bias else None
+        self.time = nn.Parameter(torch.zeros(heads, TIME_KNOTS)) if model.time_bias else None
         # starts as a recency decay, at a different pace for each head: the newest 2, 8, 32, ... events count
         steps = torch.arange(length, dtype=torch.float32)
         self.place = nn.Parameter(-steps / (2.0 * 4.0 ** torch.arange(heads, dtype=torch.float32)).unsqueeze(1))
@@ -180,14 +193,14 @@ class Pooled(nn.Module):
         same = x.to(query.dtype).repeat(1, self.heads)  # every head reads the events as they are
         return self._leave(x, packed_attention(query, same, same, layout, self.heads, True, self.place, self.time))
 
-    def newest(self, x: Tensor, there: Tensor, days: Tensor) -> Tensor:
+    def newest(self, x: Tensor, there: Tensor, age: Tensor) -> Tensor:
         """Return [B, D], anything for an empty history. Args: as `Attentive.newest`."""
         query = self.ask(x[:, :1]) * x.shape[-1] ** -0.5
         same = x.repeat(1, 1, self.heads)
         distance = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
-        buckets = time_buckets(days - days[:, :1]).unsqueeze(1) if self.timed else None
+        spans = span(age, age[:, :1]).unsqueeze(1) if self.timed else None
         allowed = there.unsqueeze(1).unsqueeze(1)
-        views = _attend_padded(self, query, same, same, distance, allowed, buckets, softmax=True)
+        views = _attend_padded(self, query, same, same, distance, allowed, spans, softmax=True)
         return self._leave(x[:, 0], views[:, 0])
 
 
@@ -216,7 +229,7 @@ class Recurrent(nn.Module):
         normed: Tensor = self.norm(unpad(states, lengths).float())
         return normed
 
-    def newest(self, x: Tensor, there: Tensor, days: Tensor) -> Tensor:
+    def newest(self, x: Tensor, there: Tensor, age: Tensor) -> Tensor:
         """Return [B, D], anything for an empty history. Args: as `Attentive.newest`."""
         mask = there.unsqueeze(-1).to(x.dtype)
         oldest_first = torch.cat([x * mask, mask], -1).flip(1)
@@ -254,14 +267,14 @@ def _attend_padded(
     value: Tensor,
     distance: Tensor,
     allowed: Tensor,
-    buckets: Tensor | None,
+    spans: Tensor | None,
     softmax: bool,
 ) -> Tensor:
-    """Return [B, q, H * V]. Args: query [B, q, H * K], key, value [B, L, ...], distance [q, L], buckets [B, q, L]."""
+    """Return [B, q, H * V]. Args: query [B, q, H * K], key, value [B, L, ...], distance [q, L], spans [B, q, L]."""
     split = [heads_of(t, block.heads).transpose(1, 2) for t in (query, key, value)]
     bias = block.place[:, distance].unsqueeze(0).to(query.dtype)
-    if buckets is not None:
+    if spans is not None:
         assert block.time is not None
-        bias = bias + block.time[:, buckets].transpose(0, 1).to(query.dtype)
+        bias = bias + time_bias(block.time, spans).transpose(0, 1).to(query.dtype)
     found = padded_attention(split[0], split[1], split[2], bias, allowed, softmax)
     return found.transpose(1, 2).flatten(2)

@@ -21,7 +21,7 @@ from playbill.training.retrieval.data import NEGATIVES, Histories, Source, Tower
 from playbill.training.retrieval.losses import full_softmax
 from playbill.training.retrieval.negatives import log_inclusion
 from playbill.training.retrieval.sampled import gbce, sampled_softmax
-from playbill.training.retrieval.towers import build_nets, compared, days_back, gap_days, logit_scale
+from playbill.training.retrieval.towers import build_nets, compared, gap_days, logit_scale
 from playbill.training.retrieval.warm import Warm, put_weights
 from playbill.training.settings import Loss, TrainSettings
 from playbill.training.validation import Validation, ValidationBatch, best_first
@@ -62,10 +62,10 @@ class TwoTowerModel(nn.Module):
         """Return queries [B, D] of padded histories. Args: read [B, L, D] item vectors, arrays history_* by name."""
         net: Any = self.query_net
         there = arrays["history_item"] >= 0
-        days = days_back(arrays["history_age"])
-        gaps = gap_days(days, there)
+        age = arrays["history_age"]
+        gaps = gap_days(age, there)
         tokens = net.tokens(read, arrays["history_event"], arrays["history_value"], gaps)
-        query: Tensor = net.query(net.newest(tokens, there, days), self._fields(bags, numbers))
+        query: Tensor = net.query(net.newest(tokens, there, age), self._fields(bags, numbers))
         return query
 
     def _fields(self, bags: Any, numbers: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from playbill.features.encoder import Arrays
 from playbill.features.spec import FeatureSpec, Side
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder
-from playbill.training.retrieval.towers import LONGEST, build_nets, compared, days_back, gap_days, logit_scale
+from playbill.training.retrieval.towers import LONGEST, build_nets, compared, gap_days, logit_scale
 from playbill.training.runs import load_weights, read_run
 from playbill.training.settings import TwoTower, filled_columns
 
@@ -57,9 +57,9 @@ class PlainTwoTower(nn.Module):
     def queries(self, read: Tensor, arrays: dict[str, Tensor]) -> Tensor:
         """Return [B, D], not yet compared. Args: read [B, L, D] item vectors of the histories."""
         there = arrays["history_item"] >= 0
-        days = days_back(arrays["history_age"])
-        tokens = self.query_net.tokens(read, arrays["history_event"], arrays["history_value"], gap_days(days, there))
-        states = self.query_net.newest(tokens, there, days)
+        age = arrays["history_age"]
+        tokens = self.query_net.tokens(read, arrays["history_event"], arrays["history_value"], gap_days(age, there))
+        states = self.query_net.newest(tokens, there, age)
         return self.query_net.query(states, self.encoder.fields(arrays, QUERY_SIDES))
 
 

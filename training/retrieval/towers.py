@@ -16,14 +16,14 @@ from playbill.features.spec import FeatureSpec
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, fields_width
 from playbill.training.retrieval.attention import Layout
 from playbill.training.retrieval.dropout import Dropout
-from playbill.training.retrieval.encoders import build_encoder
+from playbill.training.retrieval.encoders import build_encoder, span
 from playbill.training.settings import Similarity, TwoTower
 
 # of the unit that the longest item of a catalogue takes, where lengths differ: the root of what is left to the unit is
 # steep at 0, and would turn rounding into differences
 LONGEST = 0.98
 _GAP_KNOTS = 8
-_GAP_LARGEST = 21.0  # log2 of minutes: four years
+_GAP_LARGEST = 18.0  # log2 of ten minutes: five years
 
 
 class ItemNet(nn.Module):
@@ -64,7 +64,7 @@ class QueryNet(nn.Module):
             items: [..., D] item vectors. event: [...] int64 codes. value: [...] float32.
             gap_days: [...] float32 days since the event before, 0 for the first that is seen.
         """
-        steps = torch.log2(1.0 + gap_days.clamp(min=0) * 1440.0) * ((_GAP_KNOTS - 1) / _GAP_LARGEST)
+        steps = torch.log2(1.0 + gap_days.clamp(min=0) * 144.0) * ((_GAP_KNOTS - 1) / _GAP_LARGEST)
         knots = torch.arange(_GAP_KNOTS, dtype=torch.float32, device=items.device)
         # no sharp borders: a gap that was rounded on its way through a feature array means the same
         gaps = (1.0 - (steps.clamp(max=_GAP_KNOTS - 1).unsqueeze(-1) - knots).abs()).clamp(min=0)
@@ -77,13 +77,13 @@ class QueryNet(nn.Module):
         found: Tensor = self.encoder.packed(tokens, layout)  # type: ignore[operator]  # every encoder has it
         return found.float()
 
-    def newest(self, tokens: Tensor, there: Tensor, days: Tensor) -> Tensor:
+    def newest(self, tokens: Tensor, there: Tensor, age: Tensor) -> Tensor:
         """Return [B, D] the state after the newest event, or of the start where there is none.
 
         Args:
-            tokens: [B, L, D], newest first. there: [B, L] bool. days: [B, L] float32 back from the newest.
+            tokens: [B, L, D], newest first. there: [B, L] bool. age: [B, L] float32 log(1 + days) back from the newest.
         """
-        found = self.encoder.newest(tokens, there, days)  # type: ignore[operator]  # every encoder has it
+        found = self.encoder.newest(tokens, there, age)  # type: ignore[operator]  # every encoder has it
         return torch.where(there[:, :1], found.float(), self.start)
 
     def query(self, states: Tensor, fields: Tensor | None) -> Tensor:
@@ -120,17 +120,12 @@ def unit_items(items: Tensor, similarity: Similarity) -> tuple[Tensor, float]:
     return items / longest, longest
 
 
-def days_back(age: Tensor) -> Tensor:
-    """Return days of the encoder's log(1 + days); absurd ages are cut to four centuries, so that all stays finite."""
-    return torch.expm1(age.clamp(min=0.0, max=12.0))
-
-
-def gap_days(days_back: Tensor, there: Tensor) -> Tensor:
+def gap_days(age: Tensor, there: Tensor) -> Tensor:
     """Return [B, L] days between each event and the one before it, 0 for the oldest seen.
 
     Args:
-        days_back: [B, L] days back from the newest event, newest first. there: [B, L] bool.
+        age: [B, L] log(1 + days) back from the newest event, newest first. there: [B, L] bool.
     """
-    older = functional.pad(days_back[:, 1:] - days_back[:, :-1], (0, 1))
+    older = functional.pad(span(age[:, 1:], age[:, :-1]), (0, 1))
     has_older = functional.pad(there[:, 1:], (0, 1))
-    return older * has_older.to(days_back.dtype)
+    return older * has_older.to(age.dtype)
