@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_matrix, diags
@@ -23,6 +22,9 @@ from scipy.sparse.linalg import svds
 
 from playbill.errors import FeatureError
 from playbill.features.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import polars as pl
 
 BUCKETS = 1 << 16
 _MOST_WORDS = 1 << 14  # buckets that have a vector, the most frequent first
@@ -96,12 +98,16 @@ def join_texts(columns: Mapping[str, Any], names: Sequence[str], num_rows: int, 
         columns: by name, [B] each: an Arrow column or a sequence; anything but a string is missing. Where all are
             missing the text is empty.
     """
+    import polars as pl  # late: whoever only asks if a run is finished should not wait for it
+
     # polars: Arrow 26's own join leaves out the rows in which every part is missing
     frame = pl.DataFrame({name: _strings(columns.get(name), num_rows) for name in names})
     return frame.select(pl.concat_str(pl.all(), separator=between, ignore_nulls=True)).to_series().to_arrow()
 
 
 def _strings(raw: Any, num_rows: int) -> pl.Series:
+    import polars as pl  # late, as above
+
     if raw is None:
         return pl.Series([None] * num_rows, dtype=pl.String)
     if isinstance(raw, (pa.Array, pa.ChunkedArray)):
@@ -122,6 +128,8 @@ def count_words(texts: pa.Array) -> csr_matrix:
 
 
 def _count(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    import polars as pl  # late, as above
+
     plain = pl.Series("text", texts, dtype=pl.String).str.normalize("NFKC").str.to_lowercase()
     lists = plain.str.extract_all(r"\w+").to_arrow()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
