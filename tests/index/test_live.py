@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import playbill.index.live as live_module
 from playbill.errors import SearchError
 from playbill.index.build import build_index
 from playbill.index.filters import exact
@@ -132,33 +134,60 @@ def test_any_history_of_changes_equals_its_outcome(changes, k):
 
 
 def test_readers_see_whole_states_while_one_writes(main, films):
-    """A state holds a block of fresh films or does not: half a block would be a torn one."""
-    ids = np.arange(BUILT + 1, BUILT + 101)
+    """A block of films, built and fresh ones, is there with its new vectors or is gone: half a block would be torn."""
+    block = np.arange(BUILT - 49, BUILT + 101)
+    # built films of the block, fresh ones, all: of the first state, with the block, without it
+    whole = {(50, 0, BUILT), (50, 100, BUILT + 100), (0, 0, BUILT - 50)}
     holder = [live(main)]
     stop, seen, wrong = threading.Event(), set(), []
 
     def read() -> None:
-        while not stop.is_set():
-            state = holder[0]
-            [items] = search_live(state, films.items[[BUILT + 1]], state.size)[1]
-            count = int((items > BUILT).sum())
-            seen.add(count)
-            if count not in (0, 100) or len(items) != len(state) or len(set(items.tolist())) != len(items):
-                wrong.append((count, len(items)))
+        try:
+            while not stop.is_set() and not wrong:
+                state = holder[0]
+                [items] = search_live(state, films.items[[BUILT + 1]], state.size)[1]
+                found = (int((np.abs(items - BUILT + 24.5) < 25).sum()), int((items > BUILT).sum()), len(items))
+                if found not in whole or len(state) != len(items) or len(set(items.tolist())) != len(items):
+                    wrong.append((state.version, found))
+                seen.add((state.version, found))
+        except Exception as error:  # told by the test, whose thread goes on
+            wrong.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for turn in range(10):
-        there = turn % 2 == 0
-        holder[0] = with_items(holder[0], ids, films.items[ids]) if there else without(holder[0], ids)
-    while len(seen) < 2 and not wrong and any(reader.is_alive() for reader in readers):
-        holder[0] = with_items(holder[0], ids, films.items[ids])
-        holder[0] = without(holder[0], ids)
+    # Each state stays until somebody has read it, and goes while they search again. A writer that never waits lets go
+    # of the interpreter only inside its own calls: for minutes readers would meet the state before the same call.
+    for turn in range(1, 61):
+        while not wrong and holder[0].version not in {version for version, _ in seen.copy()}:
+            time.sleep(1e-4)
+        holder[0] = with_items(holder[0], block, films.items[block]) if turn % 2 else without(holder[0], block)
     stop.set()
     for reader in readers:
         reader.join()
-    assert not wrong and seen == {0, 100}
+    assert not wrong and {found for _, found in seen} == whole and len(seen) >= 60
+
+
+def test_a_search_keeps_to_its_state_when_another_takes_its_place(main, films, monkeypatch: pytest.MonkeyPatch):
+    """Between the built part of a search and its fresh one the next states are written, at their every step."""
+    block = np.arange(BUILT - 49, BUILT + 101)
+    query, state = films.queries[:4], with_items(live(main), block[::2], films.items[block[::2]])
+    alone = search_live(state, query, state.size)
+    plain, next_ones = live_module.search, []
+
+    def interrupted(*args):
+        found = plain(*args)
+        next_ones[:] = [with_items(state, block, -films.items[block]), without(state, block)]
+        return found
+
+    monkeypatch.setattr(live_module, "search", interrupted)
+    for old, new in zip(alone, search_live(state, query, state.size), strict=True):
+        for before, now in zip(old, new, strict=True):
+            np.testing.assert_array_equal(before, now)
+    monkeypatch.undo()
+    assert [len(one) for one in next_ones] == [BUILT + 100, BUILT - 50]
+    for one in next_ones:
+        assert [len(items) for items in search_live(one, query, one.size)[1]] == [len(one)] * 4
 
 
 def test_it_says_when_to_build_anew(main, films):
