@@ -83,7 +83,7 @@ def test_single_events_unknown_items_and_unseen_ones_are_counted_and_trained_wit
     arrays = {name: array[[11, 12]] for name, array in dataset.item_arrays.items()}
     index = {"item_index": np.asarray([11, 12])}
     with torch.no_grad():
-        tower = load_plain(home / "runs" / "shop-two_tower", dataset.item_arrays)[1]
+        tower = load_plain([home / "runs" / "shop-two_tower"], dataset.item_arrays)[1]
         vectors = tower({n: torch.from_numpy(a) for n, a in (index | arrays).items()})
     assert torch.isfinite(vectors).all() and not torch.allclose(vectors[0], vectors[1])
 
