@@ -106,7 +106,7 @@ class TwoTower:
     """dense or fused."""
     batch_tokens: int = 1024
     """Events a step, all processes together."""
-    max_epochs: int = 15
+    max_epochs: int = 10
     """Passes over the training events at most."""
     patience_epochs: int = 5
     """Stop after so many validations without a better metric; 0 = never."""
@@ -114,7 +114,7 @@ class TwoTower:
     """Epochs between validations."""
     averaging: float = 0.0
     """Weights that are validated and used are a running mean with this memory (0.999: a thousand steps); 0 = off."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.003
     """Of Adam, for dense parameters; it rises over warmup_steps and falls to a tenth along a cosine."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from nothing."""

@@ -36,7 +36,7 @@ def test_a_tower_that_learned_little_is_measured_and_stopped(
     served, tower = found.model("served"), found.model("tower")
     assert served is not None and tower is not None
     assert served.rungs == {"retrieval": 90, "popularity": 76}
-    assert "8 wide" in tower.about
+    assert "12 wide" in tower.about  # eight, and four that fill vectors up to unit length
     # without a ranker the engine's order is the tower's: the whole road, store, encoder and index, gives the same lists
     for metric, figure in tower.slices["known"].metrics.items():
         assert served.slices["known"].metrics[metric].value == pytest.approx(figure.value, abs=1e-9), metric

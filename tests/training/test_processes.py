@@ -64,7 +64,13 @@ def kill_after_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
     "choices",
     [
         ("model.tables=fused", "model.table_learning_rate=0.05"),
-        ("model.tables=fused", "model.loss=in_batch", "model.negatives=64"),
+        (
+            "model.tables=fused",
+            "model.table_learning_rate=0.3",
+            "model.learning_rate=0.01",
+            "model.loss=in_batch",
+            "model.negatives=64",
+        ),
     ],
     ids=["fused", "in_batch"],
 )

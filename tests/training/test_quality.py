@@ -20,7 +20,7 @@ def test_towers_beat_popularity_and_the_ranker_keeps_up(ml100k_tables: Path, tmp
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "ml-100k").symlink_to(ml100k_tables)
     shorter = ["train", f"home={tmp_path}", "threads=1"]
-    assert main([*shorter, "model.max_epochs=8"]) == 0
+    assert main([*shorter, "model.max_epochs=5"]) == 0
     towers = read_run(tmp_path / "runs" / "ml-100k-two_tower", "two_tower")
     dataset = open_dataset(ml100k_tables, towers.settings.features, towers.settings.split)
     known = rows_before(dataset, "valid")
