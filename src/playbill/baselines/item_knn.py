@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from playbill.baselines.history import binary
 from playbill.baselines.neighbours import LENGTH, Neighbours, join_rows, nearest
 
-_BLOCK = 4_000_000  # pairs held at once while fitting; about 200 MB
+_BLOCK = 1_000_000  # pairs held at once while fitting; about 50 MB, and what processor caches still help with
 
 
 @dataclass(slots=True)
