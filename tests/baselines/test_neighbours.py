@@ -87,7 +87,7 @@ def test_scores_by_hand() -> None:
 LOGS = st.lists(st.lists(st.integers(0, 6), max_size=9), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(LOGS, st.sampled_from([0.0, 2.0]), st.integers(1, 6), st.sampled_from([1, 7, 4_000_000]))
 def test_cooccurrence_agrees_with_the_naive_way(log: list[list[int]], shrink: float, most: int, block: int) -> None:
     person, item = _columns(log)
@@ -105,7 +105,7 @@ def test_cooccurrence_agrees_with_the_naive_way(log: list[list[int]], shrink: fl
     np.testing.assert_allclose(_dense(fitted), _best(expected, most), rtol=1e-6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(LOGS, st.integers(1, 4), st.integers(1, 6), st.sampled_from([1, 7, 4_000_000]))
 def test_transitions_agree_with_the_naive_way(log: list[list[int]], window: int, most: int, block: int) -> None:
     person, item = _columns(log)
@@ -172,7 +172,7 @@ def test_the_table_says_how_many_items_it_reads(tmp_path: Path) -> None:
         read_neighbours(tmp_path / "nan.npz")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(LOGS, LOGS, st.sampled_from([0.0, 0.5, 1.0]))
 def test_scores_agree_with_the_naive_way(log: list[list[int]], histories: list[list[int]], decay: float) -> None:
     fitted = fit_transitions(*_columns(log), 6)
