@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -11,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +22,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from playbill.cli import compose
 from playbill.errors import ConfigError, TrainingError
+from playbill.tables.folder import read_folder
 from playbill.training.sweep import run
-from playbill.training.sweeping.journal import FAILED, STOPPED, TRAINED, Journal, Trial, read_journal
+from playbill.training.sweeping.journal import (
+    FAILED,
+    STOPPED,
+    TRAINED,
+    UNDER_WAY,
+    Journal,
+    Trial,
+    read_journal,
+    write_journal,
+)
 from playbill.training.sweeping.points import Parzen, points_of
 from playbill.training.sweeping.process import epochs_of
 from playbill.training.sweeping.results import height, parallel_png, ranked, write_results
+from playbill.training.sweeping.run import Sitting, open_journal, start_process
 from playbill.training.sweeping.settings import Search, SweepSettings
 from playbill.training.sweeping.space import Dimension, random_point, read_space
 
@@ -216,81 +230,105 @@ def test_the_scheduler_knows_the_trials_of_earlier_sittings() -> None:
     assert scheduler.on_trial_result(None, good, {"epoch": 1, "metric": 0.6}) == "CONTINUE"
 
 
-def _start(home: Path, environment: dict[str, str], *more: str) -> subprocess.Popen[str]:
+def _arguments(home: Path, *more: str) -> list[str]:
     job = ", ".join(f"{k}: {v}" for k, v in SMALL.items())
-    command = [sys.executable, "-m", "playbill.cli", "sweep", f"home={home}", "name=s", "tables=tiny", f"job={{{job}}}"]
-    return subprocess.Popen(
-        [*command, *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=home
+    return [f"home={home}", "name=s", "tables=tiny", f"job={{{job}}}", *more]
+
+
+@contextmanager
+def _started(home: Path, environment: dict[str, str], *more: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "playbill.cli", "sweep", *_arguments(home, *more)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=home
     )
-
-
-def _finish(process: subprocess.Popen[str], code: int = 0) -> str:
     try:
-        out, _ = process.communicate(timeout=280)
+        yield process
     finally:
         process.kill()
-    assert process.returncode == code, out
-    return out
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
-def test_trials_are_trained_in_processes_and_more_are_added_later(tiny_home: Path, environment: dict[str, str]) -> None:
+@pytest.mark.timeout(600)
+def test_a_killed_sweep_leaves_no_process_and_goes_on(
+    tiny_home: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three trials the first has ended when the sweep is killed, the second is under way, the third cannot run."""
     pytest.importorskip("ray.tune")
-    pytest.importorskip("optuna")
-    more = ["space={model.dim: [12, 16]}", "search=grid", "parallel=2", "threads=1"]
-    out = _finish(_start(tiny_home, environment, *more))
-    journal = read_journal(tiny_home / "sweeps/s")
-    assert journal is not None and [t.status for t in journal.trials] == [TRAINED, TRAINED], out
-    assert [t.values["model.dim"] for t in journal.trials] == [12, 16]
-    for trial in journal.trials:
-        record = json.loads((tiny_home / "runs" / trial.run / "run.json").read_bytes())
-        config = json.loads((tiny_home / "runs" / trial.run / "config.json").read_bytes())
-        assert record["completed"] and record["best"] == pytest.approx(trial.best, rel=1e-6)
-        assert config["model"]["dim"] == trial.values["model.dim"] and config["threads"] == 1
-        assert len(trial.curve) == 2 and trial.epoch == record["best_epoch"]
-    assert {"trials.csv", "best.yaml", "parallel.png", "index.html", "logs"} <= set(os.listdir(tiny_home / "sweeps/s"))
-    before = {p: p.stat().st_mtime_ns for p in (tiny_home / "runs").rglob("run.json")}
-    # no Ray is started for it
-    again = _finish(_start(tiny_home, environment, *more))
-    assert "is up to date: 2 trials" in again
-    assert {p: p.stat().st_mtime_ns for p in (tiny_home / "runs").rglob("run.json")} == before
-    said = _finish(_start(tiny_home, environment, "space={seed: [1, 2]}", "search=grid"), code=1)
-    assert "holds another sweep" in said and "space" in said
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_killed_sweep_leaves_no_process_and_goes_on(tiny_home: Path, environment: dict[str, str]) -> None:
-    pytest.importorskip("ray.tune")
-    more = ["space={model.learning_rate: [1e-3, 3e-3, .1, 1e-5]}", "search=grid", "parallel=1", "reduction=2",
-            "job.model.max_epochs=12", "job.model.patience_epochs=0", "job.checkpoint_every_steps=2"]  # fmt: skip
-    process = _start(tiny_home, environment, *more)
-    runs = tiny_home / "runs"
-    try:
-        _wait(lambda: len(epochs_of(runs / "s-0002/metrics.csv")) >= 2, process)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    more = ["space={model.learning_rate: [1e-2, 1e-6, 1e-3]}", "search=grid", "parallel=2", "threads=1",
+            "reduction=2", "grace_epochs=12", "job.model.max_epochs=24", "job.model.patience_epochs=0",
+            "job.checkpoint_every_steps=2"]  # fmt: skip
+    runs, folder = tiny_home / "runs", tiny_home / "sweeps/s"
+    runs.mkdir()
+    (runs / "s-0003").write_text("in the way of the run's folder")
+    with _started(tiny_home, environment, *more) as sweep:
+        _wait(lambda: len(epochs_of(runs / "s-0002/metrics.csv")) >= 2, sweep)
+        # held, so that it is under way at the kill however fast it is
+        (held,) = [pid for pid, words in _trainings(tiny_home).items() if "s-0002" in words]
+        os.kill(held, signal.SIGSTOP)
+        try:
+            _wait(lambda: _trials(folder)[0].status == TRAINED, sweep)
+            assert _trials(folder)[1].status == UNDER_WAY
+            sweep.send_signal(signal.SIGKILL)
+            sweep.communicate()
+        finally:
+            os.kill(held, signal.SIGCONT)
     _wait(lambda: not _trainings(tiny_home), None)
+    reached = len(epochs_of(runs / "s-0002/metrics.csv"))
+    assert 2 <= reached < 12  # it did not run on to its end by itself
     first = (runs / "s-0001/run.json").stat().st_mtime_ns
-    out = _finish(_start(tiny_home, environment, *more))
-    assert "going on: 1 of 4 trials are there" in out
+
+    with _started(tiny_home, environment, *more) as sweep:
+        out, _ = sweep.communicate(timeout=280)
+    assert sweep.returncode == 0 and "going on: 1 of 3 trials are there" in out, out
+    assert not _trainings(tiny_home) and (runs / "s-0001/run.json").stat().st_mtime_ns == first
+    trained, stopped, failed = _trials(folder)
+    assert [t.values["model.learning_rate"] for t in (trained, stopped, failed)] == [1e-2, 1e-6, 1e-3]
+    assert trained.status == TRAINED and len(trained.curve) == 24
+    # it went on from where it was; with so small a rate it falls behind the first, as soon as it may be stopped
+    assert "going on from" in (folder / "logs/s-0002.log").read_text().replace("\n", " ")
+    assert stopped.status == STOPPED and 12 <= len(stopped.curve) < 24
+    assert failed.status == FAILED and "s-0003" in failed.reason and "trial 3 of 3" in out
+    record = json.loads((runs / "s-0001/run.json").read_bytes())
+    assert record["completed"] and record["best"] == pytest.approx(trained.best, rel=1e-6)
+    assert record["best_epoch"] == trained.epoch
+    config = json.loads((runs / "s-0001/config.json").read_bytes())
+    assert config["model"]["learning_rate"] == 1e-2 and config["threads"] == 1
+    assert {"trials.csv", "best.yaml", "parallel.png", "index.html", "logs"} <= set(os.listdir(folder))
+
+    # typed again: nothing is run, so that it needs no Ray; another space under the same name is another sweep
+    run(compose("sweep", _arguments(tiny_home, *more)))
+    assert "is up to date: 2 trials" in capsys.readouterr().err
     assert (runs / "s-0001/run.json").stat().st_mtime_ns == first
-    journal = read_journal(tiny_home / "sweeps/s")
-    assert journal is not None and all(t.ended for t in journal.trials) and len(journal.trials) == 4
-    assert "going on from" in (tiny_home / "sweeps/s/logs/s-0002.log").read_text().replace("\n", " ")
-    # with so small a rate the last falls behind the first two at once
-    assert journal.trials[3].status == STOPPED and len(journal.trials[3].curve) < 12
-    assert not _trainings(tiny_home)
+    with pytest.raises(TrainingError, match="holds another sweep .*space"):
+        run(compose("sweep", _arguments(tiny_home, "space={seed: [1, 2]}", *more[1:])))
 
 
-def test_a_trial_that_fails_is_told_with_its_reason(tiny_home: Path, environment: dict[str, str]) -> None:
-    pytest.importorskip("ray.tune")
-    (tiny_home / "runs").mkdir()
-    (tiny_home / "runs/s-0001").write_text("in the way of the run's folder")
-    out = _finish(_start(tiny_home, environment, "space={seed: [1]}", "search=grid"), code=1)
-    assert "no trial could be trained" in out.replace("\n", " "), out
-    journal = read_journal(tiny_home / "sweeps/s")
-    assert journal is not None and journal.trials[0].status == FAILED and journal.trials[0].reason
+def test_a_sweep_of_which_no_trial_could_be_trained_says_why(tiny_home: Path) -> None:
+    """What a sweep does with its trials, one by one and without Ray."""
+    settings = compose("sweep", _arguments(tiny_home, "space={seed: [1]}", "search=grid"))
+    folder, runs = tiny_home / "sweeps/s", tiny_home / "runs"
+    folder.mkdir(parents=True)
+    runs.mkdir()
+    (runs / "s-0001").write_text("in the way of the run's folder")
+    space = read_space(settings.space)
+    journal = open_journal(settings, space, read_folder(tiny_home / "tables/tiny").fingerprint, folder)
+    sitting = Sitting(
+        settings, points_of(settings, space, 0), journal, folder, Console(file=io.StringIO()), "ndcg_at_10"
+    )
+    trial = sitting.next()
+    assert trial is not None
+    process = start_process(str(tiny_home), str(folder), "ndcg_at_10", "ndcg_at_10", 1, {"arguments": trial.arguments})
+    with pytest.raises(TrainingError, match="s-0001") as error:
+        process.next_epoch()
+    sitting.on_end(trial.number, True, str(error.value))
+    assert sitting.next() is None
+    journal.wanted, journal.finished = 1, True
+    write_journal(folder, journal)
+    assert _trials(folder)[0].status == FAILED
+    with pytest.raises(TrainingError, match="no trial could be trained: .*s-0001"):
+        run(settings)
 
 
 def test_two_at_once_are_refused(tmp_path: Path, tiny_tables: Path) -> None:
@@ -311,19 +349,25 @@ def _wait(done: Callable[[], bool], process: subprocess.Popen[str] | None) -> No
     while not done():
         assert process is None or process.poll() is None, process.communicate()[0] if process else ""
         assert time.monotonic() < until, "waited for nothing"
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
-def _trainings(home: Path) -> list[str]:
-    """Return the command lines of living trainings of this home."""
-    found = []
+def _trials(folder: Path) -> list[Trial]:
+    journal = read_journal(folder)
+    assert journal is not None
+    return journal.trials
+
+
+def _trainings(home: Path) -> dict[int, str]:
+    """Return the command lines of living trainings of this home, by process."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"train" in words and f"home={home}".encode() in words:
-            found.append(str(words))
+            found[int(path.parent.name)] = str(words)
     return found
 
 

@@ -110,7 +110,7 @@ def epochs_of(metrics: Path) -> list[dict[str, float]]:
     """Return the rows of metrics.csv that end an epoch, each figure by its column; a line not yet whole is left out."""
     try:
         text = metrics.read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the training itself says that its folder cannot be made
         return []
     whole = text[: text.rfind("\n") + 1]
     rows = csv.DictReader(io.StringIO(whole))

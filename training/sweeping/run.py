@@ -31,8 +31,8 @@ from playbill.training.sweeping.journal import (
 from playbill.training.sweeping.points import Points, points_of
 from playbill.training.sweeping.process import TrainProcess
 from playbill.training.sweeping.results import show, write_results
-from playbill.training.sweeping.settings import SweepSettings
-from playbill.training.sweeping.space import Dimension, flatten, read_space
+from playbill.training.sweeping.settings import Search, SweepSettings
+from playbill.training.sweeping.space import Dimension, flatten, grid_size, read_space
 
 
 def sweep(settings: SweepSettings) -> None:
@@ -40,6 +40,8 @@ def sweep(settings: SweepSettings) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     settings = replace(settings, home=str(Path(settings.home).absolute()))
     dimensions = read_space(settings.space)
+    if settings.search is Search.grid:
+        settings.trials = min(settings.trials, grid_size(dimensions))
     train = check_space(settings, dimensions)
     if settings.metric not in metrics_of(train):
         raise ConfigError(
@@ -50,7 +52,7 @@ def sweep(settings: SweepSettings) -> None:
     folder = Path(settings.home) / "sweeps" / settings.run_name
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        journal = _open(settings, dimensions, fingerprint, folder)
+        journal = open_journal(settings, dimensions, fingerprint, folder)
         left = settings.trials - len(journal.ended())
         if left <= 0 or (journal.finished and journal.wanted == settings.trials):
             console.print(f"{folder} is up to date: {len(journal.ended())} trials")
@@ -176,7 +178,7 @@ def _run_rest(
     write_journal(folder, journal)
 
 
-def _open(settings: SweepSettings, dimensions: list[Dimension], fingerprint: str, folder: Path) -> Journal:
+def open_journal(settings: SweepSettings, dimensions: list[Dimension], fingerprint: str, folder: Path) -> Journal:
     """Return the journal to go on with: that of the folder where it is of the same sweep, else a new one.
 
     Raises:

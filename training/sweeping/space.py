@@ -79,6 +79,11 @@ def grid(dimensions: list[Dimension]) -> Iterator[dict[str, Any]]:
         yield {d.key: value for d, value in zip(dimensions, values, strict=True)}
 
 
+def grid_size(dimensions: list[Dimension]) -> int:
+    """Return how many combinations of choices there are."""
+    return math.prod(len(d.values) for d in dimensions)
+
+
 def random_point(dimensions: list[Dimension], seed: int, number: int) -> dict[str, Any]:
     """Return the point of trial `number`: the same for the same seed, whatever was drawn before."""
     rng = np.random.default_rng([seed, number])
