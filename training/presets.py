@@ -81,6 +81,7 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
         dim=128 if large else 64,
         blocks=4 if long else 2,
         heads=2,
+        hidden=128,
         dropout=_dropout(shape.events),
         stale_share=0.0,
         empty_share=0.0,
@@ -92,6 +93,7 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
         averaging=0.999,
         warmup_steps=200,
         learning_rate=0.003 if large else 0.004,
+        weight_decay=0.0,
     )
     return _by_catalogue(model, shape), _length(shape)
 

@@ -72,7 +72,7 @@ class TwoTower:
     """Attention also knows how long ago an event was; half as fast, worth it where times are exact."""
     field_dim: int = 16
     """Width of the tables of all other features."""
-    hidden: int = 128
+    hidden: int = 64
     """Width of the hidden layer where content of items, and fields of people and moments, are mixed in."""
     dropout: float = 0.2
     """Share of inputs dropped in the towers while training, 0 <= x < 1."""
@@ -114,13 +114,13 @@ class TwoTower:
     """Epochs between validations."""
     averaging: float = 0.0
     """Weights that are validated and used are a running mean with this memory (0.999: a thousand steps); 0 = off."""
-    learning_rate: float = 0.003
+    learning_rate: float = 0.002
     """Of Adam, for dense parameters; it rises over warmup_steps and falls to a tenth along a cosine."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from nothing."""
     table_learning_rate: float = 0.05
     """Of row-wise Adagrad, when tables=fused; follows the same curve."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
 
     def __post_init__(self) -> None:
