@@ -276,7 +276,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(
             os.kill(held, signal.SIGCONT)
     _wait(lambda: not _trainings(tiny_home), None)
     reached = len(epochs_of(runs / "s-0002/metrics.csv"))
-    assert 2 <= reached < 12  # it did not run on to its end by itself
+    assert 2 <= reached < 24  # it did not run on to its end by itself
     first = (runs / "s-0001/run.json").stat().st_mtime_ns
 
     with _started(tiny_home, environment, *more) as sweep:
