@@ -126,7 +126,7 @@ def _score(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[st
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting Ray", total=plan.num_users)
         # a row is what Ray Data takes, a dict of anything: its user_ids are a list
-        progress.advance(task, plan.num_users - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]
+        progress.advance(task, plan.num_users - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]  # json: a list
         # its core says as an error what holds for every pool of workers: that their arguments must outlive them
         with local_ray(workers + 1, settings.object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
             write_atomic(folder / ".owner", mark.encode())

@@ -74,7 +74,6 @@ class TowerBatch:
         negative: [G, K] int64 rows of the items, None for the full softmax.
         groups: G + 1 places in `target`: group g is groups[g] .. groups[g + 1].
         index: [M] int64 item_index of the items.
-        events: read in the step on all processes.
     """
 
     inputs: Inputs
@@ -84,7 +83,6 @@ class TowerBatch:
     negative: Tensor | None
     groups: list[int]
     index: Tensor
-    events: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TowerBatch:
         return TowerBatch(*_moved(self, device, non_blocking))
@@ -213,7 +211,6 @@ class Source:
             negative=None if negative is None else torch.from_numpy(np.searchsorted(index, negative)),
             groups=group.tolist(),
             index=torch.from_numpy(index),
-            events=number,
         )
 
     def _histories(

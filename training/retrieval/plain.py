@@ -92,14 +92,12 @@ class QueryTower(nn.Module):
 
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.
-        width: columns of the vectors.
     """
 
     def __init__(self, members: Sequence[_Member], extra: int) -> None:
         super().__init__()
         self.members, self.extra = nn.ModuleList(members), extra
         self.inputs = query_inputs(members[0].whole.spec)
-        self.width = sum(m.whole.model.dim for m in members) + extra
 
     def forward(self, arrays: dict[str, Tensor]) -> Tensor:
         """Return query [B, width] float32 of unit length. Args: arrays, the encoder's by name, see `inputs`."""

@@ -20,12 +20,12 @@ from playbill.bundle.open import open_bundle
 from playbill.bundle.write import current
 from playbill.dataset.dataset import Dataset
 from playbill.errors import BundleError, TrainingError
-from playbill.features.spec import Encoding
+from playbill.features.spec import Encoding, FeatureSpec
 from playbill.features.vocabulary import Vocabulary
 from playbill.tables.files import sha256_file
 from playbill.training.distributed import copy_in
 from playbill.training.runs import read_run
-from playbill.training.settings import TrainSettings
+from playbill.training.settings import TrainSettings, TwoTower
 
 _TABLES = ("encoder.items.embeddings.", "encoder.query_fields.embedding_bags.", "encoder.item_fields.embedding_bags.")
 
@@ -121,7 +121,7 @@ def _rows(key: str, value: Tensor, places: dict[str, np.ndarray]) -> Tensor:
     return rows
 
 
-def _check(model: object, settings: TrainSettings, spec: object, dataset: Dataset) -> None:
+def _check(model: TwoTower, settings: TrainSettings, spec: FeatureSpec, dataset: Dataset) -> None:
     """Refuse a start whose arrays would mean something else."""
     ours = dataset.spec
     shape = ("query", "dim", "blocks", "heads", "time_bias", "field_dim", "hidden", "similarity")
@@ -132,10 +132,10 @@ def _check(model: object, settings: TrainSettings, spec: object, dataset: Datase
             "give the same, or train afresh"
         )
 
-    def form(given: object) -> list[object]:
-        fields = [(f.array, f.encoding, f.width) for f in given.fields]  # type: ignore[attr-defined]  # a FeatureSpec
-        events = [e.name for e in given.events]  # type: ignore[attr-defined]  # a FeatureSpec
-        return [given.history_length, fields, events, given.num_item_rows == given.num_items + 1]  # type: ignore[attr-defined]  # a FeatureSpec
+    def form(given: FeatureSpec) -> list[object]:
+        fields = [(f.array, f.encoding, f.width) for f in given.fields]
+        events = [e.name for e in given.events]
+        return [given.history_length, fields, events, given.num_item_rows == given.num_items + 1]
 
     if form(spec) != form(ours):
         raise TrainingError(

@@ -131,6 +131,12 @@ def _aims(protocol: Protocol, effort: str, first: Row) -> dict[str, dict[str, fl
     return {n: {"aim": aims[n], "value": value, "reached": value >= aims[n]} for n, value in found.items()}
 
 
+def _split(protocol: Protocol) -> list[str]:
+    """Return the protocol's split as arguments of a job."""
+    order = protocol.split.order_column
+    return [f"split.kind={protocol.split.kind.value}", *([] if order is None else [f"split.order_column={order}"])]
+
+
 def _tables(settings: ReproduceSettings, protocol: Protocol, home: Path) -> None:
     """Let this job's home see the prepared tables; prepare them where they are not there."""
     if not (Path(settings.home) / "tables" / protocol.source).is_dir():
@@ -148,9 +154,7 @@ def _train_all(
     settings: ReproduceSettings, protocol: Protocol, home: Path, runs: dict[int, list[str]], plain: dict[int, str]
 ) -> None:
     """Train what is not trained yet, `parallel` at a time; a finished run says so and returns at once."""
-    split = [f"split.kind={protocol.split.kind.value}"]
-    if protocol.split.order_column is not None:
-        split.append(f"split.order_column={protocol.split.order_column}")
+    split = _split(protocol)
     model = [] if any(a.startswith("model=") for a in settings.train) else [f"model={settings.effort}"]
     threads = [] if settings.parallel == 1 else ["threads=1"]
     force = ["force=true"] if settings.force else []
@@ -184,9 +188,7 @@ def _roads(
     if kept.is_file():
         return {road.name: road for road in _read(kept)}
     common = [f"home={folder}", f"tables={protocol.source}"]
-    split = [f"split.kind={protocol.split.kind.value}"]
-    if protocol.split.order_column is not None:
-        split.append(f"split.order_column={protocol.split.order_column}")
+    split = _split(protocol)
     export = ["export", *common, f"run={names[0]}", *([f"beside=[{','.join(names[1:])}]"] if names[1:] else [])]
     if blend:
         _playbill("tune", *common, *split)
