@@ -32,6 +32,7 @@ from playbill.training.retrieval.attention import (
     unpad,
 )
 from playbill.training.retrieval.dropout import Dropout, dropout
+from playbill.training.retrieval.rows import full_rows
 from playbill.training.settings import Query, TwoTower
 
 
@@ -71,10 +72,11 @@ class Attentive(nn.Module):
 
     def packed(self, x: Tensor, layout: Layout) -> Tensor:
         """Return [T, D]. Args: x [T, D]."""
-        x = dropout(x, self.drop, self.training)
+        events = len(x)
+        x = full_rows(dropout(x, self.drop, self.training))
         for block in self.blocks:
             x = block.packed(x, layout)  # type: ignore[operator]  # every block has it
-        normed: Tensor = self.norm(x)
+        normed: Tensor = self.norm(x[:events])
         return normed
 
     def newest(self, x: Tensor, there: Tensor, age: Tensor) -> Tensor:

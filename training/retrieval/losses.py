@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from playbill.training.retrieval.rows import full_rows
+
 _TEMPORARY = 500_000  # logits at once: few enough for a processor's cache
 
 
@@ -42,6 +44,7 @@ def full_softmax(
     if not total:
         return (query.sum() + items.sum()) * 0.0
     kind = query.device.type
+    query, target, weight = full_rows(query), full_rows(target), full_rows(weight)  # what is added weighs nothing
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     loss: Tensor = _Full.apply(query, items, target, scale, weight / total, smoothing, dtype)  # type: ignore[no-untyped-call]  # torch's
     return loss
@@ -65,7 +68,7 @@ class _Full(torch.autograd.Function):
             to_items = torch.zeros(items.shape, dtype=torch.float32, device=query.device)
             mean = vectors.float().mean(0)
             loss = torch.zeros((), device=query.device)
-            block = max(16, _TEMPORARY // len(items))
+            block = max(16, _TEMPORARY // len(items) // 16 * 16)
             for low in range(0, len(query), block):
                 mine, wanted, share = scaled[low : low + block], target[low : low + block], weight[low : low + block]
                 logits = mine @ vectors.t()

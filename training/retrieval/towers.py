@@ -17,6 +17,7 @@ from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, fields_w
 from playbill.training.retrieval.attention import Layout
 from playbill.training.retrieval.dropout import Dropout
 from playbill.training.retrieval.encoders import build_encoder, span
+from playbill.training.retrieval.rows import full_rows
 from playbill.training.settings import Similarity, TwoTower
 
 # of the unit that the longest item of a catalogue takes, where lengths differ: the root of what is left to the unit is
@@ -69,7 +70,7 @@ class QueryNet(nn.Module):
         # no sharp borders: a gap that was rounded on its way through a feature array means the same
         gaps = (1.0 - (steps.clamp(max=_GAP_KNOTS - 1).unsqueeze(-1) - knots).abs()).clamp(min=0)
         measures = torch.cat([value.unsqueeze(-1), value.unsqueeze(-1) ** 2, gaps], -1)
-        read: Tensor = items + self.event(event) + self.measures(measures).float()
+        read: Tensor = items + self.event(event) + self._layer(self.measures, measures)
         return read
 
     def states(self, tokens: Tensor, layout: Layout) -> Tensor:
@@ -90,7 +91,12 @@ class QueryNet(nn.Module):
         """Return [..., D] float32, not yet compared. Args: states [..., D]; fields [..., F] or None."""
         if self.head is None or fields is None:
             return states
-        return states + self.head(torch.cat([states, fields], -1)).float()
+        return states + self._layer(self.head, torch.cat([states, fields], -1))
+
+    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Return [..., D] float32. Args: x [..., C]; only while training every step has another number of rows."""
+        found: Tensor = layer(full_rows(x))[: len(x)] if self.training else layer(x)
+        return found.float()
 
 
 def build_nets(spec: FeatureSpec, model: TwoTower) -> tuple[QueryNet, ItemNet]:
