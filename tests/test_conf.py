@@ -9,6 +9,7 @@ import pytest
 
 from playbill import cli
 from playbill.errors import ConfigError
+from playbill.jobs import JOBS
 
 CONF = Path(cli.__file__).parent / "conf"
 
@@ -16,16 +17,16 @@ CONF = Path(cli.__file__).parent / "conf"
 def choices() -> list[tuple[str, str, str]]:
     """Return (job, group, option) for every option of every group that a job offers."""
     found = []
-    for name, job in cli.JOBS.items():
+    for name, job in JOBS.items():
         for group in sorted({path.rpartition("/")[0] for path in job.groups}):
             found += [(name, group, p.stem) for p in sorted((CONF / group).glob("*.yaml"))]
     return found
 
 
-@pytest.mark.parametrize("name", cli.JOBS)
+@pytest.mark.parametrize("name", JOBS)
 def test_every_job_composes(name: str) -> None:
     settings = cli.compose(name, [])
-    assert type(settings) is cli.load(cli.JOBS[name].settings)
+    assert type(settings) is cli.load(JOBS[name].settings)
 
 
 @pytest.mark.parametrize(("name", "group", "option"), choices())
@@ -35,18 +36,18 @@ def test_every_choice_composes(name: str, group: str, option: str) -> None:
 
 def test_every_yaml_belongs_to_a_job() -> None:
     entries = {p.stem for p in CONF.glob("*.yaml")}
-    assert entries == set(cli.JOBS)
+    assert entries == set(JOBS)
     assert {p.parent.name for p in CONF.glob("*/*.yaml")} <= {group for _, group, _ in choices()}
 
 
-@pytest.mark.parametrize("name", cli.JOBS)
+@pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("typo", ["hmoe=x", "+hmoe=x", "++hmoe=x"])
 def test_a_typo_names_the_nearest_field(name: str, typo: str) -> None:
     with pytest.raises(ConfigError, match="no field 'hmoe'; nearest is 'home'"):
         cli.compose(name, [typo])
 
 
-@pytest.mark.parametrize("name", cli.JOBS)
+@pytest.mark.parametrize("name", JOBS)
 def test_a_value_survives_composition(name: str) -> None:
     """A schema named after `_self_` would put the dataclass's default over the YAML's value."""
     first = (CONF / f"{name}.yaml").read_text()
@@ -55,7 +56,7 @@ def test_a_value_survives_composition(name: str) -> None:
     assert entries[0] == f"{name}_schema" and entries[-1] == "_self_", entries
 
 
-@pytest.mark.parametrize("name", cli.JOBS)
+@pytest.mark.parametrize("name", JOBS)
 def test_help_shows_every_field_with_its_meaning(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -68,7 +69,7 @@ def test_help_shows_every_field_with_its_meaning(name: str, capsys: pytest.Captu
 def test_help_names_every_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in cli.JOBS)
+    assert all(name in out for name in JOBS)
 
 
 def test_a_bad_command_line_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from playbill import cli
 from playbill.cli import compose, main
 from playbill.errors import ConfigError
 from playbill.fields import as_argument
+from playbill.jobs import JOBS
 
 SMALL = ("features.history_length=10", "model.field_dim=4", "model.hidden=16", "model.heads=2")
 
@@ -22,7 +23,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def load(path: str) -> object:
-        if path == cli.JOBS["train"].run:
+        if path == JOBS["train"].run:
             return lambda settings: found.append(f"{settings.run_name}: {settings.model.dim} {settings.seed}")
         return real(path)
 

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 from rich.progress import track
 
-from playbill import cli
+from playbill.cli import compose
 from playbill.errors import MeasureError
 from playbill.measure.experiments.assignment import read_assignment
 from playbill.measure.experiments.effects import Effect, Sample, compare
@@ -23,7 +23,9 @@ from playbill.measure.experiments.metrics import Metric, declared
 from playbill.measure.experiments.rows import read_rows
 from playbill.measure.experiments.settings import ExperimentQuestion
 from playbill.measure.experiments.values import Values, values_of
+from playbill.measure.job import run as measure
 from playbill.tables.folder import read_folder, write_folder
+from playbill.world.generate import run as generate
 
 DAY_US = 86_400_000_000
 ONLY = ["conversion", "revenue_per_visitor", "click_through", "time_to_purchase", "session_depth", "utility_shown"]
@@ -58,7 +60,7 @@ def two_policies(home: Path, *, draws: int, people: int = 4000, start_day: int =
     ]
     mixed = _combine(logs, users, arms, arms, start_us, home / "mixed")
     line = ["question=experiment", f"tables={mixed}", f"home={home}", f"question.metrics={own}"]
-    reading = cli.load(cli.JOBS["measure"].run)(cli.compose("measure", [*line, f"question.only=[{','.join(ONLY)}]"]))
+    reading = measure(compose("measure", [*line, f"question.only=[{','.join(ONLY)}]"]))
     told = {row["metric"]: row for row in reading.tables["intent to treat"]}
     found: dict[str, Any] = {"people": len(users), "experiments": draws}
     for name in track(ONLY, "experiments in the world", transient=True):
@@ -96,8 +98,7 @@ _POLICIES = {"uniform": ["item.kind=uniform"], "softmax": ["item.kind=softmax", 
 
 def _generate(home: Path, name: str, people: int, days: int, seed: int, more: list[str]) -> Path:
     line = ["world=fitted", "size=small", f"size.people={people}", f"size.days={days}", f"seed={seed}", f"name={name}"]
-    path: Path = cli.load(cli.JOBS["generate"].run)(cli.compose("generate", [*line, f"home={home}", *more]))
-    return path
+    return generate(compose("generate", [*line, f"home={home}", *more]))
 
 
 def _start_us(log: Path, day: int) -> int:

@@ -27,7 +27,7 @@ from experiment_world import relative_coverage, two_policies
 from record import machine, record
 from rich.progress import track
 
-from playbill import cli
+from playbill.cli import compose
 from playbill.measure.experiments.discovery import q_values
 from playbill.measure.experiments.effects import Sample, compare
 from playbill.measure.experiments.guardrails import Outcome, check
@@ -35,6 +35,7 @@ from playbill.measure.experiments.influence import Figure, of_mean, of_ratio, of
 from playbill.measure.experiments.metrics import Better, Count, Guardrail, Kind, Metric
 from playbill.measure.experiments.read import run as experiment
 from playbill.measure.experiments.settings import Correction, ExperimentQuestion
+from playbill.measure.job import run as measure
 from playbill.measure.sample_ratio import sample_ratio
 from playbill.measure.sequential import always_valid, progress_of
 from playbill.measure.settings import MeasureSettings
@@ -301,7 +302,7 @@ def hillstrom(data: Path) -> dict[str, Any]:
         own.write_text("visit: {kind: proportion, count: {events: [visit]}}\n")
         line = ["question=experiment", f"tables={tables}", "question.control=none", f"question.metrics={own}"]
         line += ["question.until='2008-03-15'", f"home={folder}"]
-        reading = cli.load(cli.JOBS["measure"].run)(cli.compose("measure", line))
+        reading = measure(compose("measure", line))
     return {
         f"{row['metric']} of {row['arm']}": {k: row[k] for k in ("difference", "standard_error", "low", "high", "q")}
         for row in reading.tables["intent to treat"]

@@ -1,0 +1,202 @@
+"""The jobs of the command line: what each is called, what it runs, and whose fields it takes.
+
+Names alone: no module of a job is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One verb of the command line.
+
+    Attributes:
+        about: one line for `playbill --help`.
+        run: `module:function`, called with the settings.
+        settings: `module:class` of the job's settings dataclass.
+        groups: `group/schema name` -> `module:class` for every choice the job's configuration offers.
+        folder: the field that names the folder it writes, where there is one: `-m` gives every run a name of its own.
+        first: the field that a first word without a `=` stands for.
+    """
+
+    about: str
+    run: str
+    settings: str
+    groups: dict[str, str]
+    folder: str = ""
+    first: str = ""
+
+
+_SOURCES = {
+    "source/movielens_schema": "playbill.sources.settings:MovieLens",
+    "source/parquet_schema": "playbill.sources.settings:ParquetFiles",
+}
+_MODELS = {
+    "model/two_tower_schema": "playbill.training.settings:TwoTower",
+    "model/preset_schema": "playbill.training.settings:Preset",
+    "model/ranker_schema": "playbill.training.settings:Ranker",
+}
+
+_WORLDS = {
+    "world/parameters_schema": "playbill.world.parameters:Parameters",
+    "size/size_schema": "playbill.world.settings:Size",
+}
+_QUESTIONS = {
+    "question/ranking_schema": "playbill.measure.lists.settings:RankingQuestion",
+    "question/off_policy_schema": "playbill.measure.off_policy.settings:OffPolicyQuestion",
+    "question/experiment_schema": "playbill.measure.experiments.settings:ExperimentQuestion",
+    "question/power_schema": "playbill.measure.power.settings:PowerQuestion",
+    "question/interleaving_schema": "playbill.measure.interleaving.settings:InterleavingQuestion",
+    "question/uplift_schema": "playbill.measure.uplift.settings:UpliftQuestion",
+    "question/disparity_schema": "playbill.measure.disparity.settings:DisparityQuestion",
+    "question/drift_schema": "playbill.measure.drift.settings:DriftQuestion",
+    "question/feedback_schema": "playbill.measure.feedback.settings:FeedbackQuestion",
+}
+
+JOBS: dict[str, Job] = {
+    "doctor": Job(
+        "check this machine and installation, say what to do",
+        "playbill.doctor:run",
+        "playbill.doctor:DoctorSettings",
+        {},
+    ),
+    "prepare": Job(
+        "fetch a source, validate it, write the five tables",
+        "playbill.sources.prepare:run",
+        "playbill.sources.settings:PrepareSettings",
+        _SOURCES,
+    ),
+    "embed": Job(
+        "turn texts of items into a vector column, by a sentence model that runs here",
+        "playbill.training.embed:run",
+        "playbill.training.texts.settings:EmbedSettings",
+        {},
+    ),
+    "train": Job(
+        "train model=two_tower or model=ranker",
+        "playbill.training.train:run",
+        "playbill.training.settings:TrainSettings",
+        _MODELS,
+        folder="run",
+    ),
+    "sweep": Job(
+        "train many times over a space of settings and keep the best",
+        "playbill.training.sweep:run",
+        "playbill.training.sweeping.settings:SweepSettings",
+        {},
+        folder="name",
+    ),
+    "tune": Job(
+        "pick the baselines' numbers on validation and fit them for a bundle",
+        "playbill.release.tune:run",
+        "playbill.release.tune_settings:TuneSettings",
+        {},
+        folder="run",
+    ),
+    "plan-tables": Job(
+        "say where TorchRec would put embedding tables on GPUs that need not be there",
+        "playbill.training.plan_tables:run",
+        "playbill.training.planning.settings:PlanTablesSettings",
+        {},
+    ),
+    "export": Job(
+        "write trained models, index and baselines into a staged bundle",
+        "playbill.training.export:run",
+        "playbill.training.settings:ExportSettings",
+        {},
+    ),
+    "blend": Job(
+        "make one order out of several retrievers, fitted on people that none has seen",
+        "playbill.release.blending:run",
+        "playbill.release.blend_settings:BlendSettings",
+        {},
+    ),
+    "track": Job(
+        "hand bundles and what was measured of them over to Weights & Biases",
+        "playbill.training.track:run",
+        "playbill.training.dashboards.settings:TrackSettings",
+        {},
+    ),
+    "dashboard": Job(
+        "show runs, sweeps and bundles on one page, and as a workspace where there is a key",
+        "playbill.training.dashboard:run",
+        "playbill.training.dashboards.settings:DashboardSettings",
+        {},
+    ),
+    "evaluate": Job(
+        "measure a bundle on held-out time beside baselines",
+        "playbill.release.evaluate:run",
+        "playbill.release.settings:EvaluateSettings",
+        {},
+    ),
+    "gate": Job(
+        "hold a bundle against the release rules and seal it",
+        "playbill.release.gate:run",
+        "playbill.release.settings:GateSettings",
+        {},
+    ),
+    "publish": Job(
+        "make a sealed bundle the current one",
+        "playbill.release.publish:run",
+        "playbill.release.settings:PublishSettings",
+        {},
+    ),
+    "load": Job(
+        "fold the tables' events into the state store",
+        "playbill.state.load:run",
+        "playbill.state.settings:LoadSettings",
+        {},
+    ),
+    "batch": Job(
+        "score an audience to parquet with Ray Data",
+        "playbill.serving.batch:run",
+        "playbill.serving.settings:BatchSettings",
+        {},
+        folder="name",
+    ),
+    "serve": Job(
+        "answer requests over HTTP with Ray Serve",
+        "playbill.serving.serve:run",
+        "playbill.serving.settings:ServeSettings",
+        {},
+    ),
+    "ask": Job(
+        "ask a running server for one person's slate and print it", "playbill.ask:run", "playbill.ask:AskSettings", {}
+    ),
+    "reproduce": Job(
+        "rerun a published protocol by name, rivals beside ours",
+        "playbill.release.reproduce:run",
+        "playbill.release.settings:ReproduceSettings",
+        {},
+        first="name",
+    ),
+    "generate": Job(
+        "write a simulated service whose truth is known, as the five tables",
+        "playbill.world.generate:run",
+        "playbill.world.settings:GenerateSettings",
+        _WORLDS,
+        folder="name",
+    ),
+    "fit": Job(
+        "fit the simulated service to real logs, with a report of plots and distances",
+        "playbill.world.fitting.fit:run",
+        "playbill.world.fitting.settings:FitSettings",
+        {},
+    ),
+    "rehearse": Job(
+        "let policies serve the simulated people round after round, beside the oracle",
+        "playbill.rehearsal.rehearse:run",
+        "playbill.rehearsal.settings:RehearseSettings",
+        _WORLDS,
+        folder="name",
+    ),
+    "measure": Job(
+        "read a log and say what is true: experiments, off-policy values, uplift, disparity, drift",
+        "playbill.measure.job:run",
+        "playbill.measure.settings:MeasureSettings",
+        _QUESTIONS,
+    ),
+    "demo": Job("walk the whole road on MovieLens-100K", "playbill.demo:run", "playbill.demo:DemoSettings", {}),
+}
