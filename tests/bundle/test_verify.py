@@ -299,6 +299,8 @@ def test_policy():
         write_policy(Policy(surfaces={"home": Surface()}))
     with pytest.raises(BundleError, match=r"policy.fallbacks must be of"):
         write_policy(Policy(fallbacks=["full"]))
+    with pytest.raises(BundleError, match=r"slate.quotas names knn_item, towr; the retrievers are tower, item_knn, "):
+        write_policy(Policy(surfaces={"slate": Surface(quotas={"towr": 5, "ease": 5, "knn_item": 0})}))
 
 
 def test_the_manifest_hides_nothing(sealed: Path):

@@ -17,10 +17,10 @@ from playbill.blend.lists import Lists, best_items, from_arrays
 from playbill.blend.model import Blend, apply, single, weights_of, write_blend
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.policy import Policy, Surface, write_policy
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.dataset.boundary import boundary_queries
 from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.engine.engine import Engine
-from playbill.engine.retrieve import RETRIEVERS
 from playbill.engine.runtime import open_model
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.engine.types import Request, Slate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import field
 
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.errors import BundleError
 
 
@@ -26,7 +27,7 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         weights: utility of one unit of each task's probability; an item's score is the weighted sum.
         diversity: strength with which an item loses for being like those above it, 0 (none) .. 1.
-        quotas: most candidates taken from each retriever.
+        quotas: most candidates taken from each retriever; names are those of RETRIEVERS in bundle/rungs.py.
         exploration: see `Exploration`.
     """
 
@@ -80,6 +81,8 @@ def check_policy(policy: Policy) -> Policy:
             raise BundleError(f"{where}.diversity must be in 0..1, got {surface.diversity}")
         if not 0 <= surface.exploration.epsilon <= 1 or surface.exploration.slots < 0:
             raise BundleError(f"{where}.exploration needs epsilon in 0..1 and slots >= 0, got {surface.exploration}")
+        if strange := sorted(set(surface.quotas) - set(RETRIEVERS)):
+            raise BundleError(f"{where}.quotas names {', '.join(strange)}; the retrievers are {', '.join(RETRIEVERS)}")
         if any(quota < 0 for quota in surface.quotas.values()):
             raise BundleError(f"{where}.quotas must not be negative, got {surface.quotas}")
     return policy

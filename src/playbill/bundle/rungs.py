@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from playbill.tables.sufficiency import Rung
 
-__all__ = ["RETRIEVER_FILES", "RUNG_FILES", "Rung"]
+__all__ = ["RETRIEVERS", "RETRIEVER_FILES", "RUNG_FILES", "Rung"]
 
 # A bundle that claims a rung holds these; the engine walks down this list when something is missing or late.
 RUNG_FILES: dict[str, tuple[str, ...]] = {
@@ -16,6 +16,9 @@ RUNG_FILES: dict[str, tuple[str, ...]] = {
     "item_knn": ("neighbours.npz", "transitions.npz"),
     "popularity": ("popularity.npy", "trending.npy"),
 }
+
+# Who may propose candidates, in the order in which they do; quotas of a policy are by these names.
+RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "popularity")
 
 # The files of retrievers that stand on a file alone, for bundles whose manifest does not name them.
 RETRIEVER_FILES: dict[str, str] = {

@@ -9,8 +9,9 @@ import numpy as np
 from playbill.blend.formula import blended, candidates, owed
 from playbill.blend.lists import Lists, from_arrays
 from playbill.blend.model import Blend, weights_of
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.retrieve import RETRIEVERS, Candidates
+from playbill.engine.retrieve import Candidates
 
 BLEND = "blend"  # the name of the blended score beside those of the retrievers
 BLENDED = ("retrieval", "item_knn")  # rungs on which it orders the slate

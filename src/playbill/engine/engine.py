@@ -24,13 +24,14 @@ import numpy as np
 
 from playbill.blend.model import FILE
 from playbill.bundle.open import Bundle
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.blending import BLEND, blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.parts import Parts, open_parts
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
-from playbill.engine.retrieve import RETRIEVERS, Candidates, blocked_items, candidates_of, search_tower
+from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, search_tower
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import Row, make_slate
 from playbill.engine.types import Request, Slate, validate

@@ -28,8 +28,9 @@ import numpy as np
 
 from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.retrieve import IALS, POPULARITY, RETRIEVERS, TOWER, TRENDING, Candidates
+from playbill.engine.retrieve import IALS, POPULARITY, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
 from playbill.features.fold import Past
 

@@ -15,11 +15,11 @@ import numpy as np
 from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
 from playbill.blend.model import Blend
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import Catalogue, Offer
 from playbill.index.filters import exact
 from playbill.index.live import LiveIndex, search_live
 
-RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "popularity")
 TOWER, IALS, TRENDING, POPULARITY = (RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "popularity"))
 # These are asked only where a quota or a weight names them: a request that does not want them does not pay for them.
 ON_DEMAND = ("ease", "ials")

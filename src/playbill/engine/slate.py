@@ -8,6 +8,7 @@ import numpy as np
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Surface
+from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore, order_by_score
@@ -15,7 +16,7 @@ from playbill.engine.explain import reasons
 from playbill.engine.parts import Parts
 from playbill.engine.profile import Person
 from playbill.engine.rank import ITEM_KNN, POPULAR, RETRIEVAL, utility
-from playbill.engine.retrieve import RETRIEVERS, Candidates, no_candidates
+from playbill.engine.retrieve import Candidates, no_candidates
 from playbill.engine.types import Reason, Request, Slate, SlateItem
 from playbill.features.fold import Past
 
