@@ -46,6 +46,8 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
     real = [f"data={data}"] if data else []
     return {
         "demo": [*PLAYBILL, "demo", f"home={home}"],
+        # before anything else stages a bundle: the latest is the demo's
+        "blend": [sys.executable, str(HERE / "proof_blend.py"), f"home={home}"],
         **{
             f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *real]
             for n, e in PROTOCOLS
