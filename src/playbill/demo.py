@@ -85,6 +85,12 @@ def run(settings: DemoSettings) -> int:
     for name, seconds in took:
         table.add_row(name, f"{seconds:.1f}")
     console.print(table)
+    tables = f"tables={settings.source} home={settings.home}"
+    console.print(
+        "more out of the same data: settings of the baselines picked on validation, and one order out of several\n"
+        f"retrievers: playbill tune {tables}; playbill export {tables}; playbill blend {tables}",
+        highlight=False,
+    )
     if settings.leave_serving:
         console.print(
             f"the server is left running at http://127.0.0.1:{settings.port}; stop it with: playbill {' '.join(stop)}"
