@@ -9,6 +9,7 @@
     ├── ParityError            an exported graph answers differently from the model it came from
     ├── SearchError            an index misses its recall floor, or is asked for what it cannot do
     ├── BundleError            a bundle is incomplete, altered, too new, or in the wrong state
+    ├── CreativeError          creatives, choices among them, or what is believed of them do not fit each other
     ├── BlendError             saved scores do not fit each other, or a member has seen what a blend is fitted on
     ├── MeasureError           a log, or a list of recommendations, cannot be measured
     ├── WorldError             a simulated service cannot be built from its parameters, or read back
@@ -67,6 +68,10 @@ class SearchError(PlaybillError):
 
 class BundleError(PlaybillError):
     """A bundle is incomplete, altered, too new, or in the wrong state."""
+
+
+class CreativeError(PlaybillError, ValueError):
+    """Creatives, choices among them, or what is believed of them do not fit each other."""
 
 
 class BlendError(PlaybillError, ValueError):

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from playbill.bundle.creatives import HEAD, TABLE, Creatives, read_creatives
 from playbill.bundle.manifest import MANIFEST, STATE, Manifest, State, decode_draft, decode_manifest
 from playbill.bundle.policy import Policy, read_policy
 from playbill.bundle.rungs import RETRIEVER_FILES, Rung
@@ -43,6 +44,7 @@ class Bundle:
         rungs: names of what is carried.
         sufficiency: every rung, carried or not, and why not.
         policy: how slates are composed.
+        creatives: what can be shown of items; None where the bundle chooses none.
         unchecked: what could not be verified on this machine, and why.
     """
 
@@ -57,6 +59,7 @@ class Bundle:
     rungs: list[str]
     sufficiency: dict[str, Rung]
     policy: Policy
+    creatives: Creatives | None = None
     unchecked: list[str] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
@@ -140,6 +143,7 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         raise BundleError(
             f"rungs.json: carries {sorted(claimed)}, the bundle says {sorted(manifest.rungs)}; export again"
         )
+    policy = read_policy((path / "policy.json").read_bytes())
     return Bundle(
         path=path,
         version=manifest.version,
@@ -151,7 +155,8 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         item_arrays=arrays,
         rungs=list(manifest.rungs),
         sufficiency=sufficiency,
-        policy=read_policy((path / "policy.json").read_bytes()),
+        policy=policy,
+        creatives=_creatives(path, manifest, policy, vocabularies["item"]),
         unchecked=unchecked,
     )
 
@@ -166,6 +171,19 @@ def _items(path: Path, spec: FeatureSpec, vocabularies: dict[str, Vocabulary]) -
     if not np.array_equal(index, np.arange(1, spec.num_items + 1)) or ids != vocabularies["item"].values:
         raise BundleError("items.parquet: rows must be the item vocabulary in order, item_index 1..N; export again")
     return items
+
+
+def _creatives(path: Path, manifest: Manifest, policy: Policy, items: Vocabulary) -> Creatives | None:
+    """Return the creative parts of a bundle that chooses creatives: it has a head, or its policy asks for them."""
+    head = manifest.models.get(HEAD) if "creative_heads" in manifest.rungs else None
+    asked = any(not isinstance(s.creatives, msgspec.UnsetType) for s in policy.surfaces.values())
+    if head is None and not asked:
+        return None
+    if not (path / TABLE).is_file():
+        raise BundleError(
+            f"{TABLE}: missing, though policy.json says how creatives are chosen; export tables with some"
+        )
+    return read_creatives(path, items, head)
 
 
 def _sufficiency(path: Path) -> dict[str, Rung]:

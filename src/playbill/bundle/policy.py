@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from msgspec import field
 
 from playbill.bundle.rungs import RETRIEVERS
-from playbill.errors import BundleError
+from playbill.creative.choice import CreativePolicy
+from playbill.creative.choice import check_policy as check_creatives
+from playbill.errors import BundleError, CreativeError
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Chance given to items that the models would not show.
 
     Attributes:
-        epsilon: probability that an exploration slot is filled by an even draw among the candidates, 0..1.
+        epsilon: probability that an exploration slot is filled by a draw among the candidates, 0..1; a request may ask
+            for another one (`Request.exploration`).
+        floor: what no request can bring epsilon below, 0..epsilon.
         slots: positions of a slate, counted from its end, that may be drawn.
+        share: the same as a share of the slate, 0..1, rounded up; the larger of the two counts.
+        cold_boost: how many times as likely as another a cold item is to be drawn, >= 1.
+        cold_days: age at which an item is cold no longer. Cold items are drawn if they are candidates: the quota `new`
+            proposes the newest of them.
     """
 
     epsilon: float = 0.0
+    floor: float = 0.0
     slots: int = 1
+    share: float = 0.0
+    cold_boost: float = 1.0
+    cold_days: float = 30.0
+
+    def strength(self, asked: float | None) -> float:
+        """Return epsilon for a request that asks for this strength (None: none in particular)."""
+        return max(self.floor, self.epsilon if asked is None else asked)
+
+    def places(self, k: int) -> int:
+        """Return how many positions of a slate of k may be drawn."""
+        return max(self.slots, math.ceil(self.share * k - 1e-9))
 
 
 class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,6 +51,8 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         diversity: strength with which an item loses for being like those above it, 0 (none) .. 1.
         quotas: most candidates taken from each retriever; names are those of RETRIEVERS in bundle/rungs.py.
         exploration: see `Exploration`.
+        creatives: how each item's creative is chosen. Unset, and left out of the json then: as `CreativePolicy()` says
+            where the bundle has a creative head, and none is chosen where it has not.
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"interact": 1.0, "like": 0.5})
@@ -37,6 +61,7 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         default_factory=lambda: {"tower": 200, "item_knn": 100, "transitions": 100, "trending": 20, "popularity": 50}
     )
     exploration: Exploration = Exploration()
+    creatives: CreativePolicy | msgspec.UnsetType = msgspec.UNSET
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,13 +104,28 @@ def check_policy(policy: Policy) -> Policy:
             raise BundleError(f"{where}.weights is empty; give at least one task a weight")
         if not 0 <= surface.diversity <= 1:
             raise BundleError(f"{where}.diversity must be in 0..1, got {surface.diversity}")
-        if not 0 <= surface.exploration.epsilon <= 1 or surface.exploration.slots < 0:
-            raise BundleError(f"{where}.exploration needs epsilon in 0..1 and slots >= 0, got {surface.exploration}")
+        _check_exploration(f"{where}.exploration", surface.exploration)
         if strange := sorted(set(surface.quotas) - set(RETRIEVERS)):
             raise BundleError(f"{where}.quotas names {', '.join(strange)}; the retrievers are {', '.join(RETRIEVERS)}")
         if any(quota < 0 for quota in surface.quotas.values()):
             raise BundleError(f"{where}.quotas must not be negative, got {surface.quotas}")
+        if not isinstance(surface.creatives, msgspec.UnsetType):
+            try:
+                check_creatives(surface.creatives, f"{where}.creatives")
+            except CreativeError as error:
+                raise BundleError(str(error)) from error
     return policy
+
+
+def _check_exploration(where: str, exploration: Exploration) -> None:
+    if not 0 <= exploration.epsilon <= 1 or exploration.slots < 0 or not 0 <= exploration.share <= 1:
+        raise BundleError(f"{where} needs epsilon and share in 0..1 and slots >= 0, got {exploration}")
+    if not 0 <= exploration.floor <= exploration.epsilon:
+        raise BundleError(f"{where}.floor must lie in 0..epsilon ({exploration.epsilon:g}), got {exploration.floor}")
+    if exploration.floor and not exploration.slots and not exploration.share:
+        raise BundleError(f"{where}.floor is {exploration.floor:g} and no position may be drawn; give slots or share")
+    if not 1 <= exploration.cold_boost < 1e6 or not 0 <= exploration.cold_days < 1e5:
+        raise BundleError(f"{where} needs cold_boost >= 1 and cold_days >= 0, got {exploration}")
 
 
 def write_policy(policy: Policy) -> bytes:

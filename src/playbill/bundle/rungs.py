@@ -11,6 +11,13 @@ __all__ = ["RETRIEVERS", "RETRIEVER_FILES", "RUNG_FILES", "Rung"]
 
 # A bundle that claims a rung holds these; the engine walks down this list when something is missing or late.
 RUNG_FILES: dict[str, tuple[str, ...]] = {
+    "creative_heads": (
+        "creatives.parquet",
+        "creatives.json",
+        "creative_arrays.npz",
+        "creative_head.onnx",
+        "creative_prior.npz",
+    ),
     "ranker": ("ranker.onnx",),
     "towers": ("query_tower.onnx", "item_tower.onnx", "item_embeddings.npy", "items.faiss"),
     "item_knn": ("neighbours.npz", "transitions.npz"),
@@ -18,7 +25,7 @@ RUNG_FILES: dict[str, tuple[str, ...]] = {
 }
 
 # Who may propose candidates, in the order in which they do; quotas of a policy are by these names.
-RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "popularity")
+RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "new", "popularity")
 
 # The files of retrievers that stand on a file alone, for bundles whose manifest does not name them.
 RETRIEVER_FILES: dict[str, str] = {

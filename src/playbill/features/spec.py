@@ -24,6 +24,7 @@ class Side(StrEnum):
     USER = "user"
     ITEM = "item"
     CONTEXT = "context"
+    CREATIVE = "creative"  # never in a feature spec: a creative head has a spec of its own
 
 
 class Encoding(StrEnum):

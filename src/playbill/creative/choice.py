@@ -1,0 +1,154 @@
+"""Choosing one creative an item: probabilities by policy, one draw from them, and so a propensity that is exact.
+
+Whatever the policy, the choice is drawn from the probabilities that are logged. Scores are in logits; `mean` and `sd`
+are the belief about each creative, centred within its item.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from playbill.creative.quadrature import chance_of_best
+from playbill.errors import CreativeError
+
+SUM_TOLERANCE = 1e-9
+
+
+class Kind(StrEnum):
+    """How a creative is chosen."""
+
+    THOMPSON = "thompson"  # as often as it is believed to be the best
+    EPSILON_GREEDY = "epsilon_greedy"  # the best, but any of them with probability epsilon
+    SOFTMAX = "softmax"  # in proportion to exp(score / temperature)
+    DEFAULT = "default"  # the item's default, without chance
+
+
+class CreativePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the creatives of a surface are chosen.
+
+    Attributes:
+        kind: thompson, epsilon_greedy, softmax or default.
+        epsilon: share of epsilon_greedy that is even over all eligible creatives, 0..1.
+        temperature: of softmax, in logits, more than 0.
+        floor: share of every choice that is even over all eligible creatives, 0..1: none is ever less probable than
+            floor / n, so that any other policy can be valued on the log.
+        switch_cost: logits that a creative must be better by than the one that this person saw of the item in an
+            earlier session.
+        of_kind: only creatives whose column `kind` says so, such as artwork; empty takes all that belong to an item.
+        channel: only creatives of this channel or of none; empty takes all.
+        locale: of people and requests that name none; empty takes creatives of any locale for them.
+    """
+
+    kind: Kind = Kind.THOMPSON
+    epsilon: float = 0.1
+    temperature: float = 1.0
+    floor: float = 0.0
+    switch_cost: float = 0.0
+    of_kind: str = ""
+    channel: str = ""
+    locale: str = ""
+
+
+def check_policy(policy: CreativePolicy, where: str) -> None:
+    """Do nothing where the numbers are in range.
+
+    Raises:
+        CreativeError: names the field and what it must be.
+    """
+    for name in ("epsilon", "floor"):
+        if not 0 <= getattr(policy, name) <= 1:
+            raise CreativeError(f"{where}.{name} must lie in 0..1, got {getattr(policy, name)}")
+    if not 0 < policy.temperature < np.inf:
+        raise CreativeError(f"{where}.temperature must be more than 0, got {policy.temperature}")
+    if not 0 <= policy.switch_cost < np.inf:
+        raise CreativeError(f"{where}.switch_cost must be 0 or more, got {policy.switch_cost}")
+
+
+def centred(phi: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return features less their weighted mean over each item's creatives.
+
+    Args:
+        phi: [..., n, d] of the creatives of one item.
+        weight: [..., n], 0 for creatives that are not there: even ones for scores, the policy's own probabilities for
+            learning.
+    """
+    share = weight / weight.sum(-1, keepdims=True)
+    less: np.ndarray = phi - (share[..., None, :] @ phi)
+    return less
+
+
+def chances(policy: CreativePolicy, mean: np.ndarray, sd: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return the probability with which a policy shows each creative.
+
+    Args:
+        policy: kind and its numbers.
+        mean, sd: [..., n] float64 belief about each creative's score; the item's default first.
+        there: [..., n] bool, creatives that are eligible, one at least in each set.
+    Returns:
+        [..., n] float64, each set sums to 1. Ties of epsilon_greedy go to the first.
+    Raises:
+        CreativeError: a set without an eligible creative, or a score that is not finite.
+    """
+    if not there.any(-1).all():
+        raise CreativeError("no creative is eligible in one of the sets; leave items without any out")
+    if not (np.isfinite(mean[there]).all() and np.isfinite(sd[there]).all()):
+        raise CreativeError("a creative's score is not finite; look at the head before choosing by it")
+    mean, count = np.where(there, mean, -np.inf), there.sum(-1, keepdims=True)
+    if policy.kind is Kind.THOMPSON:
+        found = chance_of_best(np.where(there, mean, 0.0), np.where(there, sd, 0.0), there)
+    elif policy.kind is Kind.SOFTMAX:
+        found = np.exp((mean - mean.max(-1, keepdims=True)) / policy.temperature)
+        found /= found.sum(-1, keepdims=True)
+    else:
+        best = there.argmax(-1) if policy.kind is Kind.DEFAULT else mean.argmax(-1)
+        found = np.zeros(mean.shape)
+        np.put_along_axis(found, best[..., None], 1.0, -1)
+        if policy.kind is Kind.EPSILON_GREEDY:
+            found = (1 - policy.epsilon) * found + policy.epsilon * there / count
+    if policy.floor and policy.kind is not Kind.DEFAULT:
+        found = (1 - policy.floor) * found + policy.floor * there / count
+    return found
+
+
+def draw(chance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Return the place that each draw picks, [...] int64; one of probability 0 is never picked.
+
+    Args:
+        chance: [..., n] float64 of `chances`.
+        uniform: [...] float64 in [0, 1).
+    Raises:
+        CreativeError: probabilities that are negative or do not sum to 1; names the first set.
+    """
+    sums = chance.sum(-1)
+    wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE) | (chance < 0).any(-1)
+    if wrong.any():
+        first = tuple(np.argwhere(wrong)[0].tolist())
+        raise CreativeError(
+            f"{int(wrong.sum())} sets of probabilities are none, the first at {first} sums to {sums[first]:.6g}; each "
+            "must be 0 or more, and sum to 1"
+        )
+    edges = np.cumsum(chance, axis=-1)
+    # scaled to the last edge: rounding may leave it a hair below 1, and a draw above it would pick nothing
+    picked = (edges <= uniform[..., None] * edges[..., -1:]).sum(-1)
+    last = chance.shape[-1] - 1 - np.argmax(chance[..., ::-1] > 0, axis=-1)
+    found: np.ndarray = np.minimum(picked, last)
+    return found
+
+
+def uniforms(seed: int, key: str, item_ids: list[int | str]) -> np.ndarray:
+    """Return a number in [0, 1) for each item, [n] float64, from (policy seed, key, item id) alone.
+
+    The key is the session where there is one: then the same belief picks the same creative throughout it. One hash an
+    item, since a generator each would take longer than all else that is done for it.
+    """
+    start = hashlib.blake2b(f"{seed}|creative|{key}|".encode("utf-8", "surrogatepass"), digest_size=8)
+    numbers = []
+    for item_id in item_ids:
+        digest = start.copy()
+        digest.update(f"{'s' if isinstance(item_id, str) else 'i'}{item_id}".encode("utf-8", "surrogatepass"))
+        numbers.append(int.from_bytes(digest.digest(), "big") >> 11)
+    return np.asarray(numbers, np.float64) * 2.0**-53
