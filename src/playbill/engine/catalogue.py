@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from playbill.baselines.popularity import read_scores
 from playbill.bundle.open import Bundle
 from playbill.features.vocabulary import Vocabulary
+
+DAY_US = 86_400_000_000
+UNDATED = -(2**62)  # before any date, and its difference to any still fits
 
 
 @dataclass(slots=True)
@@ -25,6 +29,8 @@ class Catalogue:
         place: [N + 1] int64, 1-based place by popularity.
         popular_order: [N] int64 item_index, most popular first.
         trending_order: [T] int64 item_index with any recent event, best first.
+        published: [N + 1] int64 UTC microseconds at which an item came out, UNDATED where nobody says.
+        newest_order: [D] int64 item_index with a date, newest first.
         vectors: [N + 1, d] float32 of unit length for likeness between items; None where there is nothing to compare.
         filled: columns of the item vectors that say nothing of likeness, see `bundle.manifest`.
         late: item_index by id of items that came after the bundle, see `fresh`; they stand behind the others.
@@ -39,6 +45,8 @@ class Catalogue:
     place: np.ndarray
     popular_order: np.ndarray
     trending_order: np.ndarray
+    published: np.ndarray
+    newest_order: np.ndarray
     vectors: Any  # an array, or what is read like one
     filled: int = 0
     late: dict[Any, int] = field(default_factory=dict)
@@ -59,6 +67,16 @@ class Catalogue:
                 rows[place] = self.late.get(item_ids[place], 0)
         return rows
 
+    def cold(self, item: np.ndarray, at: int, days: float) -> np.ndarray:
+        """Return [M] bool, which items came out within so many days before `at` (UTC microseconds).
+
+        Args:
+            item: [M] int64 item_index.
+        """
+        published = self.published[item]
+        young: np.ndarray = (published > at - round(days * DAY_US)) & (published <= at)
+        return young
+
     def offer(self, version: int, changes: Mapping[int | str, Mapping[str, Any]]) -> Offer:
         """Return what can be shown after changes noted in the store.
 
@@ -77,6 +95,7 @@ class Catalogue:
             whole=bool(available[1:].all()),
             popular_order=self.popular_order[available[self.popular_order]],
             trending_order=self.trending_order[available[self.trending_order]],
+            newest_order=self.newest_order[available[self.newest_order]],
         )
 
 
@@ -88,7 +107,7 @@ class Offer:
         version: of the store's catalogue that it was made for.
         available: [N + 1] bool.
         whole: every item is available.
-        popular_order, trending_order: those of the catalogue, available items only.
+        popular_order, trending_order, newest_order: those of the catalogue, available items only.
     """
 
     version: int
@@ -96,6 +115,7 @@ class Offer:
     whole: bool
     popular_order: np.ndarray
     trending_order: np.ndarray
+    newest_order: np.ndarray
 
 
 def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
@@ -118,6 +138,9 @@ def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
     if "available" in bundle.items.columns:
         available[1:] = bundle.items["available"].fill_null(True).to_numpy()
     available[0] = False
+    published = np.full(num_items + 1, UNDATED)
+    if "published_at" in bundle.items.columns and isinstance(bundle.items.schema["published_at"], pl.Datetime):
+        published[1:] = bundle.items["published_at"].cast(pl.Int64).fill_null(UNDATED).to_numpy()
     titles = bundle.items["title"].to_list() if "title" in bundle.items.columns else [None] * num_items
     return Catalogue(
         ids=[None, *bundle.vocabularies["item"].values],
@@ -129,9 +152,18 @@ def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
         place=place,
         popular_order=by_popularity,
         trending_order=by_trend[trending[by_trend] > 0],
+        published=published,
+        newest_order=newest_first(published),
         vectors=_category_vectors(bundle) if embeddings is None else comparable(embeddings, bundle.manifest.filled),
         filled=bundle.manifest.filled,
     )
+
+
+def newest_first(published: np.ndarray) -> np.ndarray:
+    """Return [D] int64 item_index of the items with a date, newest first; of one moment the lower index first."""
+    order = np.argsort(-published, kind="stable")
+    dated: np.ndarray = order[published[order] > UNDATED]
+    return dated
 
 
 @dataclass(frozen=True, slots=True)

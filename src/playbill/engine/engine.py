@@ -31,7 +31,7 @@ from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.parts import Parts, open_parts
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
-from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, search_tower
+from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items, search_tower
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import Row, make_slate
 from playbill.engine.types import Request, Slate, validate
@@ -183,6 +183,7 @@ class Engine:
                 self.parts.blend if personal else None,
                 self.parts.ials if personal else None,
                 row.surface.weights,
+                _newest(row, stocked),
             )
         if self.parts.blend is not None:
             blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
@@ -363,8 +364,17 @@ class _Clock:
         return (self._last - self._began) * 1e3
 
 
+def _newest(row: Row, stocked: Stock) -> np.ndarray | None:
+    """Return the cold items that a request may be shown, where its surface has a quota for them."""
+    quota = row.surface.quotas.get("new", 0)
+    if not quota:
+        return None
+    at, days = int(row.request.at or 0), row.surface.exploration.cold_days
+    return cold_items(stocked.catalogue, stocked.offer, at, days, quota + len(row.left_out))
+
+
 def _check_weights(bundle: Bundle, known: list[str]) -> None:
-    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])}
+    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])} - {"new"}  # which proposes and does not score
     for name, surface in bundle.policy.surfaces.items():
         unknown = sorted(set(surface.weights) - terms)
         if unknown:

@@ -30,7 +30,7 @@ from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.retrieve import IALS, POPULARITY, TOWER, TRENDING, Candidates
+from playbill.engine.retrieve import IALS, NEW, POPULARITY, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
 from playbill.features.fold import Past
 
@@ -85,6 +85,11 @@ def reasons(
             made = [
                 Reason(kind="trending", text="Popular now", fact={"share": share})
                 for share in catalogue.trending[item[places]].tolist()
+            ]
+        elif code == NEW:
+            made = [
+                Reason(kind="new", text="New here", fact={"published_at": date})
+                for date in catalogue.published[item[places]].tolist()
             ]
         elif code == POPULARITY:
             made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]

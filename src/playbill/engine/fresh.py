@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.engine.catalogue import Catalogue, Offer, comparable
+from playbill.engine.catalogue import Catalogue, Offer, comparable, newest_first
 from playbill.engine.parts import Parts
 from playbill.engine.runtime import Model, open_model
 from playbill.engine.settings import EngineSettings
@@ -187,20 +188,27 @@ def stock(
             good = np.isfinite(vectors).all(1)
             embeddings = Joined(parts.embeddings, np.where(good[:, None], vectors, 0))
             index = None if index is None else with_items(index, late[good], vectors[good])
-        catalogue = _with_late(catalogue, rows, embeddings)
+        catalogue = _with_late(catalogue, rows, embeddings, _micros(bundle.manifest.created_at) or 0)
     due = "" if index is None else rebuild_due(index)
     offer = catalogue.offer(version, changes)
     if not good.all():
         offer = replace(offer, available=offer.available.copy(), whole=False)
         offer.available[np.flatnonzero(~good) + num_built + 1] = False
         offer.popular_order = offer.popular_order[offer.available[offer.popular_order]]
+        offer.newest_order = offer.newest_order[offer.available[offer.newest_order]]
     if index is not None and not offer.whole:
         index = without(index, np.flatnonzero(~offer.available[1:]) + 1)
     return Stock(catalogue, offer, embeddings, item_arrays, index, due)
 
 
-def _with_late(catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]], embeddings: Rows | None) -> Catalogue:
-    """Return the catalogue with fresh items behind its own: nobody chose them yet, so they are the least popular."""
+def _with_late(
+    catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]], embeddings: Rows | None, bundled_us: int
+) -> Catalogue:
+    """Return the catalogue with fresh items behind its own: nobody chose them yet, so they are the least popular.
+
+    Args:
+        bundled_us: when the bundle was made; what came later and gives no date of its own came out then.
+    """
     count, built = len(rows), catalogue.num_items
     late = np.arange(built + 1, built + count + 1)
     titles = [row.get("title") for row in rows.values()]
@@ -208,6 +216,8 @@ def _with_late(catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]]
     if embeddings is None and catalogue.vectors is not None:
         vectors = Joined(catalogue.vectors, np.zeros((count, catalogue.vectors[[0]].shape[1]), np.float32))
     nothing = np.zeros(count, np.float32)
+    dates = [_micros(row.get("published_at")) for row in rows.values()]
+    published = np.concatenate([catalogue.published, [bundled_us if date is None else date for date in dates]])
     return replace(
         catalogue,
         ids=[*catalogue.ids, *rows],
@@ -218,5 +228,19 @@ def _with_late(catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]]
         trending=np.concatenate([catalogue.trending, nothing]),
         place=np.concatenate([catalogue.place, late]),
         popular_order=np.concatenate([catalogue.popular_order, late]),
+        published=published,
+        newest_order=newest_first(published),
         vectors=vectors,
     )
+
+
+def _micros(moment: Any) -> int | None:
+    """Return a moment of the store as UTC microseconds: a number is one already, a text is ISO 8601."""
+    if isinstance(moment, int) and not isinstance(moment, bool):
+        return moment
+    try:
+        found = datetime.fromisoformat(moment)
+    except (TypeError, ValueError):  # whatever a catalogue feed writes there must not stop answers
+        return None
+    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return round(found.timestamp() * 1e6)

@@ -6,6 +6,7 @@ What must not be shown (seen, excluded, not available) is never proposed. Popula
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,13 @@ from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours, gather_evidence, score_evidence
 from playbill.blend.model import Blend
 from playbill.bundle.rungs import RETRIEVERS
-from playbill.engine.catalogue import Catalogue, Offer
+from playbill.engine.catalogue import DAY_US, Catalogue, Offer
 from playbill.index.filters import exact
 from playbill.index.live import LiveIndex, search_live
 
-TOWER, IALS, TRENDING, POPULARITY = (RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "popularity"))
+TOWER, IALS, TRENDING, NEW, POPULARITY = (
+    RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "new", "popularity")
+)
 # These are asked only where a quota or a weight names them: a request that does not want them does not pay for them.
 ON_DEMAND = ("ease", "ials")
 
@@ -95,6 +98,20 @@ def search_tower(
     return found
 
 
+def cold_items(catalogue: Catalogue, offer: Offer, at: int, days: float, most: int) -> np.ndarray:
+    """Return [C] int64, the newest `most` items that came out within so many days before `at`, newest first."""
+    order, published = offer.newest_order, catalogue.published
+
+    def age(place: int) -> int:
+        return at - int(published[order[place]])
+
+    # by bisection: only a few of a large catalogue are looked at
+    first = bisect_left(range(len(order)), 0, key=age)
+    end = bisect_left(range(len(order)), round(days * DAY_US), key=age)
+    young: np.ndarray = order[first : min(end, first + most)]
+    return young
+
+
 def candidates_of(
     catalogue: Catalogue,
     offer: Offer,
@@ -110,6 +127,7 @@ def candidates_of(
     blend: Blend | None = None,
     ials: FoldingIals | None = None,
     wanted: Collection[str] = (),
+    newest: np.ndarray | None = None,
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
 
@@ -122,6 +140,7 @@ def candidates_of(
         nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
         blend: whose members propose their lists of its depth and nothing beyond, so that it may order them.
         wanted: retrievers of ON_DEMAND whose scores are needed though they have no quota.
+        newest: [C] int64 cold items, newest first, where they have a quota; see `cold_items`.
     """
     members = dict.fromkeys(() if blend is None else blend.members, 0 if blend is None else blend.depth)
     free = ~blocked if members else blocked  # what may be shown, whoever has proposed it
@@ -178,6 +197,8 @@ def candidates_of(
             first = first[free[first] & (share[first] > 0)][: members[name]]
             lists[name] = first, share[first]
     propose(TRENDING, offer.trending_order[: quota + spare + total], quota)
+    if newest is not None:
+        propose(NEW, newest, quotas.get("new", 0))
     quota = max(quotas.get("popularity", 0), k - total)
     propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
 

@@ -66,8 +66,13 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
             candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
-    exploration, seed = surface.exploration, bundle.policy.seed
-    chosen, propensity, drawn = explore(order, request.k, exploration.epsilon, exploration.slots, seed, request_id)
+    exploration = surface.exploration
+    weight = None
+    if exploration.cold_boost > 1:
+        cold = catalogue.cold(candidates.item, int(request.at or 0), exploration.cold_days)
+        weight = np.where(cold, exploration.cold_boost, 1.0)
+    strength, places = exploration.strength(request.exploration), exploration.places(request.k)
+    chosen, propensity, drawn = explore(order, request.k, strength, places, bundle.policy.seed, request_id, weight)
     why = reasons(
         catalogue,
         candidates,

@@ -39,6 +39,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         surface: where the slate is shown; names a part of the bundle's policy.
         context: columns of the moment (device, ...) by name.
         exclude: item ids that must not be shown.
+        exploration: probability that an exploration slot is drawn by chance, in place of the surface's; never below the
+            floor of the bundle's policy.
         at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
             the state: the profile is always the one the store holds.
     """
@@ -50,6 +52,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     surface: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "slate"
     context: dict[str, Scalar] = {}
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
+    exploration: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     at: Moment | None = None
 
 
@@ -57,7 +60,7 @@ class Reason(msgspec.Struct, kw_only=True):
     """Why an item stands on the slate.
 
     Attributes:
-        kind: because | similar | taste | trending | popular | catalogue | exploration.
+        kind: because | similar | taste | trending | new | popular | catalogue | exploration.
         text: one sentence for the person.
         fact: what the sentence rests on, in a form that can be checked against history and bundle.
     """
