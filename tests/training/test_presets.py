@@ -24,7 +24,7 @@ def test_longer_histories_get_deeper_models_and_less_data_more_dropout() -> None
     assert films.query is toys.query is Query.hstu and films.stale_share == 0
     assert films.blocks > toys.blocks and films.dropout < toys.dropout and films.max_epochs < toys.max_epochs
     assert films_length == 200 and toys_length == 16
-    assert _next(Effort.best, FILMS)[0].dim > films.dim
+    assert _next(Effort.best, FILMS)[0].max_epochs > films.max_epochs and films.dim > toys.dim
 
 
 def test_a_catalogue_too_large_to_compare_whole_is_sampled() -> None:
