@@ -33,7 +33,7 @@ def test_chances_to_be_drawn_by_hand() -> None:
     [(0.4, 3, [5, 1, 1, 1, 5, 1]), (1.0, 2, [100, 1, 1, 1]), (0.6, 1, [3, 1, 1]), (0.5, 4, [2, 1])],
 )
 def test_weighted_propensities_are_the_frequencies_of_chance(epsilon: float, slots: int, weight: list[float]) -> None:
-    k, rounds = 4, 20_000
+    k, rounds = 4, 6_000
     order = np.arange(k + len(weight))[::-1].copy()  # candidate numbers are not places
     weights = np.ones(len(order))
     weights[order[k:]] = weight
@@ -103,7 +103,7 @@ def test_cold_items_are_drawn_as_often_as_said_until_they_are_old(bundle: Bundle
     store.set_items(
         {i: {"title": f"film {i}", "categories": [genre], "published_at": date} for i, date in dates.items()}
     )
-    rounds, places, said = 1500, 10, {}
+    rounds, places, said = 800, 10, {}
     shown = {item_id: 0 for item_id in dates}
     # the same person at one moment: only chance tells the slates apart
     slates = engine.recommend([Request(user_id=1, k=places, request_id=str(i), at=AT) for i in range(rounds)])

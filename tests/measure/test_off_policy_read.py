@@ -314,7 +314,7 @@ def good() -> list[dict[str, Any]]:
         (
             [decision(1, "a", 0.5, context=listed("a", "b", propensities=[0.5, 0.6]))],
             {},
-            r"choices\.logging: a round's probabilities must sum to 1; 1 of 1 rows.*1\.1",
+            r"decisions\.context: the propensities of a decision must sum to 1; 1 of 1 rows.*1\.1",
         ),
     ],
 )

@@ -17,7 +17,8 @@ from playbill.errors import MeasureError
 from playbill.measure.bootstrap import Interval, resampled_means
 from playbill.measure.statement import refuse_rows
 
-LEAST_EVENTS = 100  # below it a piece's slope, or a tenth's ratio (standard error 10 %), says too little
+LEAST_EVENTS = 100  # below it the slope of a piece says too little
+ENOUGH_EVENTS = 400  # a tenth's ratio then has a standard error of 5 %, and can be told from 0.9 and 1.1
 _TENTHS = 10
 _SURE = 1e-7  # probabilities nearer to 0 or 1 than this are taken as this near
 _SLOPES = (0.02, 50.0)  # a piece never falls, so order stays
@@ -158,7 +159,7 @@ def calibration(
     unit: np.ndarray | None = None,
     *,
     task: str = "",
-    least_events: float = LEAST_EVENTS,
+    least_events: float = ENOUGH_EVENTS,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from playbill.errors import MeasureError
+from playbill.measure.off_policy.agreement import check_agreement, check_policy_name
 from playbill.measure.off_policy.eligible import Eligible, actions_of
 from playbill.measure.off_policy.features import features_of
 from playbill.measure.off_policy.log import check_propensities
@@ -70,6 +71,11 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
     notes: list[str] = []
     decisions, reward = with_rewards(tables, every, mine, question, notes)
     action, names, eligible = actions_of(decisions, every=question.every_action_eligible)
+    propensity = decisions["propensity"].to_numpy()
+    count = decisions["eligible_count"].to_numpy() if "eligible_count" in decisions.columns else None
+    check_policy_name(decisions["policy"] if "policy" in decisions.columns else None, propensity, count)
+    if eligible is not None:
+        check_agreement(eligible, action, propensity, names)
     person, people = _people(decisions)
     request = _codes(decisions["request_id"])
     unit, units_are = {
@@ -84,7 +90,7 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
         action=action,
         actions=names,
         reward=reward,
-        propensity=decisions["propensity"].to_numpy(),
+        propensity=propensity,
         position=np.zeros(len(decisions), np.int64) if position is None else position,
         request=request,
         unit=unit,
@@ -92,7 +98,7 @@ def read_rounds(tables: Path, question: OffPolicyQuestion) -> Rounds:
         units_are=units_are,
         features=features_of(tables, decisions, question.features),
         eligible=eligible,
-        eligible_count=decisions["eligible_count"].to_numpy() if "eligible_count" in decisions.columns else None,
+        eligible_count=count,
         reward_low=question.reward_low,
         reward_high=(question.reward_high or 1.0) if known else np.inf,
         notes=notes,
