@@ -162,14 +162,19 @@ class Api:
             asked.request_id = _request_id(request)
         decoded = time.perf_counter()
         _, engine = self._now()
-        [slate] = engine.recommend([asked])
+        [slate], decisions = engine.decide([asked])
         answered = time.perf_counter()
+        stages = engine.stage_ms
+        if decisions:
+            # durable before the slate goes out: a click that comes back must find its choice
+            await asyncio.get_running_loop().run_in_executor(self._writers, self._store.record, decisions)
+            times["record"] = (time.perf_counter() - answered) * 1e3
         response = _answer(slate, {"x-playbill-rung": slate.rung})
-        times.update(engine.stage_ms)
+        times.update(stages)
         times.update(
             decode=(decoded - began) * 1e3,
             engine=(answered - decoded) * 1e3,
-            encode=(time.perf_counter() - answered) * 1e3,
+            encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
         )
         return response
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from playbill.bundle.open import Bundle
 from playbill.engine.types import Request, Slate
 from playbill.serving import load
 from playbill.serving.parts import Plan, request_id, write_part
@@ -30,7 +31,8 @@ class SlateWriter:
         users = list(row["user_ids"])
         slates = self._engine.recommend([batch_request(self._plan, user) for user in users])
         id_types = (pa.string() if isinstance(users[0], str) else pa.int64(), _arrow_id(self._bundle))
-        write_part(self._folder, int(row["part"]), self._plan.run, to_table(slates, *id_types))
+        table = to_table(slates, *id_types, _creative_id(self._bundle))
+        write_part(self._folder, int(row["part"]), self._plan.run, table)
         return {"part": row["part"], "users": len(users)}
 
 
@@ -41,8 +43,17 @@ def batch_request(plan: Plan, user_id: int | str) -> Request:
     )
 
 
-def to_table(slates: list[Slate], user_id_type: pa.DataType, item_id_type: pa.DataType) -> pa.Table:
-    """Return a row a slate; lists run along the slate's positions."""
+def to_table(
+    slates: list[Slate],
+    user_id_type: pa.DataType,
+    item_id_type: pa.DataType,
+    creative_id_type: pa.DataType | None = None,
+) -> pa.Table:
+    """Return a row a slate; lists run along the slate's positions.
+
+    Args:
+        creative_id_type: None where the bundle chooses no creatives, and there are no columns of them.
+    """
     reason = pa.struct([("kind", pa.string()), ("text", pa.string()), ("fact", pa.string())])
     columns: dict[str, tuple[pa.DataType, list[Any]]] = {
         "user_id": (user_id_type, [s.user_id for s in slates]),
@@ -67,6 +78,7 @@ def to_table(slates: list[Slate], user_id_type: pa.DataType, item_id_type: pa.Da
             ],
         ),
         "propensities": (pa.list_(pa.float64()), [[i.propensity for i in s.items] for s in slates]),
+        **({} if creative_id_type is None else _creatives(slates, creative_id_type)),
         "policy": (pa.string(), [s.policy for s in slates]),
         "bundle": (pa.string(), [s.bundle for s in slates]),
         "state_version": (pa.int64(), [s.state_version for s in slates]),
@@ -74,6 +86,23 @@ def to_table(slates: list[Slate], user_id_type: pa.DataType, item_id_type: pa.Da
         "at": (pa.timestamp("us", tz="UTC"), [s.at for s in slates]),
     }
     return pa.table({name: pa.array(values, kind) for name, (kind, values) in columns.items()})
+
+
+def _creatives(slates: list[Slate], id_type: pa.DataType) -> dict[str, tuple[pa.DataType, list[Any]]]:
+    """Return the columns of what each item is shown with; null where it has nothing that may be shown."""
+    chances = [[None if isinstance(i.creative_propensity, msgspec.UnsetType) else i.creative_propensity
+                for i in s.items] for s in slates]  # fmt: skip
+    return {
+        "creative_ids": (pa.list_(id_type), [[i.creative_id for i in s.items] for s in slates]),
+        "creative_propensities": (pa.list_(pa.float64()), chances),
+    }
+
+
+def _creative_id(bundle: Bundle) -> pa.DataType | None:
+    if bundle.creatives is None:
+        return None
+    ids = bundle.creatives.columns["creative_id"]
+    return pa.string() if any(isinstance(i, str) for i in ids) else pa.int64()
 
 
 def _arrow_id(bundle: Any) -> pa.DataType:

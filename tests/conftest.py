@@ -101,3 +101,99 @@ def make_tables(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+CREATIVE_HEAD = """
+    <ir_version: 10, opset_import: ["": 20]>
+    creative_head (float[U, L] history_value, int64[M] cand_user, int64[M] item_index, int64[M] creative_tone)
+        => (float[M, 4] phi, float[M] title_logit) <float[T, 2] tones, float[N] bias> {
+        axis = Constant <value = int64[1] {1}> ()
+        tone = Gather (tones, creative_tone)
+        mean = ReduceMean <keepdims = 1> (history_value, axis)
+        taste = Gather (mean, cand_user)
+        mine = Mul (tone, taste)
+        phi = Concat <axis = 1> (tone, mine)
+        title_logit = Gather (bias, item_index)
+    }"""
+
+
+@pytest.fixture(scope="session")
+def add_creatives() -> Callable[..., None]:
+    """A function that gives a staged bundle of films four posters each, a head over their tones, and its prior.
+
+    Film i has the posters 10 i .. 10 i + 3, of the tones (i + k) mod 4; the last is for Italians. What is believed of a
+    poster depends on its tone, and on the mean rating of whoever looks at it.
+    """
+    import msgspec
+    import numpy as np
+    import onnx
+    import onnxruntime as ort
+    import polars as pl
+
+    from playbill.bundle.creatives import CreativeSpec, write_creatives
+    from playbill.bundle.onnx_file import read_onnx
+    from playbill.bundle.open import open_bundle
+    from playbill.bundle.rungs import Rung
+    from playbill.bundle.verify import LABEL_MODEL, LABEL_SPEC, LABEL_VERSION
+    from playbill.bundle.write import describe
+    from playbill.creative.posterior import Posterior
+    from playbill.features.encoder import encode_fields
+    from playbill.features.spec import Encoding, Field, Side
+    from playbill.features.vocabulary import Vocabulary
+
+    tones = ["bright", "dark", "funny", "tense"]
+
+    def add(folder: Path, *, reward: str = "rating", seen: str = "", **columns: Any) -> None:
+        bundle = open_bundle(folder, require_sealed=False, verify=False)
+        index = np.repeat(np.arange(1, bundle.spec.num_items + 1), 4)
+        place = np.tile(np.arange(4), bundle.spec.num_items)
+        ids = bundle.items["item_id"].to_numpy()
+        table = pl.DataFrame(
+            {
+                "creative_id": 10 * index + place,
+                "item_id": ids[index - 1],
+                "kind": ["poster"] * len(index),
+                "tone": [tones[k] for k in (index + place) % 4],
+                "status": ["approved"] * len(index),
+                "locale": [None, None, None, "it"] * bundle.spec.num_items,
+                **columns,
+            }
+        )
+        table.write_parquet(folder / "creatives.parquet")
+        field = Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=5)
+        words = {field.array: Vocabulary(tones)}
+        arrays = encode_fields({"tone": [None, *table["tone"]]}, len(table) + 1, [field], words)
+        spec = CreativeSpec(head="head-1", width=4, reward=reward, seen=seen, fields=[field])
+        prior = Posterior(np.zeros(4), np.eye(4), noise=1 / (0.2 * 0.8))
+        write_creatives(folder, spec, arrays, words, prior)
+        angles = np.arange(4) * np.pi / 2
+        weights = {
+            "tones": np.concatenate([np.zeros((1, 2)), np.stack([np.cos(angles), np.sin(angles)], 1)]),
+            "bias": np.linspace(-2, 0, bundle.spec.num_items + 1),
+        }
+        model = onnx.parser.parse_model(CREATIVE_HEAD)
+        del model.graph.initializer[:]
+        for name, array in weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+        labels = {LABEL_MODEL: "creative_head", LABEL_VERSION: bundle.version, LABEL_SPEC: bundle.spec.hash()}
+        onnx.helper.set_model_props(model, labels)
+        onnx.checker.check_model(model, full_check=True)
+        (folder / "creative_head.onnx").write_bytes(model.SerializeToString())
+        inputs = {
+            "history_value": np.ones((2, bundle.spec.history_length), np.float32),
+            "cand_user": np.array([0, 1, 1]),
+            "item_index": np.arange(3),
+            "creative_tone": np.arange(3),
+        }
+        answers = ort.InferenceSession(model.SerializeToString()).run(None, inputs)
+        sample = dict(np.load(folder / "parity.npz")) if (folder / "parity.npz").is_file() else {}
+        sample |= {f"creative_head/in/{name}": array for name, array in inputs.items()}
+        sample |= {f"creative_head/out/{o.name}": a for o, a in zip(model.graph.output, answers, strict=True)}
+        np.savez(folder / "parity.npz", **sample)
+        rungs = {**bundle.sufficiency, "creative_heads": Rung(carried=True, have=1, need=1)}
+        (folder / "rungs.json").write_bytes(msgspec.json.encode(rungs))
+        models = {**bundle.manifest.models, "creative_head": read_onnx(folder / "creative_head.onnx").signature}
+        carried = [name for name, rung in rungs.items() if rung.carried]
+        describe(folder, msgspec.structs.replace(bundle.manifest, models=models, rungs=carried))
+
+    return add

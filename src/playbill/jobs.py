@@ -149,6 +149,12 @@ JOBS: dict[str, Job] = {
         "playbill.state.settings:LoadSettings",
         {},
     ),
+    "unload": Job(
+        "write the store's log of events and choices as tables",
+        "playbill.state.unload:run",
+        "playbill.state.settings:UnloadSettings",
+        {},
+    ),
     "batch": Job(
         "score an audience to parquet with Ray Data",
         "playbill.serving.batch:run",

@@ -110,7 +110,7 @@ def read_creatives(path: Path, item_ids: Vocabulary, head: ModelSignature | None
     if None in ids or len(set(ids)) != len(ids):
         raise BundleError(f"{TABLE}: every creative needs a creative_id of its own; export again")
     try:
-        index = item_ids.indices([-1 if i is None else i for i in columns["item_id"]])
+        index = item_ids.indices(columns["item_id"])
         check_shelf(columns, index, [None, *item_ids.values])
     except CreativeError as error:
         raise BundleError(f"{TABLE}: {error}") from error

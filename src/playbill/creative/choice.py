@@ -7,6 +7,7 @@ are the belief about each creative, centred within its item.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -139,16 +140,15 @@ def draw(chance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     return found
 
 
-def uniforms(seed: int, key: str, item_ids: list[int | str]) -> np.ndarray:
-    """Return a number in [0, 1) for each item, [n] float64, from (policy seed, key, item id) alone.
+def uniforms(seed: int, keys: Sequence[str], item_ids: Sequence[int | str]) -> np.ndarray:
+    """Return a number in [0, 1) for each item, [n] float64, from (policy seed, its key, its id) alone.
 
-    The key is the session where there is one: then the same belief picks the same creative throughout it. One hash an
+    A key is the session where there is one: then the same belief picks the same creative throughout it. One hash an
     item, since a generator each would take longer than all else that is done for it.
     """
-    start = hashlib.blake2b(f"{seed}|creative|{key}|".encode("utf-8", "surrogatepass"), digest_size=8)
     numbers = []
-    for item_id in item_ids:
-        digest = start.copy()
-        digest.update(f"{'s' if isinstance(item_id, str) else 'i'}{item_id}".encode("utf-8", "surrogatepass"))
-        numbers.append(int.from_bytes(digest.digest(), "big") >> 11)
+    for key, item_id in zip(keys, item_ids, strict=True):
+        text = f"{seed}|creative|{len(key)}|{key}|{'s' if isinstance(item_id, str) else 'i'}{item_id}"
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        numbers.append(int.from_bytes(digest, "big") >> 11)
     return np.asarray(numbers, np.float64) * 2.0**-53

@@ -62,7 +62,11 @@ def make_shelf(columns: Mapping[str, Sequence[Any]], item: np.ndarray, num_items
     order = kept[np.lexsort((kept, ~default[kept], item[kept]))]
     status = columns.get("status")
     approved = np.ones(size, bool) if status is None else np.asarray([s == APPROVED for s in status], bool)
-    until = [FOREVER if u is None else int(u) for u in columns.get("approved_until", [None] * size)]
+    # an end that cannot be read is one that has come
+    until = [
+        FOREVER if u is None else u if type(u) is int and u < FOREVER else 0
+        for u in columns.get("approved_until", [None] * size)
+    ]
     tags = [_tag(value) for value in columns.get("locale", [None] * size)]
     locales = ["", *sorted(set(tags) - {""})]
     places = {tag: place for place, tag in enumerate(locales)}

@@ -1,6 +1,6 @@
 """The engine: requests -> slates, from one bundle and one store. Each step is a function in a file of its own.
 
-    profile -> retrieve -> rank -> compose -> explain
+    profile -> retrieve -> rank -> compose -> explain -> creative
 
 Every slate names the rung it stands on and why it is not a better one. Whatever is wrong with a profile, an item or a
 graph at request time lowers the rung, is counted in `faults`, and never is an exception; a request that cannot be
@@ -22,20 +22,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from playbill.blend.model import FILE
 from playbill.bundle.open import Bundle
-from playbill.bundle.rungs import RETRIEVERS
-from playbill.engine.blending import BLEND, blend_candidates
+from playbill.engine.blending import blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
+from playbill.engine.clock import Clock
+from playbill.engine.creative import CreativeStep
 from playbill.engine.fresh import FreshItems, Stock, stock
-from playbill.engine.parts import Parts, open_parts
+from playbill.engine.parts import Parts, asked, check_weights, open_parts
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
 from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items, search_tower
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import Row, make_slate
 from playbill.engine.types import Request, Slate, validate
-from playbill.errors import BundleError
+from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
 from playbill.tables.schema import EventKind
@@ -65,9 +65,12 @@ class Engine:
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self._reach = parts.rungs()
-        self._newest = parts.newest(_asked(bundle, parts))
+        self._newest = parts.newest(asked(bundle, parts))
         self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
+        self._creatives: CreativeStep | None = None
+        if bundle.creatives is not None:
+            self._creatives = CreativeStep(bundle.creatives, parts.creative_head, bundle.policy.seed, self._fault)
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -83,7 +86,7 @@ class Engine:
         settings = settings or EngineSettings()
         parts = open_parts(bundle, settings)
         if parts.ranker is not None:
-            _check_weights(bundle, tasks(parts.ranker))
+            check_weights(bundle, tasks(parts.ranker))
         engine = cls(bundle, store, settings, parts, open_catalogue(bundle, parts.embeddings))
         engine._warm()
         if store is not None and not store.readonly and store.declared is None:
@@ -122,6 +125,7 @@ class Engine:
             "missing": dict(self.parts.missing),
             "faults": dict(self.faults),
             "slates": dict(self.slates),
+            **({} if self._creatives is None else {"creatives": self._creatives.describe()}),
         }
 
     def recommend(self, requests: Sequence[Request]) -> list[Slate]:
@@ -133,19 +137,33 @@ class Engine:
             RequestError: a request cannot be understood; names the field. None is answered.
             StateError: the store cannot be read.
         """
+        return self.decide(requests)[0]
+
+    def decide(self, requests: Sequence[Request]) -> tuple[list[Slate], list[Decision]]:
+        """Return one slate for each request, and the choices of creatives on them.
+
+        `Store.record` makes the choices count: a session keeps its creatives by them, and what follows teaches the
+        head. Slates that nobody will see are left unrecorded.
+
+        Raises:
+            RequestError, StateError: see `recommend`.
+        """
         spec = self.bundle.spec
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
         stages: dict[str, float] = {}
         slates: list[Slate] = []
+        decisions: list[Decision] = []
         # each request marks what must not be shown, a byte an item: large catalogues take smaller batches
         rows = max(1, min(self.settings.batch_rows, _MARKS_BYTES // (self.catalogue.num_items + 1)))
         for low in range(0, len(checked), rows):
-            slates += self._answer(checked[low : low + rows], stages)
+            self._answer(checked[low : low + rows], stages, slates, decisions)
         self.stage_ms = stages
-        return slates
+        return slates, decisions
 
-    def _answer(self, requests: list[Request], stages: dict[str, float]) -> list[Slate]:
-        clock = _Clock(stages)
+    def _answer(
+        self, requests: list[Request], stages: dict[str, float], answered: list[Slate], decisions: list[Decision]
+    ) -> None:
+        clock = Clock(stages)
         began = time.time_ns() // 1000
         for request in requests:
             request.request_id = request.request_id or uuid.uuid4().hex
@@ -155,7 +173,10 @@ class Engine:
             version = view.version if view is not None else 0
             if view is not None and view.catalogue_version != self._stock.offer.version:
                 self._restock(view)
-        stocked = self._stock  # another thread may exchange it
+            stocked = self._stock  # another thread may exchange it
+            creatives = None
+            if self._creatives is not None:
+                creatives = self._creatives.now(people, requests, view, stocked)
         offer = stocked.offer
         encoded = self._encode(people, requests)
         clock.stop("profile")
@@ -192,11 +213,15 @@ class Engine:
         clock.stop("rank")
         slates = [make_slate(row, self.bundle, stocked.catalogue, self.parts, self._policy, version) for row in rows]
         clock.stop("compose and explain")
+        if self._creatives is not None and creatives is not None:
+            queries = None if encoded is None else encoded.arrays
+            decisions += self._creatives.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
+            clock.stop("creative")
         latency_ms = round(clock.total_ms(), 3)
         for slate in slates:
             slate.latency_ms = latency_ms
             self.slates[slate.rung] += 1
-        return slates
+        answered += slates
 
     def _encode(self, people: list[Person], requests: list[Request]) -> People | None:
         spec, vocabularies = self.bundle.spec, self.bundle.vocabularies
@@ -327,6 +352,12 @@ class Engine:
         except Exception as error:
             self.parts.ranker = None
             self.parts.missing["ranker"] = f"ranker.onnx does not run: {_first_line(error)}"
+        try:
+            if self._creatives is not None:
+                self._creatives.warm(encoded.arrays, self._stock)
+        except Exception as error:
+            self.parts.creative_head = None
+            self.parts.missing["creative_head"] = f"creative_head.onnx does not run: {_first_line(error)}"
         self._reach = self.parts.rungs()
 
     def _lower(self, rows: Sequence[Row], failed: str, why: str) -> None:
@@ -343,27 +374,6 @@ class Engine:
         self.faults[part] += 1
 
 
-def _asked(bundle: Bundle, parts: Parts) -> set[str]:
-    """Return the retrievers that any surface of the policy, or the blend, asks."""
-    surfaces = bundle.policy.surfaces.values()
-    named = {name for s in surfaces for name in (*s.weights, *(n for n, quota in s.quotas.items() if quota))}
-    return named | set(parts.blend.members if parts.blend is not None else ())
-
-
-class _Clock:
-    def __init__(self, stages: dict[str, float]) -> None:
-        self._stages, self._began = stages, time.perf_counter()
-        self._last = self._began
-
-    def stop(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._stages[stage] = self._stages.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
-
-    def total_ms(self) -> float:
-        return (self._last - self._began) * 1e3
-
-
 def _newest(row: Row, stocked: Stock) -> np.ndarray | None:
     """Return the cold items that a request may be shown, where its surface has a quota for them."""
     quota = row.surface.quotas.get("new", 0)
@@ -371,17 +381,6 @@ def _newest(row: Row, stocked: Stock) -> np.ndarray | None:
         return None
     at, days = int(row.request.at or 0), row.surface.exploration.cold_days
     return cold_items(stocked.catalogue, stocked.offer, at, days, quota + len(row.left_out))
-
-
-def _check_weights(bundle: Bundle, known: list[str]) -> None:
-    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])} - {"new"}  # which proposes and does not score
-    for name, surface in bundle.policy.surfaces.items():
-        unknown = sorted(set(surface.weights) - terms)
-        if unknown:
-            raise BundleError(
-                f"bundle {bundle.version}: policy.surfaces.{name}.weights names {unknown}; the ranker and the "
-                f"retrievers give {sorted(terms)}"
-            )
 
 
 def _first_line(error: Exception) -> str:

@@ -10,8 +10,10 @@ import numpy as np
 from playbill.baselines.ials import FoldingIals, read_ials
 from playbill.baselines.neighbours import Neighbours, read_neighbours
 from playbill.blend.model import FILE, Blend, read_blend
+from playbill.bundle.creatives import HEAD
 from playbill.bundle.open import Bundle
-from playbill.bundle.rungs import RETRIEVER_FILES
+from playbill.bundle.rungs import RETRIEVER_FILES, RETRIEVERS
+from playbill.engine.blending import BLEND
 from playbill.engine.retrieve import ON_DEMAND
 from playbill.engine.runtime import Model, NoRuntime, open_model
 from playbill.engine.settings import EngineSettings
@@ -29,9 +31,10 @@ class Parts:
         embeddings: [N + 1, d] float32 item vectors of unit length, row 0 unused.
         tables: `item_knn` (co-occurrence), `transitions` (what came next) and `ease`.
         ials: factors that fold a person in.
+        creative_head: scores the creatives of items, where the bundle has one.
         blend: orders what the retrievers propose, where the bundle has one and all its members work here.
-        missing: why, by part: query_tower, ranker, index, item_knn, transitions, blend, and ease and ials where
-            the bundle names them.
+        missing: why, by part: query_tower, ranker, creative_head, index, item_knn, transitions, blend, and ease and
+            ials where the bundle names them.
     """
 
     query_tower: Model | None = None
@@ -40,12 +43,13 @@ class Parts:
     index: ItemIndex | None = None
     tables: dict[str, Neighbours] = field(default_factory=dict)
     ials: FoldingIals | None = None
+    creative_head: Model | None = None
     blend: Blend | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> list[Model]:
-        return [m for m in (self.query_tower, self.ranker) if m is not None]
+        return [m for m in (self.query_tower, self.ranker, self.creative_head) if m is not None]
 
     def newest(self, asked: Collection[str]) -> int:
         """Return how many of the newest items of a history the retrievers read that are asked.
@@ -78,6 +82,8 @@ def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
         ProviderError: `require_gpu`, and a graph of the bundle would not run on one.
     """
     parts = _retrievers(bundle, settings)
+    if bundle.creatives is not None and bundle.creatives.spec is not None:
+        parts.creative_head = _graph(bundle, "creative_heads", HEAD, settings, parts)
     if bundle.has(FILE):
         try:
             parts.blend = read_blend(bundle.file(FILE))
@@ -87,6 +93,31 @@ def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
         except BlendError as error:
             parts.missing["blend"] = str(error)
     return parts
+
+
+def asked(bundle: Bundle, parts: Parts) -> set[str]:
+    """Return the retrievers that any surface of the policy, or the blend, asks."""
+    surfaces = bundle.policy.surfaces.values()
+    named = {name for s in surfaces for name in (*s.weights, *(n for n, quota in s.quotas.items() if quota))}
+    return named | set(parts.blend.members if parts.blend is not None else ())
+
+
+def check_weights(bundle: Bundle, known: list[str]) -> None:
+    """Do nothing where every weight of the policy is of something that gives a score.
+
+    Args:
+        known: tasks of the ranker.
+    Raises:
+        BundleError: names the surface and the weights.
+    """
+    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])} - {"new"}  # which proposes and does not score
+    for name, surface in bundle.policy.surfaces.items():
+        unknown = sorted(set(surface.weights) - terms)
+        if unknown:
+            raise BundleError(
+                f"bundle {bundle.version}: policy.surfaces.{name}.weights names {unknown}; the ranker and the "
+                f"retrievers give {sorted(terms)}"
+            )
 
 
 def _works(member: str, parts: Parts) -> bool:

@@ -17,7 +17,7 @@ from playbill.features.vocabulary import Vocabulary
 from playbill.state.store import View
 from playbill.tables.consent import allowed
 
-PURPOSE = "personalisation"
+PURPOSE, TRAINING = "personalisation", "training"
 NOBODY = Profile()
 
 
@@ -30,11 +30,15 @@ class Person:
             known or nothing may be used.
         version: of the stored profile, 0 where none was used.
         note: why nothing personal is used; empty where something is.
+        remembered: whether what this person is shown may be kept under their own id.
+        teaches: whether what they do may teach a model.
     """
 
     profile: Profile
     version: int
     note: str
+    remembered: bool = True
+    teaches: bool = True
 
 
 @dataclass(slots=True)
@@ -113,10 +117,14 @@ def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mappi
                     stored = msgspec.structs.replace(visit, features=stored.features) if stored else visit
         except msgspec.MsgspecError as error:
             return Person(NOBODY, 0, f"the stored profile cannot be read: {error}")
-    if not allowed(stored.features if stored else {}, PURPOSE, spec.purposes):
-        return Person(NOBODY, 0, "no consent to personalisation: answered as for somebody anonymous")
+    declared = stored.features if stored else {}
+    teaches = allowed(declared, TRAINING, spec.purposes)
+    if not allowed(declared, PURPOSE, spec.purposes):
+        note = "no consent to personalisation: answered as for somebody anonymous"
+        return Person(NOBODY, 0, note, remembered=False, teaches=teaches)
     if stored is None:
-        return Person(NOBODY, 0, "nobody known" if request.user_id is None else "an unknown person")
+        note = "nobody known" if request.user_id is None else "an unknown person"
+        return Person(NOBODY, 0, note, teaches=teaches)
     history = [event for event in stored.history if event.event in names][-newest:]
     note = "" if history else "no history yet"
-    return Person(msgspec.structs.replace(stored, history=history), stored.version, note)
+    return Person(msgspec.structs.replace(stored, history=history), stored.version, note, teaches=teaches)

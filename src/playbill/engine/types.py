@@ -81,6 +81,11 @@ class SlateItem(msgspec.Struct, kw_only=True):
             item owes most of its place to.
         propensity: probability that the logging policy shows this item at this position, given the request and the
             state. 1.0 where the policy does not explore.
+        creative_id: how the item is shown; None where it has no creative that may be shown.
+        creative_propensity: probability that the logging policy shows this creative of the item; left out where there
+            is none. 1.0 where it is the only one, the default, or what this session shows already.
+        decision_id: names the choice of the creative; an event that follows from it should carry it, so that the
+            choice is learned from.
     """
 
     position: int
@@ -92,6 +97,8 @@ class SlateItem(msgspec.Struct, kw_only=True):
     reason: Reason
     propensity: float
     creative_id: int | str | None = None
+    creative_propensity: float | msgspec.UnsetType = msgspec.UNSET
+    decision_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Slate(msgspec.Struct, kw_only=True):

@@ -54,6 +54,30 @@ class LoadSettings:
         parse_moment(self.until)
 
 
+@dataclass(slots=True, kw_only=True)
+class UnloadSettings:
+    """Write the store's log, events and decisions, to <home>/log as parquet files in the form of the tables.
+
+    playbill unload home=shop
+
+    What people did and what they were shown comes back this way: `playbill prepare source=parquet` takes the files in,
+    and `playbill measure question=off_policy question.kind=creative` values other policies on them.
+    """
+
+    home: str = "var"
+    """Root of all that Playbill writes."""
+    state: str | None = None
+    """Folder of the store; null means <home>/state."""
+    batch_rows: int = 50_000
+    """Rows held in memory at once."""
+    force: bool = False
+    """Write again though nothing was stored since."""
+
+    def __post_init__(self) -> None:
+        if self.batch_rows < 1:
+            raise ConfigError(f"batch_rows is {self.batch_rows}, expected at least 1")
+
+
 def parse_moment(text: str | None) -> int | None:
     """Return UTC microseconds of an ISO 8601 text or of a number of microseconds in text; None for None.
 

@@ -4,12 +4,18 @@ Readers never wait, and see the last committed state of whichever process wrote 
 too (LMDB's lock, which a killed process gives back). `append` returns after the commit has reached the disk; threads
 that append at the same time share one commit. Open a Store once a process, after any fork.
 
-    meta       format, version, declared, catalogue_version, load:<source>
+    meta       format, version, declared, catalogue_version, creatives_version, learned_version, load:<source>
     profiles   user id    -> Profile
     sessions   session id -> Profile of somebody anonymous
     catalogue  item id    -> what changed since the bundle, such as {"available": false}
+    creatives  creative id -> likewise, such as {"status": "withdrawn"}
     log        sequence   -> [received_at, Event]
     event_ids  event id   -> sequence, for good: a second delivery is known however late it comes
+    decisions  sequence   -> Decision, the creatives that were chosen; decision_ids is to it what event_ids is to log
+    shown      person     -> the creative that each item was last shown with
+    learned    head id    -> Learned, what a creative head has learned since its bundle was made
+
+Format 1 had no creatives; a store of it gets what is missing when it is next opened to be written.
 """
 
 from __future__ import annotations
@@ -27,13 +33,23 @@ import msgspec
 
 from playbill.errors import StateError
 from playbill.features.fold import Profile
-from playbill.state.events import Declared, Event, check_events
+from playbill.state.decisions import (
+    LEARNED_VERSION,
+    Decision,
+    Learned,
+    Shown,
+    decode_decision,
+    read_learned,
+    read_shown,
+)
+from playbill.state.events import Declared, Event, Id, check_events
 from playbill.state.keys import id_key, sequence_key
 from playbill.state.settings import StoreSettings
 from playbill.state.write import Change, write_change
 
-FORMAT = 1
+FORMAT = 2
 _NAMES = ("meta", "profiles", "sessions", "catalogue", "log", "event_ids")
+_LATER = ("creatives", "decisions", "decision_ids", "shown", "learned")  # since format 2
 
 _profile = msgspec.msgpack.Decoder(Profile)
 _declared = msgspec.msgpack.Decoder(Declared)
@@ -73,7 +89,34 @@ class View:
 
     def catalogue(self) -> dict[int | str, dict[str, Any]]:
         """Return every item's changes by item id."""
-        cursor = self._txn.cursor(self._dbs["catalogue"])
+        return self._changes("catalogue")
+
+    @property
+    def creatives_version(self) -> int:
+        """`version` at the last change of the creatives."""
+        return self.number(b"creatives_version")
+
+    def creatives(self) -> dict[int | str, dict[str, Any]]:
+        """Return every creative's changes by creative id."""
+        return self._changes("creatives")
+
+    @property
+    def learned_version(self) -> int:
+        """`version` when a creative head last learned something."""
+        return self.number(LEARNED_VERSION)
+
+    def learned(self, head: str) -> Learned | None:
+        """Return what a creative head has learned since its bundle was made."""
+        return read_learned(self._txn, self._dbs, head)
+
+    def shown(self, user_id: Id | None, session_id: Id | None) -> dict[Id, Shown]:
+        """Return by item id the creative that a person, or the visitor of a session, was shown last."""
+        return read_shown(self._txn, self._dbs, user_id, session_id)
+
+    def _changes(self, table: str) -> dict[int | str, dict[str, Any]]:
+        if table not in self._dbs:
+            return {}
+        cursor = self._txn.cursor(self._dbs[table])
         return dict(msgspec.msgpack.decode(bytes(value)) for _, value in cursor)
 
 
@@ -99,7 +142,7 @@ class Store:
             env = lmdb.open(
                 str(path),
                 map_size=int(settings.map_size_gb * 1e9) // 4096 * 4096,
-                max_dbs=len(_NAMES),
+                max_dbs=len(_NAMES) + len(_LATER),
                 max_readers=settings.max_readers,
                 readonly=readonly,
                 create=not readonly,
@@ -227,6 +270,33 @@ class Store:
         """Note what changed about items since the bundle, such as `{12: {"available": False}}`."""
         self._commit_with_others(Change(items=changes))
 
+    def set_creatives(self, changes: dict[int | str, dict[str, Any]]) -> None:
+        """Note what changed about creatives since the bundle, such as `{7: {"status": "withdrawn"}}`.
+
+        Names are those of the creatives table; times are UTC microseconds. A creative that the bundle does not know is
+        a new one, and names its `item_id`.
+        """
+        self._commit_with_others(Change(creatives=changes))
+
+    def record(self, decisions: Sequence[Decision]) -> None:
+        """Store the choices behind a slate, remember and learn from them; durable when this returns.
+
+        One whose decision_id was stored before changes nothing.
+        """
+        if decisions:
+            self._commit_with_others(Change(decisions=list(decisions)))
+
+    def decisions(self, after: int = 0) -> Iterator[tuple[int, Decision]]:
+        """Yield (sequence, decision), in the order in which they were stored."""
+        with self._reading() as txn:
+            if "decisions" not in self._dbs:
+                return
+            cursor = txn.cursor(self._dbs["decisions"])
+            there = cursor.set_range(sequence_key(after + 1))
+            while there:
+                yield int.from_bytes(cursor.key(), "big"), decode_decision(bytes(cursor.value()))
+                there = cursor.next()
+
     def meta(self, name: bytes) -> bytes | None:
         """Return a note of the store, as it was given to `import_events`."""
         with self._reading() as txn:
@@ -303,10 +373,12 @@ def _databases(path: Path, env: Any, readonly: bool) -> dict[str, Any]:
     written = FORMAT if raw is None else int.from_bytes(raw, "big")
     if written > FORMAT:
         raise StateError(f"the store in {path} has format {written}, this Playbill reads up to {FORMAT}; upgrade")
-    if raw is None and not readonly:
+    there = (*_NAMES, *_LATER) if not readonly else (*_NAMES, *(n for n in _LATER if n.encode() in names))
+    dbs = {name: env.open_db(name.encode(), create=not readonly) for name in there}
+    if (raw is None or written < FORMAT) and not readonly:
         with env.begin(db=meta, write=True) as txn:
             txn.put(b"format", FORMAT.to_bytes(8, "big"))
-    return {name: env.open_db(name.encode(), create=not readonly) for name in _NAMES}
+    return dbs
 
 
 def _open_error(path: Path, error: Exception) -> StateError:

@@ -1,4 +1,4 @@
-"""What one transaction writes: events into log and profiles, features into profiles, changes into the catalogue."""
+"""What one transaction writes: events and decisions into their logs and what follows from them, and what changed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from playbill.features.fold import Past, Profile, fold
 from playbill.features.spec import EventCode, FeatureSpec
+from playbill.state.decisions import Decision, learn_from_events, write_decisions
 from playbill.state.events import Event
 from playbill.state.keys import id_key, sequence_key
 from playbill.state.settings import StoreSettings
@@ -31,6 +32,8 @@ class Change:
     received_at: int = 0
     features: dict[int | str, dict[str, Any]] = field(default_factory=dict)
     items: dict[int | str, dict[str, Any]] = field(default_factory=dict)
+    creatives: dict[int | str, dict[str, Any]] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
     meta: dict[bytes, bytes] = field(default_factory=dict)
     new: list[bool] = field(default_factory=list)
     done: bool = False
@@ -43,6 +46,8 @@ def write_change(txn: Any, dbs: dict[str, Any], change: Change, settings: StoreS
     version = 0 if raw is None else int.from_bytes(raw, "big")
     version = _log(txn, dbs, change, version)
     _fold(txn, dbs, change, settings)
+    version = learn_from_events(txn, dbs, [e for e, new in zip(change.events, change.new, strict=True) if new], version)
+    version = write_decisions(txn, dbs, change.decisions, version)
     for user_id, features in change.features.items():
         key = id_key(user_id)
         profile = _read(txn, dbs["profiles"], key) or Profile(user_id=user_id)
@@ -51,12 +56,13 @@ def write_change(txn: Any, dbs: dict[str, Any], change: Change, settings: StoreS
             version += 1
             profile = msgspec.structs.replace(profile, features=merged, version=profile.version + 1)
             txn.put(key, _encode(profile), db=dbs["profiles"])
-    for item_id, values in change.items.items():
-        version += 1
-        old = txn.get(id_key(item_id), db=dbs["catalogue"])
-        merged = {**(msgspec.msgpack.decode(old)[1] if old is not None else {}), **values}
-        txn.put(id_key(item_id), _encode((item_id, merged)), db=dbs["catalogue"])
-        txn.put(b"catalogue_version", sequence_key(version), db=dbs["meta"])
+    for table, rows in (("catalogue", change.items), ("creatives", change.creatives)):
+        for row_id, values in rows.items():
+            version += 1
+            old = txn.get(id_key(row_id), db=dbs[table])
+            merged = {**(msgspec.msgpack.decode(old)[1] if old is not None else {}), **values}
+            txn.put(id_key(row_id), _encode((row_id, merged)), db=dbs[table])
+            txn.put(f"{table}_version".encode(), sequence_key(version), db=dbs["meta"])
     for name, note in change.meta.items():
         txn.put(name, note, db=dbs["meta"])
     txn.put(b"version", sequence_key(version), db=dbs["meta"])

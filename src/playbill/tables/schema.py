@@ -103,6 +103,7 @@ CONTRACT: dict[str, tuple[Column, ...]] = {
         ("approved_until", Kind.TIME, False),
         ("locale", Kind.TEXT, False),
         ("channel", Kind.TEXT, False),
+        ("is_default", Kind.FLAG, False),  # shown where no other of its item may be; else an item's first is
     ),
     "events": _columns(
         ("event_id", Kind.ID, True),

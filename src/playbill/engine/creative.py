@@ -1,0 +1,332 @@
+"""Step 4 on a slate, creative: for each item one of its creatives, drawn with a probability that is known.
+
+Within a session an item keeps its creative while that may be shown. The choice says what it was made with, so that the
+store can remember it and learn from it (`state.decisions`); nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from scipy.special import expit
+
+from playbill.bundle.creatives import Creatives, CreativeSpec
+from playbill.creative.choice import CreativePolicy, Kind, centred, chances, draw, uniforms
+from playbill.creative.posterior import Posterior, combined, marginals
+from playbill.engine.creative_sets import Memory, Sets, sets_of
+from playbill.engine.fresh import Stock
+from playbill.engine.profile import Person
+from playbill.engine.runtime import Model
+from playbill.engine.shelf import CreativeStock, creative_stock
+from playbill.engine.slate import Row
+from playbill.engine.types import Request, Slate
+from playbill.features.encoder import Arrays
+from playbill.state.decisions import Decision, Lesson
+from playbill.state.store import View
+
+DAY_US = 86_400_000_000
+PHI, TITLE = "phi", "title_logit"  # outputs of the head
+
+
+@dataclass(slots=True)
+class Belief:
+    """What is believed of w: the bundle's prior and what the store has learned.
+
+    Attributes:
+        asked: `learned_version` of the store when it was last asked; `version` of the evidence that it gave.
+    """
+
+    asked: int
+    version: int
+    posterior: Posterior
+    covariance: np.ndarray
+
+
+@dataclass(slots=True)
+class CreativeNow:
+    """What the store knew of creatives when some requests came in; `memories` are theirs, [B]."""
+
+    stock: CreativeStock
+    belief: Belief | None
+    memories: list[Memory]
+
+
+@dataclass(slots=True)
+class Scored:
+    """What is believed of the creatives of K items; 0 where the head was not asked.
+
+    Attributes:
+        asked: [K] bool.
+        phi: [K, n, d] float64.
+        title: [K, n] float64, logit of the reward without the creative's effect.
+        mean, sd: [K, n] float64, of the creatives' scores, centred within the item.
+    """
+
+    asked: np.ndarray
+    phi: np.ndarray
+    title: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+class CreativeStep:
+    """Chooses creatives from one bundle and what the store knows since."""
+
+    def __init__(
+        self, parts: Creatives, head: Model | None, seed: int, fault: Callable[[str, Exception], None]
+    ) -> None:
+        self.parts, self.head, self.seed, self._fault = parts, head, seed, fault
+        self._stock: CreativeStock | None = None
+        self._belief: Belief | None = None
+        if parts.prior is not None:
+            self._belief = Belief(0, 0, parts.prior, parts.prior.covariance())
+
+    def describe(self) -> dict[str, object]:
+        """Return what can be shown and what was learned, for health."""
+        stock, belief = self._stock, self._belief
+        return {
+            "creatives": 0 if stock is None else len(stock.shelf.ids),
+            "late": 0 if stock is None else int((stock.shelf.source >= stock.num_built).sum()),
+            "refused": "" if stock is None else stock.refused,
+            "learned_version": 0 if belief is None else belief.version,
+        }
+
+    def warm(self, queries: Arrays, stocked: Stock) -> None:
+        """Put the bundle's creatives in order and ask the head about a few of them, for somebody unknown.
+
+        Args:
+            queries: query-side arrays of one request.
+        """
+        stock = self._stock = creative_stock(self.parts, stocked.catalogue, stocked.offer.version, 0, {})
+        rows = np.arange(min(len(stock.shelf.ids), 8))
+        if self.head is None or not len(rows):
+            return
+        item = np.searchsorted(stock.shelf.first, rows, side="right") - 1
+        head, self.head = self.head, None  # one that does not answer is not asked again
+        self._run(head, stock, np.zeros(len(rows), np.int64), item, rows, queries, stocked.item_arrays)
+        self.head = head
+
+    def now(
+        self, people: Sequence[Person], requests: Sequence[Request], view: View | None, stocked: Stock
+    ) -> CreativeNow:
+        """Return what the store knows at this moment: approvals withdrawn, creatives added, lessons, memories.
+
+        Threads may do so at the same time; each puts a whole new state in place of the old one.
+
+        Args:
+            people, requests: B each.
+            view: of the store; None where there is none.
+            stocked: the items at this moment.
+        """
+        version = 0 if view is None else view.creatives_version
+        stock = self._stock
+        if stock is None or (stock.version, stock.catalogue_version) != (version, stocked.offer.version):
+            changes = {} if view is None else view.creatives()
+            stock = creative_stock(self.parts, stocked.catalogue, stocked.offer.version, version, changes)
+            self._stock = stock
+        if view is None:
+            return CreativeNow(stock, self._belief, [{} for _ in requests])
+        known = [(r.user_id if p.remembered else None, r.session_id) for r, p in zip(requests, people, strict=True)]
+        return CreativeNow(stock, self._learned(view), [view.shown(*who) for who in known])
+
+    def _learned(self, view: View) -> Belief | None:
+        spec, prior, belief = self.parts.spec, self.parts.prior, self._belief
+        if spec is None or prior is None or belief is None or view.learned_version <= belief.asked:
+            return belief
+        asked, learned = view.learned_version, view.learned(spec.head)
+        if learned is None:
+            belief = Belief(asked, 0, prior, prior.covariance())
+        else:
+            posterior = combined(prior, *learned.sums())
+            belief = Belief(asked, learned.version, posterior, posterior.covariance())
+        self._belief = belief
+        return belief
+
+    def choose(
+        self,
+        now: CreativeNow,
+        rows: Sequence[Row],
+        slates: Sequence[Slate],
+        queries: Arrays | None,
+        stocked: Stock,
+        most: int,
+    ) -> list[Decision]:
+        """Give the slates' items their creatives, in place, and return the choices.
+
+        Args:
+            now: of the same B requests and the same items.
+            rows, slates: B each.
+            queries: query-side arrays of the B requests; None where they could not be encoded.
+            stocked: the items.
+            most: creatives in one run of the head.
+        """
+        groups: dict[CreativePolicy, list[int]] = {}
+        for place, row in enumerate(rows):
+            policy = row.surface.creatives
+            if isinstance(policy, msgspec.UnsetType):
+                policy = CreativePolicy()
+                if self.parts.spec is None:
+                    continue
+            if slates[place].items:
+                groups.setdefault(policy, []).append(place)
+        decisions: list[Decision] = []
+        for policy, mine in groups.items():
+            sets = sets_of(now.stock.shelf, policy, mine, rows, slates, stocked.catalogue, now.memories)
+            scored = self._score(now, policy, sets, queries, stocked.item_arrays, most)
+            decisions += self._draw(now, policy, sets, scored, rows, slates)
+        return decisions
+
+    def _score(
+        self,
+        now: CreativeNow,
+        policy: CreativePolicy,
+        sets: Sets,
+        queries: Arrays | None,
+        item_arrays: Mapping[str, Any],
+        most: int,
+    ) -> Scored:
+        """Ask the head about the items that have a choice; a head that fails leaves them to their defaults."""
+        shape = sets.there.shape
+        found = Scored(np.zeros(shape[0], bool), np.zeros((*shape, 0)), *(np.zeros(shape) for _ in range(3)))
+        open_to = (sets.kept < 0) & (sets.there.sum(-1) > 1) & (policy.kind is not Kind.DEFAULT)
+        belief = now.belief
+        if self.head is None or belief is None or queries is None or not open_to.any():
+            return found
+        place, column = np.nonzero(sets.there & open_to[:, None])
+        owner, item, rows = sets.owner[place], sets.item[place], sets.rows[place, column]
+        cuts = [slice(low, low + most) for low in range(0, len(place), most)]
+        try:
+            parts = [self._run(self.head, now.stock, owner[c], item[c], rows[c], queries, item_arrays) for c in cuts]
+        except Exception as error:  # onnxruntime raises its own classes, straight below Exception
+            self._fault("creative_head", error)
+            return found
+        found.phi = np.zeros((*shape, belief.posterior.mean.shape[0]))
+        found.phi[place, column] = np.concatenate([phi for phi, *_ in parts])
+        found.title[:] = belief.posterior.offset()
+        if TITLE in self.head.outputs:
+            found.title[place, column] = np.concatenate([title for _, title in parts])
+        good = np.isfinite(found.phi).all((-1, -2)) & np.isfinite(found.title).all(-1)
+        if not good.all():
+            self._fault("creative_head", ValueError("what the creative head says of a creative is not finite"))
+        found.asked = open_to & good
+        mine = found.asked
+        even = centred(found.phi[mine], sets.there[mine].astype(np.float64))
+        found.mean[mine], found.sd[mine] = marginals(belief.posterior.mean, belief.covariance, even)
+        return found
+
+    def _run(
+        self,
+        head: Model,
+        stock: CreativeStock,
+        owner: np.ndarray,
+        item: np.ndarray,
+        rows: np.ndarray,
+        queries: Arrays,
+        item_arrays: Mapping[str, Any],
+    ) -> list[np.ndarray]:
+        """Return phi [M, d] and, where the head gives it, title_logit [M] of M creatives.
+
+        Args:
+            owner, item, rows: [M] request, item_index and row of the shelf of each.
+        """
+        # people are encoded once each, whatever they are shown
+        people, user = np.unique(owner, return_inverse=True)
+        arrays = {"cand_user": user, "item_index": item, **stock.arrays_of(rows)}
+        for name in head.inputs:
+            if name in queries:
+                arrays[name] = queries[name][people]
+            elif name in item_arrays:
+                arrays[name] = item_arrays[name][item]
+        return head.run(arrays, [name for name in (PHI, TITLE) if name in head.outputs])
+
+    def _draw(
+        self,
+        now: CreativeNow,
+        policy: CreativePolicy,
+        sets: Sets,
+        scored: Scored,
+        rows: Sequence[Row],
+        slates: Sequence[Slate],
+    ) -> list[Decision]:
+        """Draw each item's creative, note it on its slate, and return what was chosen."""
+        there, every = sets.there, np.arange(len(sets.item))
+        any_there = there.any(-1)
+        chance = np.zeros(there.shape)
+        first = np.where(sets.kept >= 0, sets.kept, there.argmax(-1))
+        chance[every, first] = 1.0  # kept, the only one, or the default
+        # without a head all are believed to be alike; a head that failed leaves the default
+        drawn = scored.asked if self.parts.spec is not None else any_there & (sets.kept < 0)
+        if drawn.any():
+            mean = scored.mean.copy()
+            again = np.flatnonzero(sets.before >= 0)
+            mean[again, sets.before[again]] += policy.switch_cost
+            chance[drawn] = chances(policy, mean[drawn], scored.sd[drawn], there[drawn])
+        keys = [str(rows[b].request.session_id if rows[b].request.session_id is not None else slates[b].request_id)
+                for b in sets.owner.tolist()]  # fmt: skip
+        picked = draw(chance, uniforms(self.seed, keys, sets.item_ids))
+        return [
+            self._decision(now, sets, scored, chance[k], k, int(picked[k]), rows, slates)
+            for k in np.flatnonzero(any_there).tolist()
+        ]
+
+    def _decision(
+        self,
+        now: CreativeNow,
+        sets: Sets,
+        scored: Scored,
+        chance: np.ndarray,
+        k: int,
+        picked: int,
+        rows: Sequence[Row],
+        slates: Sequence[Slate],
+    ) -> Decision:
+        stock, belief = now.stock, now.belief
+        row, slate, position = rows[sets.owner[k]], slates[sets.owner[k]], int(sets.position[k])
+        there = np.flatnonzero(sets.there[k])
+        ids = [stock.shelf.ids[r] for r in sets.rows[k, there].tolist()]
+        chosen = stock.shelf.ids[sets.rows[k, picked]]
+        decision_id = f"{slate.request_id}:{position}:creative"
+        shown = slate.items[position]
+        shown.creative_id, shown.creative_propensity, shown.decision_id = chosen, float(chance[picked]), decision_id
+        lesson = None
+        if belief is not None and scored.asked[k] and row.person.teaches and chance[picked] < 1:
+            phi = centred(scored.phi[k], chance)[picked].astype(np.float32)
+            score = float(phi.astype(np.float64) @ belief.posterior.mean)
+            believed = float(expit(scored.title[k, picked] + scored.mean[k, picked]))
+            lesson = _lesson(self.parts.spec, phi, believed, score, slate.at)
+        remembered = row.person.remembered
+        return Decision(
+            decision_id=decision_id,
+            request_id=slate.request_id,
+            item_id=sets.item_ids[k],
+            chosen=chosen,
+            propensity=float(chance[picked]),
+            eligible=ids,
+            propensities=chance[there].tolist(),
+            at=slate.at,
+            position=position,
+            policy=slate.policy,
+            bundle=slate.bundle,
+            user_id=slate.user_id if remembered else None,
+            session_id=slate.session_id,
+            learned=0 if belief is None else belief.version,
+            lesson=lesson,
+        )
+
+
+def _lesson(spec: CreativeSpec | None, phi: np.ndarray, chance: float, score: float, at: int) -> Lesson:
+    assert spec is not None  # a belief comes with a head
+    return Lesson(
+        head=spec.head,
+        phi=phi.tobytes(),
+        chance=chance,
+        score=score,
+        reward=spec.reward,
+        seen=spec.seen,
+        until=at + round(spec.horizon_days * DAY_US),
+        half_life_us=round(spec.half_life_days * DAY_US),
+    )

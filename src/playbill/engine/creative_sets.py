@@ -1,0 +1,99 @@
+"""What may be shown of the items on some slates, and what their people were shown before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from playbill.creative.choice import CreativePolicy
+from playbill.creative.eligibility import Shelf, eligible
+from playbill.engine.catalogue import Catalogue
+from playbill.engine.slate import Row
+from playbill.engine.types import Slate
+from playbill.state.decisions import Shown
+
+LOCALE = "locale"  # of a request's context, else of a person's features
+
+Memory = Mapping[int | str, Shown]
+
+
+@dataclass(slots=True)
+class Sets:
+    """The creatives of K items on some slates, n of an item at most.
+
+    Attributes:
+        owner, position: [K] int64, request and place on its slate.
+        item: [K] int64 item_index; `item_ids` [K].
+        rows: [K, n] int64 of the shelf; `there` [K, n] bool, which of them may be shown.
+        kept: [K] int64, place among the n that this session shows already; -1 where it shows none.
+        before: [K] int64, place that an earlier session of the person showed; -1 where there is none.
+    """
+
+    owner: np.ndarray
+    position: np.ndarray
+    item: np.ndarray
+    item_ids: list[int | str]
+    rows: np.ndarray
+    there: np.ndarray
+    kept: np.ndarray
+    before: np.ndarray
+
+
+def sets_of(
+    shelf: Shelf,
+    policy: CreativePolicy,
+    mine: Sequence[int],
+    rows: Sequence[Row],
+    slates: Sequence[Slate],
+    catalogue: Catalogue,
+    memories: Sequence[Memory],
+) -> Sets:
+    """Return what may be shown of the items of some slates.
+
+    Args:
+        policy: of their surface.
+        mine: places of these slates among `rows`, `slates` and `memories`.
+        memories: by item id what each person was shown last.
+    """
+    found, owner, position, items = [], [], [], []
+    item_ids: list[int | str] = []
+    for b in mine:
+        request, person = rows[b].request, rows[b].person
+        ids = [item.item_id for item in slates[b].items]
+        named = request.context.get(LOCALE) or person.profile.features.get(LOCALE)
+        locale = named if isinstance(named, str) else policy.locale
+        item = catalogue.indices(ids)
+        found.append(eligible(shelf, item, slates[b].at, locale, policy.of_kind, policy.channel))
+        owner.append(np.full(len(ids), b))
+        position.append(np.arange(len(ids)))
+        items.append(item)
+        item_ids += ids
+    width = max(1, *(there.shape[1] for _, there in found))
+    padded = [np.concatenate([_wide(part[k], width) for part in found]) for k in (0, 1)]
+    sets = Sets(
+        owner=np.concatenate(owner),
+        position=np.concatenate(position),
+        item=np.concatenate(items),
+        item_ids=item_ids,
+        rows=padded[0],
+        there=padded[1],
+        kept=np.full(len(item_ids), -1),
+        before=np.full(len(item_ids), -1),
+    )
+    for k, (b, item_id) in enumerate(zip(sets.owner.tolist(), item_ids, strict=True)):
+        last = memories[b].get(item_id)
+        if last is None:
+            continue
+        places = np.flatnonzero(sets.there[k])
+        ids = [shelf.ids[row] for row in sets.rows[k, places].tolist()]
+        if last.creative_id in ids:
+            session = rows[b].request.session_id
+            same = session is not None and session == last.session_id
+            (sets.kept if same else sets.before)[k] = places[ids.index(last.creative_id)]
+    return sets
+
+
+def _wide(array: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(array, ((0, 0), (0, width - array.shape[1])))

@@ -1,0 +1,142 @@
+"""Creatives over HTTP and in a batch: a sealed bundle with a head, a real store, and clicks that come back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from playbill.bundle.manifest import State
+from playbill.bundle.open import open_bundle
+from playbill.bundle.write import current, describe, publish, seal, set_state
+from playbill.engine.engine import Engine
+from playbill.serving.http import Api
+from playbill.serving.openapi import document
+from playbill.serving.parts import Plan
+from playbill.serving.plain import make_api
+from playbill.serving.slates import SlateWriter, batch_request
+from playbill.state.store import Store
+
+AT = 893_300_000_000_000
+
+
+@pytest.fixture(scope="module")
+def home(sealed_home: Path, add_creatives: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose published bundle has a creative head: the sealed one of the others, taken apart and sealed again."""
+    path = tmp_path_factory.mktemp("creative") / "home"
+    shutil.copytree(sealed_home, path)
+    version = current(path / "bundles")
+    assert version is not None
+    folder = path / "bundles" / version
+    manifest = open_bundle(folder, verify=False).manifest
+    (folder / "manifest.json").unlink()
+    describe(folder, manifest)
+    add_creatives(folder, reward="rate")
+    for state in (State.EVALUATED, State.GATED):
+        set_state(folder, state)
+    seal(folder)
+    publish(path / "bundles", version)
+    return path
+
+
+@pytest.fixture
+def api(home: Path) -> Iterator[Api]:
+    made = make_api(str(home))
+    yield made
+    made.close()
+    made._store.close()
+
+
+def post(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def once() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+            return await client.post(path, content=json.dumps(body).encode())
+
+    response = asyncio.run(once())
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_what_is_shown_is_recorded_before_it_is_answered_and_ratings_teach(api: Api) -> None:
+    slate = post(api, "/v1/recommend", {"user_id": 1, "session_id": "v", "request_id": "first", "at": AT, "k": 5})
+    schemas = document()["components"]["schemas"]
+    jsonschema.validate(slate, {"$ref": "#/components/schemas/Slate", "components": {"schemas": schemas}})
+    store = api._store
+    recorded = {d.decision_id: d for _, d in store.decisions()}
+    for item in slate["items"]:
+        made = recorded[item["decision_id"]]
+        assert (made.chosen, made.propensity) == (item["creative_id"], item["creative_propensity"])
+        assert 0 < item["creative_propensity"] < 1 and made.user_id == 1 and made.session_id == "v"
+    again = post(api, "/v1/recommend", {"user_id": 1, "session_id": "v", "request_id": "second", "at": AT, "k": 5})
+    assert [i["creative_id"] for i in again["items"]] == [i["creative_id"] for i in slate["items"]]
+    assert {i["creative_propensity"] for i in again["items"]} == {1.0}
+    with store.view() as view:
+        before = view.learned("head-1")
+    item = slate["items"][0]
+    event = {
+        "event": "rate", "user_id": 1, "item_id": item["item_id"], "creative_id": item["creative_id"], "value": 5,
+        "decision_id": item["decision_id"], "at": AT + 1,
+    }  # fmt: skip
+    receipt = post(api, "/v1/events", event)
+    with store.view() as view:
+        after = view.learned("head-1")
+        assert view.version == receipt["state_version"] >= after.version > before.version
+    assert (before.impressions, before.rewards, after.rewards) == (5, 0, 1)
+    next_one = post(api, "/v1/recommend", {"request_id": "third", "at": AT, "k": 1})
+    [made] = [d for _, d in store.decisions() if d.request_id == "third"]
+    assert made.learned == after.version and next_one["state_version"] >= after.version
+
+
+def test_a_withdrawn_approval_is_gone_from_the_next_answer(api: Api) -> None:
+    asked = {"request_id": "w1", "session_id": "w", "at": AT, "k": 3}
+    item = post(api, "/v1/recommend", asked)["items"][0]
+    api._store.set_creatives({item["creative_id"]: {"status": "withdrawn"}})
+    after = post(api, "/v1/recommend", {**asked, "request_id": "w2"})["items"][0]
+    assert after["item_id"] == item["item_id"] and after["creative_id"] not in (None, item["creative_id"])
+
+
+def test_a_batch_carries_creatives_and_their_probabilities(home: Path, tmp_path: Path) -> None:
+    """The same slates as the engine's, and nothing is recorded: nobody has seen them yet."""
+    version = current(home / "bundles")
+    assert version is not None
+    plan = Plan(
+        run="run", asked="a", name="all", bundle=version, k=6, surface="slate", at=AT, state_version=0, num_users=3,
+        shard_users=3,
+    )  # fmt: skip
+    users = [1, 2, 405]
+    writer = SlateWriter(str(home), str(tmp_path), plan, require_gpu=False)
+    before = writer._engine.store.version
+    writer({"part": 0, "user_ids": users})
+    rows = pa.parquet.read_table(tmp_path / "part-00000.parquet")
+    expected = writer._engine.recommend([batch_request(plan, user) for user in users])
+    assert rows["creative_ids"].to_pylist() == [[i.creative_id for i in s.items] for s in expected]
+    assert rows["creative_propensities"].to_pylist() == [[i.creative_propensity for i in s.items] for s in expected]
+    assert (np.concatenate(rows["creative_propensities"].to_pylist()) < 1).all()
+    assert writer._engine.store.version == before
+    writer._engine.store.close()
+
+
+def test_a_bundle_of_baselines_has_no_such_columns(sealed_home: Path, versions: list[str], tmp_path: Path) -> None:
+    plan = Plan(
+        run="run", asked="a", name="all", bundle=versions[0], k=6, surface="slate", at=AT, state_version=0,
+        num_users=1, shard_users=1,
+    )  # fmt: skip
+    writer = SlateWriter(str(sealed_home), str(tmp_path), plan, require_gpu=False)
+    writer({"part": 0, "user_ids": [1]})
+    writer._engine.store.close()
+    assert not [n for n in pa.parquet.read_schema(tmp_path / "part-00000.parquet").names if n.startswith("creative")]
+
+
+def test_health_names_the_head_that_runs(api: Api, home: Path) -> None:
+    engine: Engine = api.engine()
+    assert engine.models()["creative_head"] == {"provider": "CPUExecutionProvider", "device": "cpu"}
+    assert isinstance(engine.store, Store) and engine.describe()["creatives"]["creatives"] > 6_000
