@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -41,7 +42,6 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -49,17 +49,14 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     if name not in JOBS:
         raise ConfigError(f"no job {name!r}; {_nearest(name, JOBS)} jobs: {', '.join(JOBS)}")
     job = JOBS[name]
-    store = ConfigStore.instance()
-    store.store(name=f"{name}_schema", node=load(job.settings))
-    for path, cls in job.groups.items():
-        group, _, schema = path.rpartition("/")
-        store.store(group=group, name=schema, node=load(cls))
+    _store_schemas(name)
     with initialize_config_module("playbill.conf", version_base="1.3"):
         try:
             plain = [o for o in overrides if _is_choice(o, job)]
             _refuse_unknown_choices(plain, name)
-            known = set(_keys(OmegaConf.to_object(hydra_compose(name, plain))))
-            _refuse_unknown([o for o in overrides if o not in plain], known, name)
+            others = [o for o in overrides if o not in plain]
+            known = _known_keys(name, tuple(plain)) if others else frozenset()
+            _refuse_unknown(others, known, name)
             return OmegaConf.to_object(hydra_compose(name, [_into_mapping(o, known) for o in overrides]))
         except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
@@ -68,6 +65,27 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
             raise ConfigError(
                 f"playbill {name}: {_first_lines(error)}{_because(error, cause)}{_quoting(error)}"
             ) from error
+
+
+@cache
+def _store_schemas(name: str) -> None:
+    """Tell Hydra the dataclasses of one job, once: it copies each of them whole."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=load(JOBS[name].settings))
+    for path, cls in JOBS[name].groups.items():
+        group, _, schema = path.rpartition("/")
+        store.store(group=group, name=schema, node=load(cls))
+
+
+@cache
+def _known_keys(name: str, choices: tuple[str, ...]) -> frozenset[str]:
+    """Return every key of a job for which these choices are made; Hydra must be initialised, and takes 0.1 s."""
+    from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
+
+    return frozenset(_keys(OmegaConf.to_object(hydra_compose(name, list(choices)))))
 
 
 def _is_choice(override: str, job: Job) -> bool:
@@ -89,7 +107,7 @@ def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
                 yield key + ".**"
 
 
-def _refuse_unknown(overrides: Sequence[str], known: set[str], job: str) -> None:
+def _refuse_unknown(overrides: Sequence[str], known: frozenset[str], job: str) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         parents = {".".join(key.split(".")[:i]) + ".*" for i in range(1, key.count(".") + 1)}
@@ -110,7 +128,7 @@ def _refuse_unknown_choices(overrides: Sequence[str], job: str) -> None:
             raise ConfigError(f"playbill {job}: no choice {group}={value}; {near} there are {', '.join(there)}")
 
 
-def _into_mapping(override: str, known: set[str]) -> str:
+def _into_mapping(override: str, known: frozenset[str]) -> str:
     """Return the override so that Hydra takes new keys into a mapping that is open for them, without a + before it.
 
     What is below a mapping of anything stays one key with dots in it: `job.model=ranker job.model.dim=32` are two keys.
