@@ -134,8 +134,9 @@ JOBS: dict[str, Job] = {
     "gate": Job(
         "hold a bundle against the release rules and seal it",
         "playbill.release.gate:run",
-        "playbill.release.settings:GateSettings",
-        {},
+        "playbill.release.gate_settings:GateSettings",
+        {"gate/rules_schema": "playbill.release.gate_settings:Rules"},
+        first="bundle",
     ),
     "publish": Job(
         "make a sealed bundle the current one",

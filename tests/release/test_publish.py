@@ -18,14 +18,15 @@ from playbill.errors import BundleError, ConfigError, GateError
 from playbill.release import evaluate, gate, publish
 from playbill.release.bundles import find_bundle, read_report
 from playbill.release.gate import GateReport
+from playbill.release.gate_settings import GateSettings, LimitRule, Rules
 from playbill.release.report import Evaluation
-from playbill.release.settings import EvaluateSettings, GateSettings, LimitRule, PublishSettings
+from playbill.release.settings import EvaluateSettings, PublishSettings
 from playbill.training.export import run as export
 from playbill.training.settings import ExportSettings
 
 Make = Callable[..., EvaluateSettings]
 
-IMPOSSIBLE = {"impossible": LimitRule(report="evaluation", figure="users.all", at_least=1e9)}
+IMPOSSIBLE = Rules(limits={"impossible": LimitRule(report="evaluation", figure="users.all", at_least=1e9)})
 
 
 def shipped(home: Path, *overrides: str) -> GateSettings:
@@ -55,6 +56,11 @@ def test_the_road_from_staged_to_published(
         "not_worse_than_current": "does not apply",  # nothing in use yet
         "graphs_answer_as_trained": "does not apply",
         "index_finds_the_nearest": "does not apply",
+        "answers_in_time": "passed",
+        "not_slower_than_current": "does not apply",  # nothing in use yet
+        "probabilities_come_true": "does not apply",  # no ranker
+        "not_worth_less_than_current": "refused",  # no decisions
+        "groups_get_lists_alike": "passed",
     }
     assert state_of(path) is State.SEALED
     assert '<h2 id="gate">' in (path / "report" / "index.html").read_text()
@@ -80,10 +86,10 @@ def test_a_failed_rule_stops_the_bundle_and_force_leaves_a_record(
     evaluate.run(evaluate_settings())
     path = find_bundle(home / "bundles", "latest")
     with pytest.raises(GateError, match=r"may not go out: impossible failed"):
-        gate.run(GateSettings(home=str(home), limits=IMPOSSIBLE))
+        gate.run(GateSettings(home=str(home), gate=IMPOSSIBLE))
     assert state_of(path) is State.EVALUATED
     assert "166" in capsys.readouterr().out  # the figure that was found
-    assert main(["gate", f"home={home}", "limits.index_finds_the_nearest.needs=[]"]) == 1
+    assert main(["gate", f"home={home}", "gate.limits.index_finds_the_nearest.needs=[]"]) == 1
     with pytest.raises(GateError, match="failed index_finds_the_nearest"):
         publish.run(PublishSettings(home=str(home)))
     with pytest.raises(ConfigError, match="say why"):
@@ -114,7 +120,7 @@ def test_measuring_again_takes_a_verdict_back(home: Path, evaluate_settings: Mak
     evaluate.run(evaluate_settings())
     path = find_bundle(home / "bundles", "latest")
     with pytest.raises(GateError):
-        gate.run(GateSettings(home=str(home), limits=IMPOSSIBLE))
+        gate.run(GateSettings(home=str(home), gate=IMPOSSIBLE))
     assert (path / "report" / "gate.json").is_file()
     evaluate.run(evaluate_settings(force=True))
     assert not (path / "report" / "gate.json").exists()

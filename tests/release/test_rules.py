@@ -6,9 +6,9 @@ import pytest
 
 from playbill.errors import ConfigError
 from playbill.measure.bootstrap import Interval
+from playbill.release.gate_settings import LimitRule, PairedRule
 from playbill.release.report import Evaluation, Figures, ModelReport
 from playbill.release.rules import Verdict, judge_limit, judge_paired
-from playbill.release.settings import LimitRule, PairedRule
 
 RUNGS = ["popularity", "item_knn", "towers"]
 

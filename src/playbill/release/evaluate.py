@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.errors import BundleError, ConfigError
 from playbill.features.settings import FeatureSettings
 from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.calibrating import CalibrationReport
+from playbill.release.checks import CHECKS, in_lines, run_checks
 from playbill.release.page import write_page
-from playbill.release.plots import evaluation_png
+from playbill.release.plots import calibration_png, evaluation_png
 from playbill.release.protocol import Asked, ask
 from playbill.release.report import (
     CURRENT_MODEL,
@@ -35,7 +38,7 @@ from playbill.release.report import (
 )
 from playbill.release.rivals import rival_roads
 from playbill.release.roads import engine_road, tower_road
-from playbill.release.settings import EvaluateSettings
+from playbill.release.settings import CURRENT, EvaluateSettings
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
@@ -70,7 +73,19 @@ def run(settings: EvaluateSettings) -> None:
         if dataset.spec.hash() != bundle.spec.hash():
             raise BundleError(f"bundle {path.name} has another feature spec than its tables give now; export again")
         asked = ask(dataset, "test")
-        roads, notes = collect(settings, bundle, bundles, tables, dataset, asked, progress)
+        beside = bundle_beside(settings, bundles, path)
+        roads, notes, other = collect(settings, bundle, bundles, beside, tables, dataset, asked, progress)
+        told = progress.add_task("", total=None)
+        checks = run_checks(
+            settings,
+            bundle,
+            other,
+            tables,
+            dataset,
+            asked,
+            roads[0],
+            lambda label: progress.update(told, description=label),
+        )
     models, best = measure(
         roads,
         asked.targets,
@@ -91,11 +106,14 @@ def run(settings: EvaluateSettings) -> None:
         users={"all": len(asked), "known": int(asked.known.sum()), "new": int((~asked.known).sum())},
         best_rival=best,
         models=models,
+        against=beside or "",
         notes=notes,
         seconds=round(time.monotonic() - started, 1),
     )
-    _write(path, evaluation)
+    _write(path, evaluation, checks)
     show(evaluation, console)
+    for line in in_lines(checks):
+        console.print(f"  {line}", style="dim", markup=False, highlight=False)
     console.print(f"bundle {path.name} is evaluated ({evaluation.seconds:.0f} s); see {path / 'report' / 'index.html'}")
 
 
@@ -103,12 +121,17 @@ def collect(
     settings: EvaluateSettings,
     bundle: Bundle,
     bundles: Path,
+    beside: str | None,
     tables: Path,
     dataset: Dataset,
     asked: Asked,
     progress: Progress,
-) -> tuple[list[Road], list[str]]:
-    """Return the lists of all models, ours first, and notes on what could not be measured."""
+) -> tuple[list[Road], list[str], Bundle | None]:
+    """Return the lists of all models, ours first, notes on what could not be measured, and the bundle beside it.
+
+    Args:
+        beside: version of the bundle that is asked the same, see `bundle_beside`.
+    """
     k = max(settings.ks)
     bar = progress.add_task("the engine", total=None)
 
@@ -122,21 +145,31 @@ def collect(
     ours = [engine_road(bundle, tables, dataset, asked, k, SERVED, label, answered)]
     if "towers" in bundle.rungs:
         ours.append(tower_road(bundle, dataset, asked, k))
-    notes = []
-    in_use = current(bundles)
-    if in_use is not None and in_use != bundle.version:
+    notes, other = [], None
+    if beside is not None:
         try:
-            other = open_bundle(bundles / in_use)
-            _check_not_ahead(other.manifest, dataset)
+            found = open_bundle(bundles / beside)
+            _check_not_ahead(found.manifest, dataset)
             ours.append(
-                engine_road(other, tables, dataset, asked, k, CURRENT_MODEL, f"current bundle {in_use}", answered)
+                engine_road(found, tables, dataset, asked, k, CURRENT_MODEL, f"current bundle {beside}", answered)
             )
+            other = found
         except BundleError as error:
-            notes.append(f"current bundle {in_use} was not measured: {error}")
+            notes.append(f"current bundle {beside} was not measured: {error}")
     cache = Path(settings.home) / "cache" / "rivals"
     run = Path(settings.home) / "runs" / f"{settings.tables}-baselines"
     theirs, left_out = rival_roads(dataset, asked, settings.rivals, k, cache, step, run)
-    return [*ours, *theirs], [*notes, *left_out]
+    return [*ours, *theirs], [*notes, *left_out], other
+
+
+def bundle_beside(settings: EvaluateSettings, bundles: Path, path: Path) -> str | None:
+    """Return the version of the bundle that is asked the same, None where it is the evaluated one or nothing is in use.
+
+    Raises:
+        BundleError: no bundle of the version that was asked for.
+    """
+    version = current(bundles) if settings.against == CURRENT else find_bundle(bundles, settings.against).name
+    return None if version == path.name else version
 
 
 def check_split(manifest: Manifest, split: SplitSettings, tables: Path) -> tuple[SplitSettings, FeatureSettings]:
@@ -205,8 +238,17 @@ def show(evaluation: Evaluation, console: Console) -> None:
         console.print(f"  {note}", style="dim", markup=False, highlight=False)
 
 
-def _write(path: Path, evaluation: Evaluation) -> None:
+def _write(path: Path, evaluation: Evaluation, checks: Mapping[str, object]) -> None:
     report = path / "report"
+    for name in CHECKS:
+        if name in checks:
+            write_atomic(report / f"{name}.json", encode(checks[name]))
+        else:
+            (report / f"{name}.json").unlink(missing_ok=True)
+    calibration = checks.get("calibration")
+    (report / "calibration.png").unlink(missing_ok=True)
+    if isinstance(calibration, CalibrationReport) and calibration.tasks:
+        write_atomic(report / "calibration.png", calibration_png(calibration.tasks))
     write_atomic(report / "evaluation.json", encode(evaluation))
     write_atomic(report / "evaluation.png", evaluation_png(evaluation))
     # an earlier verdict was about other figures
@@ -217,10 +259,9 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 def _fingerprint(settings: EvaluateSettings, path: Path, bundles: Path, tables: Path) -> str:
     asked = asdict(settings)
-    for name in ("home", "bundle", "force"):
+    for name in ("home", "bundle", "force", "against"):
         del asked[name]
-    in_use = current(bundles)
-    beside = None if in_use == path.name else in_use
+    beside = bundle_beside(settings, bundles, path)
     parts = [EVALUATION_VERSION, content_hash(path), read_folder(tables).fingerprint, beside, asked]
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 

@@ -1,4 +1,4 @@
-"""`playbill gate`: the rules of conf/gate.yaml against the reports of an evaluated bundle; what passes is sealed."""
+"""`playbill gate`: the rules of conf/gate/ against the reports of an evaluated bundle; what passes is sealed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from rich.table import Table
 
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
-from playbill.bundle.write import seal, set_state, state_of
+from playbill.bundle.write import current, seal, set_state, state_of
 from playbill.errors import BundleError, GateError
 from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.calibrating import CalibrationReport
+from playbill.release.disparity import DisparityReport
+from playbill.release.evidence import judge_calibration, judge_disparity, judge_value
+from playbill.release.gate_settings import GateSettings
 from playbill.release.page import write_page
 from playbill.release.report import Evaluation, wide_console
 from playbill.release.rules import Judged, Verdict, judge_limit, judge_paired
-from playbill.release.settings import GateSettings
+from playbill.release.settings import CURRENT
+from playbill.release.value import Value
 from playbill.tables.files import write_atomic
 
-_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.NOT_APPLIED: "dim"}
+_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.REFUSED: "yellow", Verdict.NOT_APPLIED: "dim"}
 
 
 class GateReport(msgspec.Struct, kw_only=True):
@@ -29,12 +34,14 @@ class GateReport(msgspec.Struct, kw_only=True):
 
     Attributes:
         evaluation: fingerprint of the evaluation that was judged.
+        against: version of the bundle in use that it was measured beside; empty where there was none.
     """
 
     bundle: str
     passed: bool
     at: str
     evaluation: str
+    against: str = ""
     rules: list[Judged]
 
 
@@ -69,7 +76,7 @@ def run(settings: GateSettings) -> None:
             set_state(path, State.EVALUATED)
         raise GateError(
             f"bundle {path.name} may not go out: {', '.join(failed)} failed; make a better one, change the rules in "
-            'conf/gate.yaml, or `playbill publish force=true reason="..."`'
+            'conf/gate/, or `playbill publish force=true reason="..."`'
         )
     set_state(path, State.GATED)
     seal(path)
@@ -84,8 +91,9 @@ def judge(path: Path, settings: GateSettings) -> GateReport:
         GateError: there are no rules.
         BundleError: the bundle was not evaluated, or its files changed since.
     """
-    if not settings.paired and not settings.limits:
-        raise GateError("no rules: a gate that asks nothing lets everything through; give paired or limits")
+    rules = settings.gate
+    if rules.empty():
+        raise GateError("no rules: a gate that asks nothing lets everything through; choose gate=standard")
     evaluation = read_report(path, "evaluation", Evaluation)
     if evaluation is None or state_of(path) is State.STAGED:
         raise BundleError(f"bundle {path.name} was not evaluated; run `playbill evaluate bundle={path.name}`")
@@ -93,18 +101,37 @@ def judge(path: Path, settings: GateSettings) -> GateReport:
         raise BundleError(
             f"bundle {path.name} changed after it was evaluated; run `playbill evaluate bundle={path.name}` again"
         )
+    _check_beside(path, evaluation, settings)
     rungs = open_bundle(path, require_sealed=False).rungs
     reports: dict[str, Any] = {
         file.stem: msgspec.json.decode(file.read_bytes()) for file in (path / "report").glob("*.json")
     }
-    rules = [judge_paired(name, rule, evaluation, rungs) for name, rule in settings.paired.items()]
-    rules += [judge_limit(name, rule, reports, rungs) for name, rule in settings.limits.items()]
+    judged = [judge_paired(name, rule, evaluation, rungs) for name, rule in rules.paired.items()]
+    judged += [judge_limit(name, rule, reports, rungs) for name, rule in rules.limits.items()]
+    calibration = read_report(path, "calibration", CalibrationReport)
+    judged += [judge_calibration(name, rule, calibration, rungs) for name, rule in rules.calibration.items()]
+    value = read_report(path, "value", Value)
+    judged += [judge_value(name, rule, value, rungs) for name, rule in rules.value.items()]
+    disparity = read_report(path, "disparity", DisparityReport)
+    judged += [judge_disparity(name, rule, disparity, rungs) for name, rule in rules.disparity.items()]
     return GateReport(
         bundle=path.name,
-        passed=all(rule.verdict is not Verdict.FAILED for rule in rules),
+        passed=all(rule.verdict is not Verdict.FAILED for rule in judged),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         evaluation=evaluation.fingerprint,
-        rules=rules,
+        against=evaluation.against,
+        rules=judged,
+    )
+
+
+def _check_beside(path: Path, evaluation: Evaluation, settings: GateSettings) -> None:
+    """Refuse figures that were measured beside another bundle than the one asked for."""
+    wanted = (current(path.parent) or "") if settings.against == CURRENT else settings.against
+    if wanted in (evaluation.against, path.name):
+        return
+    raise BundleError(
+        f"bundle {path.name} was evaluated beside {evaluation.against or 'no other bundle'}, and is to be held against "
+        f"{wanted or 'none'}; run `playbill evaluate bundle={path.name}{f' against={wanted}' if wanted else ''}` again"
     )
 
 

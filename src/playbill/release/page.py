@@ -16,6 +16,10 @@ from playbill.release.report import Evaluation
 _TITLES = {
     "gate": "Gate: may it go out",
     "evaluation": "Evaluation on held-out time",
+    "calibration": "Calibration: do probabilities come true",
+    "value": "Value on the logged decisions",
+    "disparity": "Disparity: are lists as good for every group",
+    "latency": "Latency on a fixed set of requests",
     "sufficiency": "Sufficiency: what the data can carry",
     "quality": "Quality of the data",
     "parity": "Parity: exported graphs against the models they came from",
@@ -31,6 +35,7 @@ th, td { text-align: left; padding: .2rem .7rem .2rem 0; vertical-align: top; bo
 td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.ours td:first-child { font-weight: 600; }
 .passed { color: #1a7f37; font-weight: 600; } .failed { color: #cf222e; font-weight: 600; }
+.refused { color: #9a6700; font-weight: 600; }
 .scroll { overflow-x: auto; } img { max-width: 100%; background: white; } details { margin: .4rem 0; }
 """
 
@@ -40,7 +45,7 @@ def write_page(bundle: str, report: Path) -> str:
 
     Args:
         bundle: its version, for the title.
-        report: the folder; `evaluation.png` is embedded when it is there.
+        report: the folder; `evaluation.png` and `calibration.png` are embedded when they are there.
     """
     found = {path.stem: path for path in sorted(report.glob("*.json"))}
     order = [name for name in _TITLES if name in found] + [name for name in found if name not in _TITLES]
@@ -60,20 +65,19 @@ def write_page(bundle: str, report: Path) -> str:
 def _section(name: str, path: Path, report: Path) -> str:
     data = path.read_bytes()
     if name == "evaluation":
-        picture = report / "evaluation.png"
-        return _evaluation(
-            msgspec.json.decode(data, type=Evaluation), picture.read_bytes() if picture.is_file() else b""
-        )
+        drawn = report / "evaluation.png"
+        return _evaluation(msgspec.json.decode(data, type=Evaluation), drawn.read_bytes() if drawn.is_file() else b"")
     if name == "gate":
         return _gate(msgspec.json.decode(data))
+    if name == "calibration":
+        drawn = report / "calibration.png"
+        picture = drawn.read_bytes() if drawn.is_file() else b""
+        return _picture("probabilities against what happened", picture) + _value(msgspec.json.decode(data))
     return _value(msgspec.json.decode(data))
 
 
 def _evaluation(evaluation: Evaluation, picture: bytes) -> str:
-    parts = [_value(evaluation.protocol)]
-    if picture:
-        encoded = base64.b64encode(picture).decode()
-        parts.append(f'<p><img alt="means and intervals of each model" src="data:image/png;base64,{encoded}"></p>')
+    parts = [_value(evaluation.protocol), _picture("means and intervals of each model", picture)]
     for slice_name, users in evaluation.users.items():
         for k in evaluation.ks:
             parts.append(_figures(evaluation, slice_name, k, users))
@@ -85,6 +89,11 @@ def _evaluation(evaluation: Evaluation, picture: bytes) -> str:
     parts.append(f"<table><tr><th>model</th><th>what it is</th><th>answers by rung</th></tr>{rows}</table>")
     parts += [f"<p>{escape(note)}</p>" for note in evaluation.notes]
     return "\n".join(parts) + "\n"
+
+
+def _picture(about: str, png: bytes) -> str:
+    encoded = base64.b64encode(png).decode()
+    return f'<p><img alt="{about}" src="data:image/png;base64,{encoded}"></p>' if png else ""
 
 
 def _figures(evaluation: Evaluation, slice_name: str, k: int, users: int) -> str:

@@ -1,10 +1,12 @@
-"""The picture of an evaluation: each model's mean with its interval, one panel a metric."""
+"""Pictures of an evaluation: each model's mean with its interval; probabilities against what happened."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
+from playbill.measure.calibration import Calibration
 from playbill.release.report import Evaluation
 
 # told apart without colour too: ours are filled, rivals hollow
@@ -35,6 +37,34 @@ def evaluation_png(evaluation: Evaluation, slice_name: str = "all") -> bytes:
         "(filled: ours, hollow: baselines)",
         fontsize=11,
     )
+    return _png(canvas)
+
+
+def calibration_png(tasks: Sequence[Calibration]) -> bytes:
+    """Return a PNG with a panel a task: share of events against mean probability of each tenth, on the diagonal if
+    true."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(tasks), 4.4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        points = [t for t in task.tenths if t.ratio is not None and t.expected > 0]
+        largest = 0.0
+        for t in points:
+            said, came = t.expected / t.rows, t.observed / t.rows
+            reach = [r * said for r in (t.ratio.low, t.ratio.high)] if t.ratio is not None else [came, came]
+            colour = _OURS if t.enough else "#999999"
+            axes.plot([said, said], reach, color=colour, linewidth=1.5)
+            axes.plot(said, came, "o", color=colour, markerfacecolor=colour if t.enough else "white", markersize=6)
+            largest = max(largest, said, reach[1])
+        axes.plot([0, largest], [0, largest], color="#888888", linewidth=0.8)
+        axes.set_xlabel("mean probability")
+        axes.set_ylabel("share that came true")
+        axes.set_title(f"{task.task}: error {task.error.value:.4f} ({task.error_by_chance:.4f} by chance)", fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("probabilities against what happened, in tenths (hollow: too few events)", fontsize=11)
     return _png(canvas)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.ranking import Targets, coverage, user_metrics
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 FILE = "evaluation.json"
 
 # the one model that a person would meet: all others stand beside it
@@ -70,6 +70,7 @@ class Evaluation(msgspec.Struct, kw_only=True):
         protocol: in words and figures, how this was measured.
         best_rival: the baseline with the highest ndcg at the longest cut-off over all users: chosen on the test users
             themselves, which favours the rival.
+        against: version of the bundle in use, asked the same beside it; empty where there was none.
         notes: what was left out, and why.
     """
 
@@ -83,6 +84,7 @@ class Evaluation(msgspec.Struct, kw_only=True):
     users: dict[str, int]
     best_rival: str | None
     models: list[ModelReport]
+    against: str = ""
     notes: list[str] = []
     seconds: float = 0.0
 

@@ -29,7 +29,7 @@ from playbill.tables.schema import CONSENT_PREFIX
 _ASKED_AT_ONCE = 256
 
 # figures must not depend on whether the machine that measures has a GPU
-_CPU = EngineSettings(provider=Provider.CPU)
+CPU = EngineSettings(provider=Provider.CPU)
 
 
 def tower_road(bundle: Bundle, dataset: Dataset, asked: Asked, k: int) -> Road:
@@ -38,7 +38,7 @@ def tower_road(bundle: Bundle, dataset: Dataset, asked: Asked, k: int) -> Road:
     Args:
         bundle: carries towers, with the features of `dataset`.
     """
-    tower = open_model(bundle.file("query_tower.onnx"), _CPU)
+    tower = open_model(bundle.file("query_tower.onnx"), CPU)
     items = np.asarray(bundle.array("item_embeddings"), np.float32)
     counted = np.asarray(bundle.array("popularity"))
     parts = [np.zeros((0, k), np.int64)]
@@ -90,10 +90,10 @@ def engine_road(
         Store.open(Path(folder) / "state") as store,
     ):
         fill(store, tables, dataset, asked)
-        engine = Engine.open(bundle, store, _CPU)
+        engine = Engine.open(bundle, store, CPU)
         for low in range(0, len(asked), _ASKED_AT_ONCE):
             progress(low, len(asked))
-            requests = [_request(dataset, asked, row, k) for row in range(low, min(low + _ASKED_AT_ONCE, len(asked)))]
+            requests = [request_of(dataset, asked, row, k) for row in range(low, min(low + _ASKED_AT_ONCE, len(asked)))]
             for row, slate in enumerate(engine.recommend(requests), low):
                 rungs[slate.rung] += 1
                 found = items.indices([item.item_id for item in slate.items])
@@ -107,7 +107,21 @@ def engine_road(
 
 def fill(store: Store, tables: Path, dataset: Dataset, asked: Asked) -> None:
     """Put what each person had done before they are asked, and what is declared of them, into an empty store."""
-    spec, pool, queries = dataset.spec, dataset.pool, asked.queries
+    queries = asked.queries
+    fill_people(store, tables, dataset, asked.person, queries.start[asked.rows], queries.end[asked.rows])
+
+
+def fill_people(
+    store: Store, tables: Path, dataset: Dataset, person: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> None:
+    """Put what some people had done, and what is declared of them, into an empty store.
+
+    Args:
+        tables: folder that the dataset was opened from.
+        person: [P] int64, each once.
+        start, end: [P] int64 pool rows of what they had done.
+    """
+    spec, pool = dataset.spec, dataset.pool
     store.declare(
         Declared(
             events=read_folder(tables).events,
@@ -119,10 +133,8 @@ def fill(store: Store, tables: Path, dataset: Dataset, asked: Asked) -> None:
     wanted = {f.name for f in spec.side(Side.USER)} | {"timezone"}
     columns = {n: c for n, c in dataset.user_columns.items() if n in wanted or n.startswith(CONSENT_PREFIX)}
     ids = dataset.user_ids
-    store.set_features(
-        {ids[p]: {n: c[p] for n, c in columns.items()} for p in asked.person.tolist() if ids[p] is not None}
-    )
-    rows = [np.arange(queries.start[q], queries.end[q]) for q in asked.rows]
+    store.set_features({ids[p]: {n: c[p] for n, c in columns.items()} for p in person.tolist() if ids[p] is not None})
+    rows = [np.arange(low, high) for low, high in zip(start.tolist(), end.tolist(), strict=True)]
     there = np.concatenate([np.zeros(0, np.int64), *rows])
     names = ["event_id", "user_id", "session_id", "event", "at", "item_id", "value"]
     events = read_table(tables, "events")
@@ -132,7 +144,8 @@ def fill(store: Store, tables: Path, dataset: Dataset, asked: Asked) -> None:
     store.import_events([Event(**dict(zip(plain, row, strict=True))) for row in zip(*plain.values(), strict=True)], {})
 
 
-def _request(dataset: Dataset, asked: Asked, row: int, k: int) -> Request:
+def request_of(dataset: Dataset, asked: Asked, row: int, k: int) -> Request:
+    """Return the request for `k` items of one of the people asked."""
     person = int(asked.person[row])
     return Request(
         user_id=dataset.people.user_ids[person],

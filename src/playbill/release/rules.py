@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from playbill.errors import ConfigError
+from playbill.release.gate_settings import LimitRule, PairedRule
 from playbill.release.report import CURRENT_MODEL, Evaluation
-from playbill.release.settings import LimitRule, PairedRule
 
 BEST_RIVAL = "best_rival"
 
@@ -21,6 +21,7 @@ LEARNED = ("towers", "ranker")
 class Verdict(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
+    REFUSED = "refused"  # the data cannot decide it: a result, and no failure
     NOT_APPLIED = "does not apply"
 
 
@@ -54,7 +55,7 @@ def judge_paired(name: str, rule: PairedRule, evaluation: Evaluation, rungs: Seq
     def judged(verdict: Verdict, found: str) -> Judged:
         return Judged(name=name, rule=asks, found=found, verdict=verdict)
 
-    if missing := _missing(rule.needs, rungs):
+    if missing := missing_rungs(rule.needs, rungs):
         return judged(Verdict.NOT_APPLIED, missing)
     if rule.slice not in evaluation.users:
         raise ConfigError(f"rule {name}: no slice {rule.slice!r}; there are: {', '.join(evaluation.users)}")
@@ -86,7 +87,7 @@ def judge_paired(name: str, rule: PairedRule, evaluation: Evaluation, rungs: Seq
 def judge_limit(name: str, rule: LimitRule, reports: Mapping[str, Any], rungs: Sequence[str]) -> Judged:
     """Return the verdict of a limit on one reported figure.
 
-    A figure that is not there fails: a check that was not made does not count as passed.
+    A figure that is not there fails unless the rule is optional: a check that was not made does not count as passed.
 
     Args:
         name: of the rule.
@@ -97,21 +98,22 @@ def judge_limit(name: str, rule: LimitRule, reports: Mapping[str, Any], rungs: S
     bounds = [f">= {rule.at_least:g}"] if rule.at_least is not None else []
     bounds += [f"<= {rule.at_most:g}"] if rule.at_most is not None else []
     asks = f"{rule.report}.{rule.figure} {' and '.join(bounds)}"
-    if missing := _missing(rule.needs, rungs):
+    if missing := missing_rungs(rule.needs, rungs):
         return Judged(name=name, rule=asks, found=missing, verdict=Verdict.NOT_APPLIED)
-    value = reports.get(rule.report)
+    value, absent = reports.get(rule.report), Verdict.NOT_APPLIED if rule.optional else Verdict.FAILED
     if value is None:
-        return Judged(name=name, rule=asks, found=f"no report/{rule.report}.json", verdict=Verdict.FAILED)
+        return Judged(name=name, rule=asks, found=f"no report/{rule.report}.json", verdict=absent)
     for key in rule.figure.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, bool | int | float):
-        return Judged(name=name, rule=asks, found="the report has no such figure", verdict=Verdict.FAILED)
+        return Judged(name=name, rule=asks, found="the report has no such figure", verdict=absent)
     low = rule.at_least is None or value >= rule.at_least
     high = rule.at_most is None or value <= rule.at_most
     shown = ("no", "yes")[value] if isinstance(value, bool) else f"{value:.6g}"
     return Judged(name=name, rule=asks, found=shown, verdict=Verdict.PASSED if low and high else Verdict.FAILED)
 
 
-def _missing(needs: Sequence[str], rungs: Sequence[str]) -> str:
+def missing_rungs(needs: Sequence[str], rungs: Sequence[str]) -> str:
+    """Return which of the rungs that a rule needs a bundle lacks, in words; empty where it has all."""
     absent = [rung for rung in needs if rung not in rungs]
     return f"the bundle carries no {', '.join(absent)}" if absent else ""

@@ -1,4 +1,4 @@
-"""Settings of the release jobs: evaluate, gate, publish, reproduce."""
+"""Settings of the release jobs evaluate, publish and reproduce; those of gate stand in `gate_settings`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from playbill.dataset.settings import SplitSettings
 from playbill.errors import ConfigError
+from playbill.measure.off_policy.settings import OffPolicyQuestion
 from playbill.release.rival_settings import RivalSettings as RivalSettings
 from playbill.release.rival_settings import check_metric as check_metric
 
 LATEST = "latest"
+CURRENT = "current"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +36,17 @@ class EvaluateSettings:
     """Of the resamples."""
     rivals: RivalSettings = field(default_factory=RivalSettings)
     """What the baselines are tuned over."""
+    against: str = CURRENT
+    """Version of a bundle that is asked the same beside it; `current` is the one in use."""
+    latency_requests: int = 100
+    """Requests of the fixed set that is timed."""
+    least_group: int = 30
+    """Groups of fewer people are named and not compared."""
+    value: OffPolicyQuestion = field(default_factory=OffPolicyQuestion)
+    """Which logged decisions, with which reward, say what the bundle's order would have been worth; `target` is not
+    read."""
+    value_requests: int = 2000
+    """Logged requests of the test part that are asked again at most; 0 leaves the value out."""
     force: bool = False
     """Measure again although nothing changed."""
 
@@ -44,67 +57,15 @@ class EvaluateSettings:
             raise ConfigError(f"resamples must be >= 100 for an interval to mean anything, got {self.resamples}")
         if not 0.5 <= self.level < 1:
             raise ConfigError(f"level must lie in 0.5..1, got {self.level}")
+        if self.latency_requests < 1 or self.least_group < 2 or self.value_requests < 0:
+            raise ConfigError(
+                "latency_requests must be >= 1, least_group >= 2 and value_requests >= 0, got "
+                f"{self.latency_requests}, {self.least_group} and {self.value_requests}"
+            )
         if int(self.rivals.tune_for.rpartition("_at_")[2]) > max(self.ks):
             raise ConfigError(
                 f"rivals.tune_for={self.rivals.tune_for} looks deeper than the longest cut-off of {self.ks}"
             )
-
-
-@dataclass(slots=True, kw_only=True)
-class PairedRule:
-    """The bundle may not be clearly worse than another model on the same users."""
-
-    metric: str
-    """Such as ndcg_at_20; one that the evaluation measured."""
-    against: str
-    """A model of the evaluation (`popularity`, `ease`, ...), `best_rival`, or `current`: the bundle in use."""
-    model: str = "served"
-    """Whose difference is taken: `served` is the whole road through the engine."""
-    slice: str = "all"
-    """`all`, `known` (people with a history) or `new`."""
-    margin: float = 0.0
-    """The interval of the difference must reach above minus this."""
-    needs: list[str] = field(default_factory=list)
-    """Rungs that a bundle must carry for the rule to apply to it."""
-
-    def __post_init__(self) -> None:
-        check_metric(self.metric, "metric")
-        if self.margin < 0:
-            raise ConfigError(f"margin must be >= 0, got {self.margin}")
-
-
-@dataclass(slots=True, kw_only=True)
-class LimitRule:
-    """A figure of one of the bundle's reports must lie within limits."""
-
-    report: str
-    """File below report/, without .json."""
-    figure: str
-    """Dotted path in the file; true counts as 1, false as 0."""
-    at_least: float | None = None
-    """Smallest allowed value."""
-    at_most: float | None = None
-    """Largest allowed value."""
-    needs: list[str] = field(default_factory=list)
-    """Rungs that a bundle must carry for the rule to apply to it."""
-
-    def __post_init__(self) -> None:
-        if self.at_least is None and self.at_most is None:
-            raise ConfigError(f"the rule on {self.report}.{self.figure} has no limit; give at_least or at_most")
-
-
-@dataclass(slots=True, kw_only=True)
-class GateSettings:
-    """`playbill gate`: hold an evaluated bundle against the rules, and seal it when it passes all of them."""
-
-    home: str = "var"
-    """Root of all that Playbill writes."""
-    bundle: str = LATEST
-    """Version of the bundle; `latest` is the one staged last."""
-    paired: dict[str, PairedRule] = field(default_factory=dict)
-    """Rules against another model, by name."""
-    limits: dict[str, LimitRule] = field(default_factory=dict)
-    """Rules on a reported figure, by name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,7 +102,8 @@ class ReproduceSettings:
     """Root of all that Playbill writes; this job keeps to <home>/reproduce/<name>."""
     name: str = "ml-100k-leave-last-out"
     """The protocol: ml-100k-leave-last-out, ml-100k-global-time, ml-1m-leave-last-out, ml-1m-global-time or
-    amazon-toys-leave-last-out."""
+    amazon-toys-leave-last-out; of ranking: ml-1m-likes-frozen, ml-1m-likes-running,
+    ml-100k-likes-frozen or trivago-clicks."""
     data: str | None = None
     """Folder that holds the sources' folders (ml-100k, ml-1m, amazon-toys); null fetches what can be fetched."""
     effort: str = "fast"

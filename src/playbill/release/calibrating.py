@@ -1,0 +1,113 @@
+"""What the probabilities of a bundle's ranker are worth on held-out time, task by task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from playbill.bundle.open import Bundle
+from playbill.dataset.dataset import Dataset
+from playbill.dataset.judging import judge
+from playbill.dataset.tasks import Task
+from playbill.engine.rank import PREFIX
+from playbill.engine.runtime import Model, open_model
+from playbill.features.encoder import Arrays
+from playbill.measure.calibration import Calibration, calibration
+from playbill.release.roads import CPU
+
+# of bundles that do not say what their ranker was asked
+_USUAL = [Task(name="interact"), Task(name="like", parent="interact", threshold=4.0)]
+
+
+class CalibrationReport(msgspec.Struct, kw_only=True):
+    """`report/calibration.json`.
+
+    Attributes:
+        rows: what the candidates are, in words.
+        tasks: those of which something is known in the test part.
+        notes: tasks that could not be judged, and why.
+    """
+
+    rows: str
+    tasks: list[Calibration]
+    notes: list[str] = []
+
+
+def measure_calibration(
+    bundle: Bundle, tables: Path, dataset: Dataset, *, resamples: int, seed: int, level: float
+) -> CalibrationReport:
+    """Return observed against expected for every task of the bundle's ranker, on the test part.
+
+    Args:
+        bundle: carries towers and a ranker, with the features of `dataset`.
+        tables: folder that the dataset was opened from.
+        resamples, seed, level: of the intervals over people.
+    """
+    tower, ranker = (open_model(bundle.file(f"{name}.onnx"), CPU) for name in ("query_tower", "ranker"))
+    tasks = tasks_of(bundle)
+    impressions = bundle.manifest.origin.get("impressions") == "true"
+    names = [task.name for task in tasks]
+    outputs = [PREFIX + name for name in names]
+
+    def rank(arrays: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(names, ranker.run(arrays, outputs), strict=True))
+
+    judged = judge(
+        tables,
+        dataset,
+        "test",
+        tasks,
+        impressions=impressions,
+        query=lambda arrays: _query(tower, arrays),
+        items=np.asarray(bundle.array("item_embeddings"), np.float32),
+        rank=rank,
+    )
+    report = CalibrationReport(
+        rows="items shown in the test part"
+        if impressions
+        else "the 100 unseen items nearest to each person when the test part begins; true is what they do in it",
+        tasks=[],
+    )
+    for t, name in enumerate(names):
+        known = judged.known[:, t] > 0 if len(judged.person) else np.zeros(0, bool)
+        if not known.any():
+            report.notes.append(f"{name}: nothing in the test part says whether it came true")
+            continue
+        p = np.clip(judged.answers[name][known].astype(np.float64), 0, 1)
+        report.tasks.append(
+            calibration(
+                p,
+                judged.label[known, t],
+                judged.person[known],
+                task=name,
+                resamples=resamples,
+                seed=seed,
+                level=level,
+            )
+        )
+    return report
+
+
+def in_words(task: Calibration) -> str:
+    """Return a task's figures in a line."""
+    ratios = [t.ratio.value for t in task.tenths if t.enough and t.ratio is not None]
+    error = f"error {task.error.value:.4f} [{task.error.low:.4f}, {task.error.high:.4f}]"
+    if not ratios:
+        return f"{task.task}: too few events ({task.events:.0f}) for any tenth, {error}"
+    return (
+        f"{task.task}: observed / expected {min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} tenths, {error} "
+        f"({task.error_by_chance:.4f} by chance)"
+    )
+
+
+def tasks_of(bundle: Bundle) -> list[Task]:
+    """Return the tasks that the bundle's ranker was trained for."""
+    told = bundle.manifest.origin.get("tasks")
+    return _USUAL if told is None else msgspec.json.decode(told, type=list[Task])
+
+
+def _query(tower: Model, arrays: Arrays) -> np.ndarray:
+    vectors: np.ndarray = tower.run(arrays, tower.outputs[:1])[0]
+    return vectors
