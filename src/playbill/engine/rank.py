@@ -15,7 +15,9 @@ PREFIX = "p_"  # outputs of the ranker that are probabilities
 
 # Scores below the ranker's rung. The last term only orders what the others leave equal.
 RETRIEVAL = {"tower": 1.0, "popularity": 1e-6}
-ITEM_KNN = {"item_knn": 0.5, "transitions": 0.5, "popularity": 1e-3}
+# what follows what says more than what goes together: of eleven mixtures the best on validation of MovieLens-100K, both
+# for each person's last event and across a moment
+ITEM_KNN = {"item_knn": 0.2, "transitions": 0.8, "popularity": 1e-3}
 POPULAR = {"trending": 0.5, "popularity": 0.5}
 
 
