@@ -17,8 +17,17 @@ from playbill.errors import SourceError
 # long as on one thread alone. Here, and in the processes that tests start.
 threadpool_limits(1, user_api="blas")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# as do those of torch and FAISS, which are loaded later and read this then
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let workers begin with the files that take minutes: whoever met one of them last would keep the other waiting."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +58,30 @@ def ml100k_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except SourceError as error:
         pytest.skip(f"MovieLens-100K is in no folder and no mirror delivers it: {error}")
     return home / "tables" / "ml-100k"
+
+
+@pytest.fixture(scope="session")
+def tiny_tables(ml100k_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The events of MovieLens-100K's first 60 people, on all items."""
+    import pyarrow.compute as pc
+
+    from playbill.tables.folder import read_folder, read_table, write_folder
+
+    folder = read_folder(ml100k_tables)
+    tables = {name: read_table(ml100k_tables, name) for name in ("users", "items", "events")}
+    for name in ("users", "events"):
+        tables[name] = tables[name].filter(pc.less_equal(tables[name]["user_id"], 60))
+    path = tmp_path_factory.mktemp("tables") / "tiny"
+    write_folder(path, tables, source="tiny", columns=folder.columns, events=folder.events)
+    return path
+
+
+@pytest.fixture
+def tiny_home(tmp_path: Path, tiny_tables: Path) -> Path:
+    """An empty home with the tiny tables in it."""
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "tiny").symlink_to(tiny_tables)
+    return tmp_path
 
 
 @pytest.fixture

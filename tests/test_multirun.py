@@ -67,16 +67,14 @@ def test_a_bad_value_is_refused_before_the_first_run(
     assert message in capsys.readouterr().err and not ran
 
 
-def test_two_trainings_leave_two_runs(tmp_path: Path, ml100k_tables: Path) -> None:
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/ml-100k").symlink_to(ml100k_tables)
-    code = main(["train", "-m", f"home={tmp_path}", *SMALL, "model.max_epochs=1", "threads=1", "model.dim=8,12"])
-    assert code == 0
+def test_two_trainings_leave_two_runs(tiny_home: Path) -> None:
+    given = ["tables=tiny", *SMALL, "model.max_epochs=1", "threads=1", "model.dim=8,12"]
+    assert main(["train", "-m", f"home={tiny_home}", *given]) == 0
     dims = {
         path.parent.name: json.loads(path.read_bytes())["model"]["dim"]
-        for path in (tmp_path / "runs").glob("*/config.json")
+        for path in (tiny_home / "runs").glob("*/config.json")
     }
-    assert dims == {"ml-100k-two_tower-model.dim_8": 8, "ml-100k-two_tower-model.dim_12": 12}
+    assert dims == {"tiny-two_tower-model.dim_8": 8, "tiny-two_tower-model.dim_12": 12}
 
 
 def test_check_answers_line_by_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

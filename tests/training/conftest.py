@@ -1,4 +1,4 @@
-"""A small real data set to train on, and the command line to do it with."""
+"""A small model, and the command line to train it with on `tiny_home`: in processes of their own, or in this one."""
 
 from __future__ import annotations
 
@@ -8,33 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pytest
 
-from playbill.tables.folder import read_folder, read_table, write_folder
-
-PEOPLE = 60  # of MovieLens-100K, those with the lowest ids
-
-
-@pytest.fixture(scope="session")
-def tiny_tables(ml100k_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The events of 60 people, on all items."""
-    folder = read_folder(ml100k_tables)
-    tables = {name: read_table(ml100k_tables, name) for name in ("users", "items", "events")}
-    for name in ("users", "events"):
-        tables[name] = tables[name].filter(pc.less_equal(tables[name]["user_id"], PEOPLE))
-    path = tmp_path_factory.mktemp("tables") / "tiny"
-    write_folder(path, tables, source="tiny", columns=folder.columns, events=folder.events)
-    return path
-
-
-@pytest.fixture
-def tiny_home(tmp_path: Path, tiny_tables: Path) -> Path:
-    """An empty home with the tiny tables in it."""
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "tiny").symlink_to(tiny_tables)
-    return tmp_path
-
+from playbill.cli import main
 
 # few steps of a small model; no dropout, since processes drop different columns
 SMALL = (
@@ -58,14 +34,28 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"}
 
 
+def arguments(home: Path, *overrides: str) -> list[str]:
+    batch = "model.batch_size=256" if "model=ranker" in overrides else "model.batch_tokens=256"
+    return ["train", f"home={home}", *SMALL, batch, *overrides]
+
+
+@pytest.fixture(scope="session")
+def train_here() -> Callable[..., None]:
+    """A function that trains the small model in this process: a new one takes seconds to import what it needs."""
+
+    def train(home: Path, *overrides: str) -> None:
+        assert main(arguments(home, *overrides)) == 0
+
+    return train
+
+
 @pytest.fixture
 def train(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     """A function that starts `playbill train` with the small model in one or more processes."""
 
     def start(home: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-        batch = "model.batch_size=256" if "model=ranker" in overrides else "model.batch_tokens=256"
-        command = [sys.executable, *launcher, "-m", "playbill.cli", "train", f"home={home}", *SMALL, batch, *overrides]
+        command = [sys.executable, *launcher, "-m", "playbill.cli", *arguments(home, *overrides)]
         return subprocess.Popen(
             command,
             env=environment,

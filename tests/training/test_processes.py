@@ -1,4 +1,7 @@
-"""One process and two, stopped and not: the same training. Real processes, real kills, through the command line."""
+"""One process and two, stopped and not: the same training. Real processes, real kills, through the command line.
+
+What is undisturbed and alone is trained in this process: a new one takes longer to import torch than to train.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import torch
 from playbill.training.runs import read_record
 
 Start = Callable[..., "subprocess.Popen[str]"]
+Here = Callable[..., None]
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -74,10 +78,12 @@ def kill_after_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
     ],
     ids=["fused", "in_batch"],
 )
-def test_two_processes_train_like_one(tiny_home: Path, train: Start, choices: tuple[str, ...]) -> None:
-    one = train(tiny_home, *choices, "run=one")
+def test_two_processes_train_like_one(
+    tiny_home: Path, train: Start, train_here: Here, choices: tuple[str, ...]
+) -> None:
     two = train(tiny_home, *choices, "run=two", processes=2)
-    finish(one), finish(two)
+    train_here(tiny_home, *choices, "run=one")
+    finish(two)
     first, second = losses(tiny_home / "runs" / "one"), losses(tiny_home / "runs" / "two")
     assert len(first) > 20 and first[-1] < first[0] - 0.1
     np.testing.assert_allclose(first, second, atol=1e-4)  # 2e-6 today; sums are taken in another order
@@ -88,13 +94,13 @@ def test_two_processes_train_like_one(tiny_home: Path, train: Start, choices: tu
             torch.testing.assert_close(tensor, other[name], atol=1e-3, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_killed_run_ends_as_if_nothing_had_been(tiny_home: Path, train: Start) -> None:
+def test_a_killed_run_ends_as_if_nothing_had_been(tiny_home: Path, train: Start, train_here: Here) -> None:
     choices = ("model.tables=fused", "checkpoint_every_steps=7", "model.dropout=0.2")
-    undisturbed = train(tiny_home, *choices, "run=undisturbed")
     broken = train(tiny_home, *choices, "run=broken")
     kill_after_checkpoint(broken, tiny_home / "runs" / "broken")
-    finish(undisturbed)
-    assert "going on from" in finish(train(tiny_home, *choices, "run=broken"))
+    again = train(tiny_home, *choices, "run=broken")
+    train_here(tiny_home, *choices, "run=undisturbed")
+    assert "going on from" in finish(again)
     expected, got = tiny_home / "runs" / "undisturbed", tiny_home / "runs" / "broken"
     for name in ("final", "best"):
         for key, tensor in weights(expected, name).items():
@@ -105,24 +111,27 @@ def test_a_killed_run_ends_as_if_nothing_had_been(tiny_home: Path, train: Start)
     assert (first.best, first.best_epoch, first.report) == (second.best, second.best_epoch, second.report)
 
 
-def test_one_process_goes_on_from_two(tiny_home: Path, train: Start) -> None:
+def test_one_process_goes_on_from_two(
+    tiny_home: Path, train: Start, train_here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
     choices = ("model.tables=fused", "checkpoint_every_steps=7")
-    undisturbed = train(tiny_home, *choices, "run=undisturbed")
     broken = train(tiny_home, *choices, "run=broken", processes=2)
     kill_after_checkpoint(broken, tiny_home / "runs" / "broken")
-    finish(undisturbed)
-    assert "going on from" in finish(train(tiny_home, *choices, "run=broken"))
+    train_here(tiny_home, *choices, "run=undisturbed")
+    capsys.readouterr()
+    train_here(tiny_home, *choices, "run=broken")
+    assert "going on from" in capsys.readouterr().err.replace("\n", " ")
     expected, got = losses(tiny_home / "runs" / "undisturbed"), losses(tiny_home / "runs" / "broken")
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
-def test_two_processes_train_the_ranker_like_one(tiny_home: Path, train: Start) -> None:
-    finish(train(tiny_home, "model.max_epochs=1"))
+def test_two_processes_train_the_ranker_like_one(tiny_home: Path, train: Start, train_here: Here) -> None:
+    train_here(tiny_home, "model.max_epochs=1")
     # no hard negatives: the scores differ in their last digits, hence the order of near equals in the lists
     choices = ("model=ranker", "model.hard_negatives=0", "model.tables=fused", "model.learning_rate=0.01")
-    one = train(tiny_home, *choices, "run=one")
     two = train(tiny_home, *choices, "run=two", processes=2)
-    finish(one), finish(two)
+    train_here(tiny_home, *choices, "run=one")
+    finish(two)
     first, second = losses(tiny_home / "runs" / "one"), losses(tiny_home / "runs" / "two")
     assert len(first) >= 10 and sum(first[-3:]) < sum(first[:3])
     np.testing.assert_allclose(first, second, atol=2e-3)
