@@ -16,7 +16,9 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     """Return the probability that each score is the largest of its set.
 
     P(i) = E[prod_{j != i} F_j(x_i)], x_i from its own normal, by Gauss-Hermite quadrature with 24 nodes; two scores
-    have a closed form, which is used. Each set is scaled to sum to 1: what is returned is a distribution to draw from.
+    have a closed form, which is used. Each set is scaled to sum to 1: what is returned is a distribution to draw from,
+    and so exact as a propensity. As the integral it is off by 1e-4 where the spreads of a set differ by a factor of two
+    at most, by 0.006 at five and by 0.05 at a hundred (largest of hundreds of sets of 3 to 8, measured).
 
     Args:
         mean, sd: [..., n] float64, of independent normal scores.

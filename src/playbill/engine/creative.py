@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -265,22 +266,40 @@ class CreativeStep:
             again = np.flatnonzero(sets.before >= 0)
             mean[again, sets.before[again]] += policy.switch_cost
             chance[drawn] = chances(policy, mean[drawn], scored.sd[drawn], there[drawn])
-        keys = [str(rows[b].request.session_id if rows[b].request.session_id is not None else slates[b].request_id)
-                for b in sets.owner.tolist()]  # fmt: skip
+        sessions = [row.request.session_id for row in rows]
+        keys = [str(slates[b].request_id if sessions[b] is None else sessions[b]) for b in sets.owner.tolist()]
         picked = draw(chance, uniforms(self.seed, keys, sets.item_ids))
+        lessons = self._lessons(now.belief, scored, chance, picked)
         return [
-            self._decision(now, sets, scored, chance[k], k, int(picked[k]), rows, slates)
+            self._decision(now, sets, chance[k], k, int(picked[k]), lessons[k], rows, slates)
             for k in np.flatnonzero(any_there).tolist()
+        ]
+
+    def _lessons(
+        self, belief: Belief | None, scored: Scored, chance: np.ndarray, picked: np.ndarray
+    ) -> list[Callable[[int], Lesson] | None]:
+        """Return for each item what its choice can teach, given its moment; None where there was no choice."""
+        spec = self.parts.spec
+        if belief is None or spec is None or not scored.asked.any():
+            return [None] * len(picked)
+        every = np.arange(len(picked))
+        phi = centred(scored.phi, chance)[every, picked].astype(np.float32)
+        score = (phi.astype(np.float64) @ belief.posterior.mean).tolist()
+        believed = expit(scored.title[every, picked] + scored.mean[every, picked]).tolist()
+        taught = scored.asked & (chance[every, picked] < 1)
+        return [
+            partial(_lesson, spec, phi[k].tobytes(), believed[k], score[k]) if taught[k] else None
+            for k in every.tolist()
         ]
 
     def _decision(
         self,
         now: CreativeNow,
         sets: Sets,
-        scored: Scored,
         chance: np.ndarray,
         k: int,
         picked: int,
+        lesson: Callable[[int], Lesson] | None,
         rows: Sequence[Row],
         slates: Sequence[Slate],
     ) -> Decision:
@@ -292,13 +311,6 @@ class CreativeStep:
         decision_id = f"{slate.request_id}:{position}:creative"
         shown = slate.items[position]
         shown.creative_id, shown.creative_propensity, shown.decision_id = chosen, float(chance[picked]), decision_id
-        lesson = None
-        if belief is not None and scored.asked[k] and row.person.teaches and chance[picked] < 1:
-            phi = centred(scored.phi[k], chance)[picked].astype(np.float32)
-            score = float(phi.astype(np.float64) @ belief.posterior.mean)
-            believed = float(expit(scored.title[k, picked] + scored.mean[k, picked]))
-            lesson = _lesson(self.parts.spec, phi, believed, score, slate.at)
-        remembered = row.person.remembered
         return Decision(
             decision_id=decision_id,
             request_id=slate.request_id,
@@ -311,18 +323,17 @@ class CreativeStep:
             position=position,
             policy=slate.policy,
             bundle=slate.bundle,
-            user_id=slate.user_id if remembered else None,
+            user_id=slate.user_id if row.person.remembered else None,
             session_id=slate.session_id,
             learned=0 if belief is None else belief.version,
-            lesson=lesson,
+            lesson=None if lesson is None or not row.person.teaches else lesson(slate.at),
         )
 
 
-def _lesson(spec: CreativeSpec | None, phi: np.ndarray, chance: float, score: float, at: int) -> Lesson:
-    assert spec is not None  # a belief comes with a head
+def _lesson(spec: CreativeSpec, phi: bytes, chance: float, score: float, at: int) -> Lesson:
     return Lesson(
         head=spec.head,
-        phi=phi.tobytes(),
+        phi=phi,
         chance=chance,
         score=score,
         reward=spec.reward,
