@@ -120,6 +120,7 @@ def train_run(
     run_dir: Path,
     record: RunRecord,
     resume: Path | None,
+    metric: str | None = None,
 ) -> Tracker | None:
     """Train a run's own model with validation, checkpoints and figures, and fill its record; return its tracker.
 
@@ -128,8 +129,9 @@ def train_run(
     Args:
         figures: names of the validation metrics.
         samples_per_step: rows of all processes together.
+        metric: the figure that decides which epoch is best, higher is better; None: ndcg_at_<metric_k>.
     """
-    metric = f"ndcg_at_{settings.metric_k}"
+    metric = metric or f"ndcg_at_{settings.metric_k}"
     model = settings.model
     checkpoints = Checkpoints(
         run_dir / "checkpoints",

@@ -28,7 +28,8 @@ from playbill.features.spec import FeatureSpec
 from playbill.features.vocabulary import Vocabulary
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
-from playbill.training.settings import Ranker, TrainSettings, TwoTower
+from playbill.training.ranking_settings import Ranker
+from playbill.training.settings import TrainSettings, TwoTower
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,8 +68,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
         input_share: share of that time in which steps waited for their batch.
         peak_mib: most memory that the process has held.
         versions: of what made it.
-        warm_start: str = ""
-    data: what was learned from, and what was left out; None for runs from before it was counted.
+        impressions: whether a ranker learned from the slates of the decisions table.
+        data: what was learned from, and what was left out; None for runs from before it was counted.
     """
 
     format: int = FORMAT
@@ -92,6 +93,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     processes: int = 1
     versions: dict[str, str] = {}
     warm_start: str = ""
+    impressions: bool = False
     data: DataCounts | None = None
 
 
@@ -183,9 +185,11 @@ def retrieval_name(settings: TrainSettings) -> str:
     return settings.retrieval_run or f"{settings.tables}-two_tower"
 
 
-def load_weights(module: nn.Module, checkpoint: Path) -> None:
+def load_weights(module: nn.Module, checkpoint: Path, leave_out: str = "") -> None:
     """Load a checkpoint's weights into a plain module, strictly.
 
+    Args:
+        leave_out: weights whose names begin so are for training alone; empty leaves out none.
     Raises:
         TrainingError: no such file, or its weights do not fit.
     """
@@ -194,7 +198,10 @@ def load_weights(module: nn.Module, checkpoint: Path) -> None:
     if not checkpoint.is_file():
         raise TrainingError(f"no checkpoint {checkpoint}; train again with force=true")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {key.removeprefix("dmp."): value for key, value in state.items()}
+    if leave_out:
+        weights = {key: value for key, value in weights.items() if not key.startswith(leave_out)}
     try:
-        module.load_state_dict({key.removeprefix("dmp."): value for key, value in state.items()}, strict=True)
+        module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise TrainingError(f"{checkpoint} does not fit the model: {error}") from error

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playbill.dataset.settings import SplitSettings
 from playbill.errors import ConfigError
 from playbill.features.settings import FeatureSettings
 from playbill.index.settings import IndexSettings
+
+if TYPE_CHECKING:
+    from playbill.training.ranking_settings import Ranker
 
 
 class Query(Enum):
@@ -45,6 +48,14 @@ class Tables(Enum):
 
     dense = "dense"  # replicated, with Adam: right where a step touches most rows (full_softmax, small catalogues)
     fused = "fused"  # sharded by TorchRec, row-wise Adagrad inside the backward pass: cost follows the touched rows
+
+
+class Weights(Enum):
+    """In what the ranker's graph holds its numbers."""
+
+    float32 = "float32"
+    half_tables = "half_tables"  # tables in half precision: half the bytes, answers off by about 1e-4
+    int8 = "int8"  # products of 8 bits: quicker, answers off by about 1e-2
 
 
 class Logger(Enum):
@@ -124,16 +135,16 @@ class TwoTower:
     """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
 
     def __post_init__(self) -> None:
-        _check_model(self)
+        check_model(self)
+        for name in ("heads", "blocks", "batch_tokens", "negatives", "negative_groups", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if self.dim % self.heads:
             raise ConfigError(f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})")
         if not self.temperature > 0:
             raise ConfigError(f"model.temperature must be > 0, got {self.temperature}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        for name in ("blocks", "batch_tokens", "negatives", "negative_groups", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
         if self.warmup_steps < 0:
             raise ConfigError(f"model.warmup_steps must be >= 0, got {self.warmup_steps}")
         if not 0 <= self.averaging < 1:
@@ -178,83 +189,6 @@ class Preset:
 
 
 @dataclass(slots=True, kw_only=True)
-class Ranker:
-    """Ranking: a cross network and an MLP over history, item, context and retrieval score; tasks interact and like."""
-
-    name: str = "ranker"
-    """Ends the run's folder name; leave it."""
-    dim: int = 32
-    """Width of the item table."""
-    field_dim: int = 8
-    """Width of the tables of all other features."""
-    heads: int = 4
-    """Pooled views of the history that each candidate is compared with."""
-    cross_layers: int = 2
-    """Layers of the low-rank cross network (DCN-v2)."""
-    cross_rank: int = 32
-    """Rank of each cross layer's matrix."""
-    hidden: int = 128
-    """Width of the MLP's two layers (the second is half as wide)."""
-    dropout: float = 0.2
-    """Share of the MLP's inputs dropped while training, 0 <= x < 1."""
-    like_threshold: float = 4.0
-    """An event whose value is at least this is a like; events without a value take no part in that task."""
-    like_weight: float = 0.5
-    """Weight of the like loss beside the interact loss."""
-    unknown_share: float = 0.02
-    """Share of item ids replaced by the unknown item while training, so that new items can stand on content alone."""
-    stale_share: float = 0.7
-    """Share of training rows whose history is cut at a random earlier event: teaches what comes later, not next."""
-    empty_share: float = 0.05
-    """Share of training rows whose history is left out: teaches what to show to a newcomer."""
-    half_life_days: float = 14.0
-    """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
-    weight_floor: float = 0.1
-    """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
-    departure_weight: float = 0.03
-    """Weight of the loss that keeps the order near the retrieval's: more trusts the retrieval more, 0 not at all."""
-    uniform_negatives: int = 8
-    """Items a person never touched, drawn evenly from the catalogue for each training row."""
-    hard_negatives: int = 12
-    """Items a person never touched, drawn from the top of the tower's list for each training row."""
-    hard_pool: int = 100
-    """How far down the tower's list hard negatives are drawn, and how many candidates validation re-ranks."""
-    later_share: float = 0.25
-    """Share of the training rows, the latest, that the ranker learns from; a tower of the rows before scores them."""
-    max_rows: int = 200_000
-    """Newest of these rows used at most."""
-    tables: Tables = Tables.dense
-    """dense or fused."""
-    batch_size: int = 512
-    """Positive examples a step, all processes together; each brings its negatives."""
-    max_epochs: int = 5
-    """Passes over the training rows at most."""
-    patience_epochs: int = 2
-    """Stop after so many epochs without a better validation metric; 0 = never."""
-    learning_rate: float = 0.002
-    """Of Adam, for dense parameters; it falls to a tenth along a cosine over max_epochs."""
-    table_learning_rate: float = 0.02
-    """Of row-wise Adagrad, when tables=fused; falls along the same cosine."""
-    weight_decay: float = 0.0
-    """Decoupled, per step and learning rate, on dense parameters (on the tables too when tables=dense)."""
-
-    def __post_init__(self) -> None:
-        _check_model(self)
-        for name in ("batch_size", "cross_layers", "cross_rank", "hard_pool", "max_rows", "uniform_negatives"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 <= self.hard_negatives <= self.hard_pool:
-            raise ConfigError(f"model.hard_negatives must be in 0..{self.hard_pool}, got {self.hard_negatives}")
-        if self.departure_weight < 0 or self.like_weight < 0:
-            raise ConfigError(
-                "model.departure_weight and model.like_weight must be >= 0, "
-                f"got {self.departure_weight} and {self.like_weight}"
-            )
-        if not 0 < self.later_share < 1:
-            raise ConfigError(f"model.later_share must be above 0 and below 1, got {self.later_share}")
-
-
-@dataclass(slots=True, kw_only=True)
 class TrainSettings:
     """Train a model on prepared tables and leave it in <home>/runs/<tables>-<model>.
 
@@ -264,6 +198,7 @@ class TrainSettings:
 
         playbill train                                        the retrieval model on the demo's tables
         playbill train model=ranker                           then the ranker
+        playbill train model=creative tables=my_shop          which image of an item a person answers, from decisions
         playbill train warm_start=current since=2026-11-20    go on from the published bundle with what is new
         playbill train model=fast tables=my_shop              a model chosen by the data's size and shape
         playbill train model.loss=in_batch model.tables=fused for catalogues too large for a full softmax
@@ -277,9 +212,10 @@ class TrainSettings:
     run: str | None = None
     """Name of the run's folder; null = <tables>-<model>."""
     model: Any = None  # TwoTower, Preset or Ranker: a declared type would shut out the others
-    """A choice: two_tower (what null means), fast or best (chosen by the data), ranker."""
+    """A choice: two_tower (what null means), fast or best (chosen by the data), ranker, creative."""
     retrieval_run: str | None = None
-    """ranker only: the finished two_tower run whose scores it reads; null = <tables>-two_tower."""
+    """ranker and creative only: the finished two_tower run whose scores or vectors it reads; null =
+    <tables>-two_tower."""
     warm_start: str | None = None
     """two_tower only: begin with the weights of this bundle's run, vocabularies grown: a version, or `current`."""
     since: str | None = None
@@ -377,6 +313,8 @@ class ExportSettings:
     """Further two_tower runs of the same features, whose vectors stand beside the run's in one pair of towers."""
     ranker_run: str | None = None
     """Finished ranker run; null = <tables>-ranker, and a bundle without ranker where that does not exist."""
+    creative_run: str | None = None
+    """Finished run of creative heads; null = <tables>-creative, and a bundle without them where that does not exist."""
     baselines_run: str | None = None
     """Finished run of `playbill tune`; null = <tables>-baselines, and item-kNNs with the usual numbers without it."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -393,6 +331,12 @@ class ExportSettings:
     """Name of a blend written by `playbill blend`, which then orders the retrievers' candidates; null = none."""
     policy_file: str | None = None
     """A policy.json to ship (its fields: src/playbill/bundle/policy.py); null = the defaults."""
+    ranker_weights: Weights = Weights.float32
+    """float32, half_tables or int8; a lighter graph is used only where validation loses nothing that counts, see
+    report/lighter.json."""
+    objectives: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each surface wants, in place of its policy's weights: objectives.slate='{completion: 1, back_7: 3}'. Weights
+    are of the ranker's tasks and of retrievers; another objective needs an export, and no training."""
     force: bool = False
     """Export again although this version is there. A sealed bundle is never replaced."""
 
@@ -403,8 +347,9 @@ class ExportSettings:
             raise ConfigError(f"half_life_days must be > 0, got {self.half_life_days}")
 
 
-def _check_model(model: TwoTower | Ranker) -> None:
-    for name in ("dim", "field_dim", "hidden", "heads", "max_epochs"):
+def check_model(model: TwoTower | Ranker) -> None:
+    """Raise ConfigError where a field that both models have is out of range."""
+    for name in ("dim", "field_dim", "hidden", "max_epochs"):
         if getattr(model, name) < 1:
             raise ConfigError(f"model.{name} must be >= 1, got {getattr(model, name)}")
     if model.dim % 4 or model.field_dim % 4:

@@ -23,7 +23,8 @@ from playbill.training.runs import (
     start_run,
     write_record,
 )
-from playbill.training.settings import Ranker, TrainSettings
+from playbill.training.ranking_settings import Ranker
+from playbill.training.settings import TrainSettings
 
 
 def run(settings: TrainSettings) -> int:

@@ -36,7 +36,7 @@ _SOURCES = {
 _MODELS = {
     "model/two_tower_schema": "playbill.training.settings:TwoTower",
     "model/preset_schema": "playbill.training.settings:Preset",
-    "model/ranker_schema": "playbill.training.settings:Ranker",
+    "model/ranker_schema": "playbill.training.ranking_settings:Ranker",
 }
 
 _WORLDS = {

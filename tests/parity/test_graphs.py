@@ -7,19 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 torch = pytest.importorskip("torch", reason="export needs the training packages")
 
 from playbill.bundle.onnx_file import read_onnx  # noqa: E402  # after the check that torch is there
 from playbill.errors import ParityError  # noqa: E402
 from playbill.features.spec import PAD, Encoding, EventCode, FeatureSpec, Field, Side  # noqa: E402
+from playbill.measure.calibration import Calibrator  # noqa: E402
 from playbill.training.exporting.graphs import Graph, example_sizes, write_graph  # noqa: E402
 from playbill.training.exporting.models import graphs_from, made_up  # noqa: E402
 from playbill.training.exporting.parity import compare, open_session, order_inversion, sample  # noqa: E402
 from playbill.training.exporting.rows import candidate_rows, item_rows, query_rows  # noqa: E402
 from playbill.training.ranking.plain import PlainRanker  # noqa: E402
+from playbill.training.ranking_settings import Ranker  # noqa: E402
 from playbill.training.retrieval.plain import PlainTwoTower, towers_of  # noqa: E402
-from playbill.training.settings import Query, Ranker, Similarity, TwoTower  # noqa: E402
+from playbill.training.settings import Query, Similarity, TwoTower  # noqa: E402
 
 HEADS = {
     "query_tower": ["query"],
@@ -65,7 +68,12 @@ def untrained(spec: FeatureSpec) -> list[Graph]:
     for whole in wholes:
         whole.table_row.copy_(torch.arange(spec.num_items + 1))
         whole.table_row[3:20] = 0  # too few events for an id of their own
-    ranker = PlainRanker(spec, Ranker(dim=16, field_dim=4, hidden=32, heads=2, cross_rank=4))
+    if spec.fields:
+        small_ranker = Ranker(dim=16, field_dim=4, hidden=32, heads=2, attention=8, experts=3, cross_rank=4)
+    else:
+        small_ranker = Ranker(dim=16, field_dim=4, hidden=32, heads=0, cross_rank=4)
+    bent = Calibrator(bias=-0.3, slope=0.8, knots=[-1.0, 0.5], changes=[0.4, -0.3], rows=1000, events=400)
+    ranker = PlainRanker(spec, small_ranker, {"like": bent})
     with torch.no_grad():
         for module in (*wholes, ranker):
             for parameter in module.parameters():  # some start at 0, where nothing could be seen
@@ -164,6 +172,17 @@ def test_candidates_of_several_users_equal_each_alone(exported):
         answers = session.run(HEADS["ranker"], {i.name: alone[i.name] for i in session.get_inputs()})
         for whole, part in zip(together, answers, strict=True):
             np.testing.assert_allclose(whole[mine], part, rtol=1e-4, atol=1e-5)
+
+
+def test_calibration_in_the_graph_is_the_fitted_map(exported):
+    spec, _, _, session = exported["ranker"]
+    rows = candidate_rows(spec, 4, 60, np.random.default_rng(8))
+    interact, like, _, p_like = session.run(HEADS["ranker"], {i.name: rows[i.name] for i in session.get_inputs()})
+    bent = Calibrator(bias=-0.3, slope=0.8, knots=[-1.0, 0.5], changes=[0.4, -0.3])
+    p_interact = expit(interact.astype(np.float64))
+    expected = np.minimum(bent(p_interact * expit(like.astype(np.float64))), p_interact)
+    np.testing.assert_allclose(p_like, expected, atol=1e-5)
+    assert np.abs(p_like - expit(interact) * expit(like)).max() > 0.01
 
 
 def test_the_gate_closes(exported):

@@ -33,7 +33,8 @@ from playbill.tables.folder import read_folder
 from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 from playbill.training.export import run
-from playbill.training.settings import ExportSettings, Ranker, TrainSettings, TwoTower
+from playbill.training.ranking_settings import Ranker
+from playbill.training.settings import ExportSettings, TrainSettings, TwoTower
 
 DAY_US = 86_400_000_000
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from playbill.training.ranking.losses import departure_loss, interact_loss, like_loss
+from playbill.dataset.tasks import Task
+from playbill.training.ranking.losses import departure_loss, log_probabilities, task_losses
 from playbill.training.retrieval.losses import full_softmax
 
 # two queries and two items of unit length; cosines are
@@ -72,23 +73,66 @@ def test_positions_that_weigh_nothing_teach_nothing() -> None:
     assert full_softmax(query, ITEMS, torch.tensor([0, 1]), 2.0, torch.zeros(2)) == 0
 
 
-def test_interact_loss() -> None:
+INTERACT = [Task(name="interact")]
+LIKED = [Task(name="interact"), Task(name="like", parent="interact", threshold=4.0, weight=0.5)]
+BOUGHT = [Task(name="click"), Task(name="buy", parent="click")]
+
+
+def test_a_task_without_parent_is_learned_over_all_candidates() -> None:
     # one row: positive with logit 0, negatives with logits 0 and log 3; the last does not count
     # (log 2 + log 2 + 0) / 3 = 0.462098
-    loss = interact_loss(torch.tensor([[0.0, 0.0, math.log(3)]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    logit = torch.tensor([[[0.0], [0.0], [math.log(3)]]])
+    label = torch.tensor([[[1.0], [0.0], [0.0]]])
+    loss = task_losses(logit, label, torch.tensor([[[1.0], [1.0], [0.0]]]), INTERACT, whole=False)
     torch.testing.assert_close(loss, torch.tensor([0.462098]), atol=1e-6, rtol=0)
     # counted, the last adds log(1 + 3) = 1.386294: 2.772589 / 3 = 0.924196
-    loss = interact_loss(torch.tensor([[0.0, 0.0, math.log(3)]]), torch.ones(1, 3))
+    loss = task_losses(logit, label, torch.ones(1, 3, 1), INTERACT, whole=False)
     torch.testing.assert_close(loss, torch.tensor([0.924196]), atol=1e-6, rtol=0)
 
 
-def test_like_loss_is_0_where_nothing_is_known() -> None:
-    # logit log 3 is probability 3/4: -log(3/4) = 0.287682 for a like, -log(1/4) = 1.386294 for none
-    logit = torch.full((3,), math.log(3), requires_grad=True)
-    loss = like_loss(logit, torch.tensor([1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.0]))
-    torch.testing.assert_close(loss.detach(), torch.tensor([0.287682, 1.386294, 0.0]), atol=1e-6, rtol=0)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_value_is_learned_where_the_parent_came_true_and_there_is_one(whole: bool) -> None:
+    # interact costs nothing here (logit 100, all positive); like has logit log 3, so probability 3/4:
+    # -log(3/4) = 0.287682 for a like, -log(1/4) = 1.386294 for none, 0 for a row without a value; half of each counts
+    own = torch.full((3, 1), math.log(3), requires_grad=True)
+    logit = torch.stack([torch.full((3, 1), 100.0), own], -1)
+    label = torch.tensor([[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 1.0]]])
+    known = torch.tensor([[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0]]])
+    loss = task_losses(logit, label, known, LIKED, whole)
+    torch.testing.assert_close(loss.detach(), torch.tensor([0.143841, 0.693147, 0.0]), atol=1e-6, rtol=0)
     loss.sum().backward()
-    assert logit.grad is not None and logit.grad[2] == 0
+    assert own.grad is not None and own.grad[2] == 0
+    # and where the parent did not come true it is not learned at all
+    label[:, 0, 0] = 0
+    torch.testing.assert_close(task_losses(logit.detach(), label, known, LIKED[:1], whole), torch.full((3,), 100.0))
+    torch.testing.assert_close(task_losses(logit.detach(), label, known, LIKED, whole), torch.full((3,), 100.0))
+
+
+def test_a_conversion_is_learned_over_all_impressions() -> None:
+    # click and buy given a click have logits 0 and log 3: p 1/2 and 3/4, so a purchase has p 3/8
+    # not clicked: log 2 - log(5/8) = 0.693147 + 0.470004; bought: log 2 - log(3/8) = 0.693147 + 0.980829
+    logit = torch.tensor([[[0.0, math.log(3)]], [[0.0, math.log(3)]]])
+    label = torch.tensor([[[0.0, 0.0]], [[1.0, 1.0]]])
+    loss = task_losses(logit, label, torch.ones(2, 1, 2), BOUGHT, whole=True)
+    torch.testing.assert_close(loss, torch.tensor([1.163151, 1.673976]), atol=1e-6, rtol=0)
+    # learned from events, of what was interacted with alone: the first row says nothing of it
+    loss = task_losses(logit, label, torch.ones(2, 1, 2), BOUGHT, whole=False)
+    torch.testing.assert_close(loss, torch.tensor([0.693147, 0.693147 + 0.287682]), atol=1e-6, rtol=0)
+    chances = [p.exp().tolist() for p in log_probabilities(logit[:, 0], BOUGHT)]
+    assert chances == [pytest.approx([0.5, 0.5]), pytest.approx([0.375, 0.375])]
+
+
+def test_what_was_not_looked_at_is_not_disliked() -> None:
+    # logit 0, looked at with 1/2: taken up with 1/4, left with -log(3/4) = 0.287682; at the top with 1/2: 0.693147
+    logit, known = torch.zeros(2, 1, 1), torch.ones(2, 1, 1)
+    seen = torch.log(torch.tensor([[0.5], [1.0]]))
+    loss = task_losses(logit, torch.zeros(2, 1, 1), known, BOUGHT[:1], whole=True, seen=seen)
+    torch.testing.assert_close(loss, torch.tensor([0.287682, 0.693147]), atol=1e-6, rtol=0)
+    back = [Task(name="click"), Task(name="back", returns=True, within_days=7)]
+    two = torch.zeros(1, 1, 2)
+    # whoever comes back need not have looked: -log(3/4) - log(1/2)
+    loss = task_losses(two, torch.zeros(1, 1, 2), torch.ones(1, 1, 2), back, whole=True, seen=seen[:1])
+    torch.testing.assert_close(loss, torch.tensor([0.980829]), atol=1e-6, rtol=0)
 
 
 def test_departure_loss_counts_only_what_changes_the_order() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from scipy.special import expit
 
 from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.dataset.ends import training_ends
@@ -21,12 +22,13 @@ from playbill.training.distributed import check_fused, copy_in, gather_full, sha
 from playbill.training.fit import fit, processes
 from playbill.training.progress import Report
 from playbill.training.ranking import plain as ranker_plain
+from playbill.training.ranking_settings import Ranker
 from playbill.training.retrieval import plain as tower_plain
 from playbill.training.retrieval.data import item_arrays
 from playbill.training.retrieval.module import TowerModule
 from playbill.training.retrieval.towers import LONGEST
 from playbill.training.runs import read_record
-from playbill.training.settings import Loss, Ranker, Tables, TrainSettings, TwoTower
+from playbill.training.settings import Loss, Tables, TrainSettings, TwoTower
 from playbill.training.train import run
 from playbill.training.validation import Validation, seen_mask
 
@@ -128,14 +130,17 @@ def test_plain_ranker_scores_each_candidate_for_its_own_user(trained: Path, data
             )
             for whole, one in zip(together, alone, strict=True):
                 torch.testing.assert_close(whole[n : n + 1], one, atol=1e-5, rtol=1e-5)
-    interact, like, p_interact, p_like = together
-    torch.testing.assert_close(p_interact, torch.sigmoid(interact))
-    torch.testing.assert_close(p_like, torch.sigmoid(interact) * torch.sigmoid(like))
+    interact, like, p_interact, p_like = (answer.numpy().astype(np.float64) for answer in together)
+    maps = ranker_plain.read_calibration(trained / "runs" / "tiny-ranker")
+    told = maps["interact"](expit(interact)) if "interact" in maps else expit(interact)
+    np.testing.assert_allclose(p_interact, told, atol=1e-6)
+    liked = maps["like"](expit(interact) * expit(like)) if "like" in maps else p_interact * expit(like)
+    np.testing.assert_allclose(p_like, np.minimum(liked, p_interact), atol=1e-6)
     assert set(ranker.inputs) == {*queries, *items, "cand_user", "retrieval_score"} and len(ranker.outputs) == 4
 
 
 def test_an_untrained_ranker_keeps_the_order_of_the_retrieval(dataset: Dataset) -> None:
-    net = ranker_plain.build_net(dataset.spec, RANKER, score_scale=14.0, score_bias=-3.0).eval()
+    net = ranker_plain.build_net(dataset.spec, RANKER, score_scale=14.0, biases=[-3.0, 0.0]).eval()
     ranker = ranker_plain.PlainRanker(dataset.spec, RANKER).eval()
     ranker.net = net
     batch = next(iter(Validation(dataset, 10).batches(0, 1)))

@@ -11,8 +11,9 @@ import pytest
 
 from playbill.cli import compose, main
 from playbill.errors import ConfigError, TrainingError
+from playbill.training.ranking_settings import Ranker
 from playbill.training.runs import RunRecord, fingerprint, read_record, read_run
-from playbill.training.settings import Logger, Ranker, TrainSettings
+from playbill.training.settings import Logger, TrainSettings
 from playbill.training.tracking import Tracker
 
 SMALL = (

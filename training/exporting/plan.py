@@ -11,11 +11,11 @@ import msgspec
 from playbill import __version__
 from playbill.blend.model import FILE as BLEND_FILE
 from playbill.blend.model import Blend, read_blend, write_blend
-from playbill.bundle.policy import Policy, read_policy
+from playbill.bundle.policy import Policy, check_policy, read_policy
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
-from playbill.errors import BlendError, ConfigError, TrainingError
+from playbill.errors import BlendError, BundleError, ConfigError, TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.tables.files import sha256_file
 from playbill.tables.folder import read_folder
@@ -36,7 +36,7 @@ class Plan:
         bundles: folder of the bundles.
         version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
         rungs: every rung the data was judged for, carried or not.
-        towers, ranker: finished runs, None where that rung is not carried.
+        towers, ranker, creative: finished runs, None where that rung is not carried.
         beside: further runs in the same pair of towers.
         tuned: baselines of a run of `playbill tune`, or why there is none.
         blend: what orders the retrievers' candidates, where one was asked for.
@@ -51,6 +51,7 @@ class Plan:
     towers: Run | None
     beside: list[Run]
     ranker: Run | None
+    creative: Run | None
     features: FeatureSettings
     split: SplitSettings
     policy: Policy
@@ -73,13 +74,16 @@ class Plan:
             "split": msgspec.json.encode(self.split).decode(),
             "features": msgspec.json.encode(self.features).decode(),
         }
-        runs = {"run": self.towers, "ranker_run": self.ranker}
+        runs = {"run": self.towers, "ranker_run": self.ranker, "creative_run": self.creative}
         if self.towers is not None and not self.beside:  # what a warm start begins with
             origin["weights"] = sha256_file(checkpoint(self.towers))
         if self.tuned.folder is not None:
             origin["baselines_run"] = self.tuned.folder.name
         origin |= {"blend": self.blend.name} if self.blend is not None else {}
         origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
+        if self.ranker is not None:  # what its probabilities speak of, and where that was learned
+            origin["tasks"] = msgspec.json.encode(self.ranker.model.tasks).decode()
+            origin["impressions"] = str(self.ranker.record.impressions).lower()
         return origin | {name: run.path.name for name, run in runs.items() if run is not None}
 
 
@@ -97,7 +101,7 @@ def make_plan(settings: ExportSettings) -> Plan:
     tables = home / "tables" / settings.tables
     fingerprint = read_folder(tables).fingerprint
     rungs = {name: _carry(name, rung) for name, rung in read_sufficiency(tables).rungs.items()}
-    towers = ranker = None
+    towers = ranker = creative = None
     if rungs["towers"].carried:
         towers, rungs["towers"] = _find(home, settings.run, settings.tables, "two_tower", fingerprint, rungs["towers"])
     beside = _beside(home, settings.beside, towers, fingerprint)
@@ -108,9 +112,18 @@ def make_plan(settings: ExportSettings) -> Plan:
             ranker, rungs["ranker"] = _find(
                 home, settings.ranker_run, settings.tables, "ranker", fingerprint, rungs["ranker"]
             )
-    if towers is not None and ranker is not None:
-        _check_pair(towers, ranker)
-    policy = _policy(settings.policy_file)
+    if rungs["creative_heads"].carried:
+        if towers is None:
+            why = "creative heads read the query tower, and towers are not carried"
+            rungs["creative_heads"] = _without(rungs["creative_heads"], why)
+        else:
+            creative, rungs["creative_heads"] = _find(
+                home, settings.creative_run, settings.tables, "creative", fingerprint, rungs["creative_heads"]
+            )
+    for reader in (ranker, creative):
+        if towers is not None and reader is not None:
+            _check_pair(towers, reader)
+    policy = _policy(settings, [] if ranker is None else [task.name for task in ranker.model.tasks])
     features = settings.features if towers is None else towers.settings.features
     split = settings.split if towers is None else towers.settings.split
     index = asdict(settings.index)
@@ -125,6 +138,8 @@ def make_plan(settings: ExportSettings) -> Plan:
         [rungs, policy, index, settings.neighbours, settings.half_life_days],
         tuned.inputs(),
     ]
+    if creative is not None:
+        inputs.append([creative.record.fingerprint, sha256_file(checkpoint(creative))])
     blend = None
     if settings.blend is not None:
         blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)
@@ -138,6 +153,7 @@ def make_plan(settings: ExportSettings) -> Plan:
         towers=towers,
         beside=beside,
         ranker=ranker,
+        creative=creative,
         features=features,
         split=split,
         policy=policy,
@@ -192,14 +208,15 @@ def _beside(home: Path, names: list[str], towers: Run | None, fingerprint: str) 
     return runs
 
 
-def _check_pair(towers: Run, ranker: Run) -> None:
-    if ranker.record.retrieval_fingerprint != towers.record.fingerprint:
+def _check_pair(towers: Run, reader: Run) -> None:
+    name, record = reader.record.model, reader.record
+    if record.retrieval_fingerprint != towers.record.fingerprint:
         raise TrainingError(
-            f"the ranker in {ranker.path} learned from the scores of {ranker.record.retrieval_run} as it was then, not "
-            f"of {towers.path.name} as it is now; train the ranker again, or name the right runs"
+            f"the {name} in {reader.path} learned from the scores of {record.retrieval_run} as it was then, not "
+            f"of {towers.path.name} as it is now; train the {name} again, or name the right runs"
         )
-    if ranker.spec.hash() != towers.spec.hash():
-        raise TrainingError(f"{ranker.path} and {towers.path} have different feature specs; train the ranker again")
+    if reader.spec.hash() != towers.spec.hash():
+        raise TrainingError(f"{reader.path} and {towers.path} have different feature specs; train the {name} again")
 
 
 def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
@@ -209,7 +226,26 @@ def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
     return blend
 
 
-def _policy(file: str | None) -> Policy:
+def _policy(settings: ExportSettings, tasks: list[str]) -> Policy:
+    """Return the policy to ship; without a file, the slate wants what the ranker's tasks can say.
+
+    Args:
+        tasks: of the ranker, empty where there is none.
+    """
+    policy = _read_policy(settings.policy_file)
+    surfaces = dict(policy.surfaces)
+    slate = surfaces["slate"]
+    if settings.policy_file is None and tasks and not set(slate.weights) <= set(tasks):
+        surfaces["slate"] = msgspec.structs.replace(slate, weights={tasks[0]: 1.0})
+    for name, weights in settings.objectives.items():
+        surfaces[name] = msgspec.structs.replace(surfaces.get(name, surfaces["slate"]), weights=dict(weights))
+    try:
+        return check_policy(msgspec.structs.replace(policy, surfaces=surfaces))
+    except BundleError as error:
+        raise ConfigError(f"objectives: {error}") from None
+
+
+def _read_policy(file: str | None) -> Policy:
     if file is None:
         return Policy()
     try:

@@ -1,35 +1,73 @@
-"""Losses of the ranker's tasks. B rows with C candidates each, the positive first."""
+"""Losses of the ranker's tasks. B rows with C candidates each, T tasks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-def interact_loss(logit: Tensor, counts: Tensor) -> Tensor:
-    """Return the binary cross-entropy of "interacts with it", [B] float32: summed over a row's candidates, divided by
-    C.
-
-    Args:
-        logit: [B, C] float32, the positive in column 0.
-        counts: [B, C] float32, 0 for a candidate to leave out. C divides all the same, so that a row's loss does not
-            depend on which process it meets.
-    """
-    label = torch.zeros_like(logit)
-    label[:, 0] = 1
-    losses = functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-    return (losses * counts).sum(1) / logit.shape[1]
+from playbill.dataset.tasks import Task, parents
 
 
-def like_loss(logit: Tensor, like: Tensor, known: Tensor) -> Tensor:
-    """Return the binary cross-entropy of "likes it", [B] float32, 0 where nothing is known.
+def task_losses(
+    logits: Tensor, label: Tensor, known: Tensor, tasks: Sequence[Task], whole: bool, seen: Tensor | None = None
+) -> Tensor:
+    """Return the weighted loss of each row, [B] float32.
+
+    A task without parent is a binary cross-entropy over all candidates, and so is, where `whole`, a task with a parent:
+    on the product of both probabilities (the entire space of impressions). Otherwise a task with a parent, and any
+    whose value must be known, is learned where its parent came true, on its own logit.
+
+    A loss over all candidates is their sum divided by C, those that do not count included, so that a row's loss does
+    not depend on which process it meets; a loss where the parent came true is their sum.
+
+    Source: X. Ma et al., Entire Space Multi-Task Model (2018), equations 1 and 3.
 
     Args:
-        logit: [B] float32 of the positive candidate: only what was interacted with can have been liked.
-        like, known: [B] float32 of 0 and 1.
+        logits: [B, C, T] float32; of a task with a parent: given that the parent came true.
+        label, known: [B, C, T] float32 of 0 and 1.
+        tasks: T, parents before their children.
+        whole: rows are impressions.
+        seen: [B, C] float32 log p that the candidate was looked at; None: all were.
     """
-    return functional.binary_cross_entropy_with_logits(logit, like, reduction="none") * known
+    total = torch.zeros_like(logits[:, 0, 0])
+    above = parents(tasks)
+    chances = log_probabilities(logits, tasks, seen) if whole else []
+    for t, task in enumerate(tasks):
+        up, yes, counts = above[t], label[..., t], known[..., t]
+        if up >= 0 and (not whole or task.threshold is not None):
+            losses = functional.binary_cross_entropy_with_logits(logits[..., t], yes, reduction="none")
+            loss = (losses * counts * label[..., up] * known[..., up]).sum(1)
+        elif up >= 0 or (seen is not None and not task.returns):
+            # log(1 - p) of a product, which is never so near to 1 that the difference is lost
+            missed = torch.log(-torch.expm1(chances[t].clamp(max=-1e-6)))
+            loss = -((yes * chances[t] + (1 - yes) * missed) * counts).sum(1) / logits.shape[1]
+        else:
+            losses = functional.binary_cross_entropy_with_logits(logits[..., t], yes, reduction="none")
+            loss = (losses * counts).sum(1) / logits.shape[1]
+        total = total + task.weight * loss
+    return total
+
+
+def log_probabilities(logits: Tensor, tasks: Sequence[Task], seen: Tensor | None = None) -> list[Tensor]:
+    """Return log p of each task, [...] each: of its own chance times that of its parent.
+
+    Args:
+        logits: [..., T].
+        seen: [...] log p that the candidate was looked at, without which nothing is taken up; None: as if it was. A
+            return needs no look at this candidate.
+    """
+    found: list[Tensor] = []
+    for t, (task, up) in enumerate(zip(tasks, parents(tasks), strict=True)):
+        own = functional.logsigmoid(logits[..., t])
+        if up >= 0:
+            own = own + found[up]
+        elif seen is not None and not task.returns:
+            own = own + seen
+        found.append(own)
+    return found
 
 
 def departure_loss(added: Tensor, counts: Tensor) -> Tensor:

@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
+from playbill.dataset.tasks import parents
 from playbill.features.spec import FeatureSpec
+from playbill.measure.calibration import Calibrator
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.ranking.losses import log_probabilities
 from playbill.training.ranking.network import RankerNet
+from playbill.training.ranking.position import NAME as POSITION
+from playbill.training.ranking_settings import Ranker
 from playbill.training.retrieval.plain import item_inputs, query_inputs
 from playbill.training.runs import load_weights, read_run
-from playbill.training.settings import Ranker
+
+CALIBRATION = "calibration.json"  # in the folder of a run: the map of each task
+
+
+class Calibrated(nn.Module):
+    """A fitted map of probabilities, as `measure.calibration.Calibrator` computes it.
+
+    Reads log p instead of p: a probability next to 0 keeps its logit in float32.
+    """
+
+    def __init__(self, fitted: Calibrator) -> None:
+        super().__init__()
+        self.bias, self.slope = fitted.bias, fitted.slope
+        self.bends = list(zip(fitted.knots, fitted.changes, strict=True))
+
+    def forward(self, log_p: Tensor) -> Tensor:
+        """Return probabilities [N]. Args: log_p [N] float32, below 0."""
+        log_p = log_p.clamp(max=-1e-6)  # p of 1: its logit would be infinite
+        logit = log_p - torch.log(-torch.expm1(log_p))
+        mapped = self.bias + self.slope * logit
+        for knot, change in self.bends:
+            mapped = mapped + change * (logit - knot).clamp(min=0)
+        return torch.sigmoid(mapped)
 
 
 class PlainRanker(nn.Module):
-    """U users once, N candidates broadcast from them -> logits and probabilities of both tasks.
+    """U users once, N candidates broadcast from them -> logits and probabilities of all tasks.
 
-    `p_interact` is the probability under the negatives it was trained with (see `ranking.sampling`): it orders
-    candidates and compares between people, but is no share of shown items that will be clicked.
+    The logit of a task with a parent speaks of candidates of which the parent came true; its probability is that of
+    both, over all candidates, which is what an objective may add to another's.
 
-    Only what was interacted with can have been liked, so `logit_like` speaks of those; `p_like` is the probability of
-    both, over all candidates, which is what an objective may add to `p_interact`.
+    Without calibration, `p_interact` of a ranker that learned from events is the probability under the negatives it was
+    trained with (see `ranking.sampling`): it orders candidates and compares between people.
 
     Source: X. Ma et al., Entire Space Multi-Task Model (2018), equation 1.
+
+    Args:
+        calibrated: a fitted map by task; a task without one keeps its probability.
 
     Attributes:
         inputs: names of the arrays that `forward` reads, in order.
         outputs: names of what it returns, in order.
     """
 
-    def __init__(self, spec: FeatureSpec, model: Ranker) -> None:
+    def __init__(self, spec: FeatureSpec, model: Ranker, calibrated: Mapping[str, Calibrator] | None = None) -> None:
         super().__init__()
         self.encoder = PlainEncoder(spec, model.dim, model.field_dim)
         self.net = build_net(spec, model)
+        self.tasks = model.tasks
+        fitted = [(calibrated or {}).get(task.name) for task in model.tasks]
+        self.calibrated = nn.ModuleList(nn.Identity() if one is None else Calibrated(one) for one in fitted)
+        names = [task.name for task in model.tasks]
         self.inputs = [*query_inputs(spec), "cand_user", *item_inputs(spec), "retrieval_score"]
-        self.outputs = ["logit_interact", "logit_like", "p_interact", "p_like"]
+        self.outputs = [*(f"logit_{name}" for name in names), *(f"p_{name}" for name in names)]
 
-    def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return logit_interact, logit_like, p_interact, p_like, [N] float32 each.
+    def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the logit of each task, then the probability of each, [N] float32.
 
         Args:
             arrays: query-side arrays [U, ...], cand_user [N] int64, item_index [N] int64 and item fields [N, ...],
                 retrieval_score [N] float32, by name.
         """
-        interact, like, _ = self.net(
+        logits, _ = self.net(
             self.encoder.history(arrays),
             arrays["history_event"],
             arrays["history_value"],
@@ -57,11 +93,21 @@ class PlainRanker(nn.Module):
             self.encoder.fields(arrays, ITEM_SIDES),
             arrays["retrieval_score"],
         )
-        p_interact = torch.sigmoid(interact)
-        return interact, like, p_interact, p_interact * torch.sigmoid(like)
+        chances = log_probabilities(logits, self.tasks)
+        found: list[Tensor] = []
+        for t, (up, mapped) in enumerate(zip(parents(self.tasks), self.calibrated, strict=True)):
+            if isinstance(mapped, Calibrated):
+                p = mapped(chances[t])
+            else:  # too few events for a map of its own: its parent's holds for it
+                p = torch.sigmoid(logits[:, t]) * (1 if up < 0 else found[up])
+            # maps of their own could put a child above its parent
+            found.append(p if up < 0 else torch.minimum(p, found[up]))
+        return (*logits.unbind(1), *found)
 
 
-def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0, score_bias: float = 0.0) -> RankerNet:
+def build_net(
+    spec: FeatureSpec, model: Ranker, score_scale: float = 1.0, biases: Sequence[float] | None = None
+) -> RankerNet:
     """Return the network with fresh weights, from torch's generator."""
     return RankerNet(
         spec.history_length,
@@ -74,18 +120,27 @@ def build_net(spec: FeatureSpec, model: Ranker, score_scale: float = 1.0, score_
         model.cross_layers,
         model.cross_rank,
         model.dropout,
+        model.attention,
+        model.experts,
+        [t for t, up in enumerate(parents(model.tasks)) if up < 0],
+        [0.0] * len(model.tasks) if biases is None else biases,
         score_scale,
-        score_bias,
     )
 
 
 def load_plain(run_dir: Path) -> PlainRanker:
-    """Return the ranker of a finished run, from its best checkpoint, in eval mode.
+    """Return the ranker of a finished run, from its best checkpoint, calibrated where the run is, in eval mode.
 
     Raises:
         TrainingError: no finished run of a ranker there.
     """
     run = read_run(run_dir, model="ranker")
-    ranker = PlainRanker(run.spec, run.model)
-    load_weights(ranker, run_dir / "checkpoints" / "best.ckpt")
+    ranker = PlainRanker(run.spec, run.model, read_calibration(run_dir))
+    load_weights(ranker, run_dir / "checkpoints" / "best.ckpt", leave_out=f"{POSITION}.")
     return ranker.eval()
+
+
+def read_calibration(run_dir: Path) -> dict[str, Calibrator]:
+    """Return the fitted maps of a run by task, none where it was not calibrated."""
+    path = run_dir / CALIBRATION
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Calibrator]) if path.is_file() else {}

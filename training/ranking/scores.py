@@ -16,24 +16,28 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
+from torch import Tensor
+from torch.nn import functional
 
 from playbill.dataset.dataset import Dataset, Examples
+from playbill.features.encoder import Arrays
 from playbill.tables.files import write_atomic
-from playbill.training.batches.rows import queries_of, take
 from playbill.training.distributed import rank
 from playbill.training.fit import agree, fit
 from playbill.training.progress import Report
 from playbill.training.ranking.sampling import Touched
+from playbill.training.ranking_settings import Ranker
 from playbill.training.retrieval.data import end_of
 from playbill.training.retrieval.module import TowerModule
 from playbill.training.retrieval.towers import compared, logit_scale, unit_items
 from playbill.training.runs import Run
-from playbill.training.settings import Ranker, TrainSettings, TwoTower
+from playbill.training.settings import TrainSettings, TwoTower
 from playbill.training.validation import best_first
 
 _SIZE = 2048  # rows scored at once
@@ -63,25 +67,30 @@ class Scored:
         return scores
 
 
+@dataclasses.dataclass(slots=True)
+class Unscored:
+    """R rows that a tower is asked about.
+
+    Attributes:
+        queries: returns the query-side arrays of some rows ([n] int64), histories as the ranker will see them.
+        person: [R] int64.
+        touched: what each person touches in training time and no list may hold; None makes no lists.
+    """
+
+    queries: Callable[[np.ndarray], Arrays]
+    person: np.ndarray
+    touched: Touched | None
+
+
 def score_rows(
-    dataset: Dataset,
-    earlier: Examples,
-    later: Examples,
-    touched: Touched,
-    retrieval: Run,
-    settings: TrainSettings,
-    path: Path,
+    dataset: Dataset, earlier: Examples, later: Unscored, retrieval: Run, settings: TrainSettings, path: Path
 ) -> Scored:
-    """Return scores of the `later` rows by a tower trained on the `earlier` ones.
+    """Return scores of the `later` rows by a tower trained on the `earlier` events.
 
     They are kept at `path` for a run that is stopped later on, and read from there if present.
-
-    Args:
-        later: histories as the ranker will see them.
-        touched: what each person touches in training time.
     """
     if not agree(path.is_file()):
-        scored = _train_and_score(dataset, earlier, later, touched, retrieval, settings)
+        scored = _train_and_score(dataset, earlier, later, retrieval, settings)
         if rank() == 0:
             buffer = io.BytesIO()
             np.savez(buffer, **dataclasses.asdict(scored))
@@ -92,13 +101,12 @@ def score_rows(
 
 
 def _train_and_score(
-    dataset: Dataset, earlier: Examples, later: Examples, touched: Touched, retrieval: Run, settings: TrainSettings
+    dataset: Dataset, earlier: Examples, later: Unscored, retrieval: Run, settings: TrainSettings
 ) -> Scored:
     model: Ranker = settings.model
     towers: TwoTower = retrieval.model
-    num_items = dataset.spec.num_items
     # as many steps as the run's own tower took, which had more rows an epoch
-    share = len(earlier) / (len(earlier) + len(later))
+    share = 1 - model.later_share
     epochs = max(1, round(max(retrieval.record.best_epoch, 1) / share))
     whole = max(1, round(towers.max_epochs / share))
     own = dataclasses.replace(settings, model=dataclasses.replace(towers, max_epochs=whole, averaging=0.0))
@@ -108,25 +116,44 @@ def _train_and_score(
     module.eval()
     vectors = module.vectors()
     items, longest = unit_items(compared(vectors[1:], towers.similarity), towers.similarity)
-    lengths = np.ones(len(later), np.float32)
+    lengths: list[np.ndarray] = []
+
+    def query(rows: np.ndarray) -> Tensor:
+        found = module.query(later.queries(rows), vectors)
+        lengths.append(found.norm(dim=-1).cpu().numpy())
+        return functional.normalize(found, dim=-1)
+
+    scored = scores_of(query, items, later, model.hard_pool)
+    scored.scale = float(np.concatenate(lengths).mean()) * longest * logit_scale(towers)
+    return scored
+
+
+@torch.no_grad()
+def scores_of(query: Callable[[np.ndarray], Tensor], items: Tensor, asked: Unscored, pool: int) -> Scored:
+    """Return what towers say of rows, with lists of at most `pool` items; `scale` is left at 1.
+
+    Args:
+        query: returns unit vectors [n, D] of some rows.
+        items: [N, D] unit vectors of items 1..N.
+    """
+    num, (num_items, dim) = len(asked.person), items.shape
     scored = Scored(
-        query=np.zeros((len(later), towers.dim), np.float32),
-        items=np.concatenate([np.zeros((1, towers.dim), np.float32), items.cpu().numpy()]),
-        top=np.zeros((len(later), min(model.hard_pool, num_items)), np.int32),
-        floor=np.zeros(len(later), np.float32),
-        scale=0.0,
+        query=np.zeros((num, dim), np.float32),
+        items=np.concatenate([np.zeros((1, dim), np.float32), items.cpu().numpy()]),
+        top=np.zeros((num, 0 if asked.touched is None else min(pool, num_items)), np.int32),
+        floor=np.zeros(num, np.float32),
+        scale=1.0,
     )
-    for begin in range(0, len(later), _SIZE):
-        some = np.arange(begin, min(begin + _SIZE, len(later)))
-        query = module.query(queries_of(dataset, take(later, some)), vectors)
-        lengths[some] = query.norm(dim=-1).cpu().numpy()
-        query = torch.nn.functional.normalize(query, dim=-1)
-        scored.query[some] = query.cpu().numpy()
-        hidden = torch.from_numpy(touched.mask(later.person[some])).to(items.device)
-        top, score = best_first((query @ items.t()).masked_fill(hidden, float("-inf")), scored.top.shape[1])
+    for begin in range(0, num, _SIZE):
+        some = np.arange(begin, min(begin + _SIZE, num))
+        found = query(some)
+        scored.query[some] = found.cpu().numpy()
+        if asked.touched is None:
+            continue
+        hidden = torch.from_numpy(asked.touched.mask(asked.person[some])).to(items.device)
+        top, score = best_first((found @ items.t()).masked_fill(hidden, float("-inf")), scored.top.shape[1])
         scored.top[some] = np.where(np.isfinite(score), top, 0)
         scored.floor[some] = score[:, -1]
-    scored.scale = float(lengths.mean()) * longest * logit_scale(towers)
     return scored
 
 
