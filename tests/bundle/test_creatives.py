@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import playbill.creative
 from playbill.bundle.creatives import CreativeSpec, write_creatives
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
@@ -122,6 +124,9 @@ def test_policies_say_how_creatives_are_chosen(make_bundle: Callable[..., Path])
         read_policy(write_policy(chosen).replace(b'"floor": 0.1', b'"floor": 2'))
     with pytest.raises(BundleError, match="thomson"):
         read_policy(write_policy(chosen).replace(b"thompson", b"thomson"))
+    told = Path(playbill.creative.__file__).with_name("README.md").read_text()
+    [shown] = re.findall(r"```json\n(.*?)```", told, re.DOTALL)
+    assert read_policy(shown.encode()).surfaces["slate"].creatives == CreativePolicy(kind="epsilon_greedy", epsilon=1.0)
     path = make_bundle()
     (path / "policy.json").write_bytes(write_policy(chosen))
     with pytest.raises(BundleError, match="creatives.parquet: missing, though policy.json says"):
