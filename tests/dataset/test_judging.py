@@ -42,7 +42,7 @@ def ask(dataset: Dataset, tables: Path, part: str, tasks: list[Task], impression
         return vectors
 
     def rank(arrays: Arrays) -> dict[str, np.ndarray]:
-        again = np.einsum("nd,nd->n", query(arrays)[arrays["cand_user"]], items[arrays["item_index"]])
+        again = np.einsum("rc,rc->r", query(arrays)[arrays["cand_user"]], items[arrays["item_index"]])
         np.testing.assert_allclose(arrays["retrieval_score"], again, rtol=1e-5)
         return {"item": arrays["item_index"], "score": arrays["retrieval_score"]}
 

@@ -66,6 +66,8 @@ def home(counted_home: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def evaluate_settings(home: Path, few_rivals: RivalSettings) -> Callable[..., EvaluateSettings]:
     def make(**changes: Any) -> EvaluateSettings:
-        return EvaluateSettings(**{"home": str(home), "rivals": few_rivals, "resamples": 200} | changes)
+        return EvaluateSettings(
+            **{"home": str(home), "rivals": few_rivals, "resamples": 200, "latency_requests": 10} | changes
+        )
 
     return make

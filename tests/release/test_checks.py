@@ -46,7 +46,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings_of(shop: Path, few_rivals: RivalSettings) -> Callable[..., EvaluateSettings]:
     def make(**changes: object) -> EvaluateSettings:
-        fields = {"home": str(shop), "tables": "shop", "rivals": few_rivals, "resamples": 200, "value": CLICKS}
+        fields = {
+            "home": str(shop),
+            "tables": "shop",
+            "rivals": few_rivals,
+            "resamples": 200,
+            "value": CLICKS,
+            "latency_requests": 20,
+        }
         return EvaluateSettings(**fields | changes)  # type: ignore[arg-type]  # a test's fields
 
     return make

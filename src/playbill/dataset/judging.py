@@ -96,7 +96,7 @@ def judge(
         vectors = query(arrays)
         arrays |= {"cand_user": cand_user, "item_index": item}
         arrays |= {name: array[item] for name, array in dataset.item_arrays.items()}
-        arrays["retrieval_score"] = np.einsum("nd,nd->n", vectors[cand_user], items[item]).astype(np.float32)
+        arrays["retrieval_score"] = np.einsum("rc,rc->r", vectors[cand_user], items[item]).astype(np.float32)
         for name, values in rank(arrays).items():
             found.setdefault(name, []).append(values)
     return Judged(
