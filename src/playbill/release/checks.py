@@ -10,12 +10,13 @@ from playbill.dataset.dataset import Dataset
 from playbill.release.calibrating import CalibrationReport, in_words, measure_calibration
 from playbill.release.disparity import DisparityReport, measure_disparity
 from playbill.release.latency import Latency, measure_latency
+from playbill.release.objectives import ObjectivesReport, measure_objectives, sweep_in_words
 from playbill.release.protocol import Asked
 from playbill.release.report import Road
 from playbill.release.settings import EvaluateSettings
 from playbill.release.value import Value, measure_value
 
-CHECKS = ("calibration", "disparity", "latency", "value")
+CHECKS = ("calibration", "objectives", "disparity", "latency", "value")
 
 
 def in_lines(checks: Mapping[str, object]) -> list[str]:
@@ -24,6 +25,8 @@ def in_lines(checks: Mapping[str, object]) -> list[str]:
     for report in checks.values():
         if isinstance(report, CalibrationReport):
             lines += [in_words(task) for task in report.tasks] + report.notes
+        elif isinstance(report, ObjectivesReport):
+            lines += [sweep_in_words(sweep, report.metric) for sweep in report.sweeps] + report.notes
         elif isinstance(report, DisparityReport):
             judged = [gap for gap in report.gaps if not gap.not_judged]
             lines.append(f"groups: {sum(gap.differs for gap in judged)} of {len(judged)} differ in {report.metric}")
@@ -63,6 +66,18 @@ def run_checks(
             bundle, tables, dataset, resamples=settings.resamples, seed=settings.seed, level=settings.level
         )
     k = max(settings.ks)
+    if "ranker" in bundle.rungs and len(asked):
+        progress("other objectives")
+        found["objectives"] = measure_objectives(
+            bundle,
+            tables,
+            dataset,
+            asked,
+            k=k,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            level=settings.level,
+        )
     if len(asked):
         progress("groups of people")
         found["disparity"] = measure_disparity(
