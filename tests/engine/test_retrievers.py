@@ -100,7 +100,7 @@ def test_every_candidate_has_every_score_that_was_asked_for(
     found = kept[-1]
     assert set(found.scores) == {"item_knn", "transitions", "ease", "ials", "trending", "popularity"}
     assert all(len(v) == len(found) and np.isfinite(v).all() for v in found.scores.values())
-    assert np.bincount(found.retriever, minlength=7).tolist() == [0, 10, 10, 10, 10, 0, 10]
+    assert np.bincount(found.retriever, minlength=8).tolist() == [0, 10, 10, 10, 10, 0, 0, 10]
     # who asks for neither does not pay for them; who weighs one without a quota gets its score and none of its items
     _engine(folder, store, Surface()).recommend([Request(user_id=196)])
     assert not {"ease", "ials"} & set(kept[-1].scores) and "ease" not in kept[-1].evidence
