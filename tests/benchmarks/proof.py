@@ -48,6 +48,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         "demo": [*PLAYBILL, "demo", f"home={home}"],
         # before anything else stages a bundle: the latest is the demo's
         "blend": [sys.executable, str(HERE / "proof_blend.py"), f"home={home}"],
+        "gate": [sys.executable, str(HERE / "proof_gate.py"), f"home={home}"],
         **{
             f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *real]
             for n, e in PROTOCOLS

@@ -97,8 +97,8 @@ def in_words(task: Calibration) -> str:
     if not ratios:
         return f"{task.task}: too few events ({task.events:.0f}) for any tenth, {error}"
     return (
-        f"{task.task}: observed / expected {min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} tenths, {error} "
-        f"({task.error_by_chance:.4f} by chance)"
+        f"{task.task}: observed / expected {min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} of "
+        f"{len(task.tenths)} tenths, {error} ({task.error_by_chance:.4f} by chance)"
     )
 
 

@@ -117,7 +117,7 @@ def judge_disparity(name: str, rule: DisparityRule, report: DisparityReport | No
     return Judged(
         name=name,
         rule=asks,
-        found=f"{len(compared)} groups, lowest {report.metric}: {figure}",
+        found=f"{len(compared)} compared, lowest {report.metric}: {figure}",
         verdict=Verdict.FAILED if below else Verdict.PASSED,
     )
 
