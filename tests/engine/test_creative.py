@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.policy import Policy, Surface
@@ -278,6 +280,34 @@ def test_a_new_creative_starts_near_its_like(posters: Bundle, clicks: Store) -> 
     assert now.eligible == [*before.eligible, 7_000_001]
     assert now.propensities[-1] == pytest.approx(now.propensities[0], abs=1e-6)
     assert engine.describe()["creatives"]["late"] == 2
+
+
+ODD = [None, True, -1, 2**63 - 1, 1.5, "", "approved", [1], {"a": 1}]
+
+
+@given(
+    known=st.dictionaries(
+        st.sampled_from(
+            ["item_id", "status", "approved_until", "locale", "kind", "channel", "is_default", "tone", "x"]
+        ),
+        st.sampled_from(ODD),
+        max_size=4,
+    ),
+    late=st.dictionaries(st.sampled_from(["item_id", "status", "tone", "locale"]), st.sampled_from(ODD), max_size=3),
+    locale=st.sampled_from([*ODD[:3], "it", "x" * 60]),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_noted_of_creatives_slates_are_answered(
+    posters: Bundle, clicks: Store, known: dict[str, Any], late: dict[str, Any], locale: Any
+) -> None:
+    engine = Engine.open(_with(posters, locale="fr"), clicks)
+    [first, *_] = _ask(engine, request_id="before")[0].items
+    film = _film(first, posters)
+    clicks.set_creatives({10 * film: known, 10 * film + 1: known, 9_000_000: {"item_id": first.item_id} | late})
+    slate, decisions = _ask(engine, context={"locale": locale})
+    assert len(slate.items) == 20 and engine.faults == {}
+    for made in decisions:
+        assert made.chosen in made.eligible and sum(made.propensities) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("broken", ["raises", "nan"])

@@ -15,7 +15,6 @@ import numpy as np
 from playbill.bundle.creatives import Creatives
 from playbill.creative.eligibility import APPROVED, Shelf, make_shelf
 from playbill.engine.catalogue import Catalogue
-from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays, encode_fields
 
 _COLUMNS = ("creative_id", "item_id", "kind", "status", "approved_until", "locale", "channel", "is_default")
@@ -78,7 +77,7 @@ def creative_stock(
                 if name in change:
                     columns[name][rows[creative_id]] = change[name]
     arrays, refused = _arrays(parts, list(late.values()))
-    item = catalogue.indices(columns["item_id"])
+    item = catalogue.indices([i if isinstance(i, int | str) else None for i in columns["item_id"]])
     shelf = make_shelf(columns, item, catalogue.num_items)
     return CreativeStock(version, catalogue_version, shelf, size, arrays, refused)
 
@@ -92,7 +91,7 @@ def _arrays(parts: Creatives, late: list[Mapping[str, Any]]) -> tuple[dict[str, 
     refused = ""
     try:
         encoded = encode_fields(columns, len(late), parts.spec.fields, parts.vocabularies)
-    except FeatureError as error:
-        encoded, refused = {}, str(error)
+    except Exception as error:  # whatever a feed of creatives writes there must not stop answers
+        encoded, refused = {}, f"{type(error).__name__}: {error}"
     behind = {**unknown, **encoded}
     return {name: np.concatenate([array, behind[name]]) for name, array in parts.arrays.items()}, refused
