@@ -167,7 +167,11 @@ class Api:
         stages = engine.stage_ms
         if decisions:
             # durable before the slate goes out: a click that comes back must find its choice
-            await asyncio.get_running_loop().run_in_executor(self._writers, self._store.record, decisions)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._writers, self._store.record, decisions)
+            except StateError as error:  # a slate is worth more than the record of it
+                engine.faults["decisions"] += 1
+                log.error("choices of creatives are not recorded: %s", error)
             times["record"] = (time.perf_counter() - answered) * 1e3
         response = _answer(slate, {"x-playbill-rung": slate.rung})
         times.update(stages)

@@ -19,6 +19,7 @@ from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
 from playbill.bundle.write import current, describe, publish, seal, set_state
 from playbill.engine.engine import Engine
+from playbill.serving import load
 from playbill.serving.http import Api
 from playbill.serving.openapi import document
 from playbill.serving.parts import Plan
@@ -94,6 +95,17 @@ def test_what_is_shown_is_recorded_before_it_is_answered_and_ratings_teach(api: 
     next_one = post(api, "/v1/recommend", {"request_id": "third", "at": AT, "k": 1})
     [made] = [d for _, d in store.decisions() if d.request_id == "third"]
     assert made.learned == after.version and next_one["state_version"] >= after.version
+
+
+def test_a_store_that_takes_nothing_does_not_stop_answers(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Store.open(home / "state", readonly=True) as store:
+        bundle, engine = load.open_engine(load.bundle_path(home, "current"), store)
+        api = Api(store)
+        api.use(bundle, engine)
+        slate = post(api, "/v1/recommend", {"request_id": "lost", "at": AT, "k": 3})
+        assert all(item["creative_id"] is not None for item in slate["items"])
+        assert engine.faults["decisions"] == 1 and "opened read-only" in caplog.text
+        api.close()
 
 
 def test_a_withdrawn_approval_is_gone_from_the_next_answer(api: Api) -> None:
