@@ -24,6 +24,7 @@ from playbill.engine.engine import Engine
 from playbill.engine.types import Request, Slate, SlateItem
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared, Event
+from playbill.state.keys import id_key
 from playbill.state.store import Store
 from playbill.tables.schema import EventKind
 
@@ -328,6 +329,15 @@ def test_a_head_that_fails_leaves_the_defaults(posters: Bundle, clicks: Store, b
     assert engine.faults["creative_head"] == 1
     assert [i.creative_id for i in slate.items] == [10 * _film(i, posters) for i in slate.items]
     assert all(i.creative_propensity == 1.0 for i in slate.items) and all(d.lesson is None for d in decisions)
+
+
+def test_a_memory_that_is_damaged_costs_the_creatives_and_not_the_slate(posters: Bundle, clicks: Store) -> None:
+    engine = Engine.open(posters, clicks)
+    with clicks._env.begin(write=True) as txn:
+        txn.put(b"u" + id_key(5), b"\xc1", db=clicks._dbs["shown"])
+    slate, decisions = _ask(engine, user_id=5)
+    assert len(slate.items) == 20 and decisions == [] and engine.faults == {"creatives": 1}
+    assert len(_ask(engine, user_id=6)[1]) == 20
 
 
 def test_without_a_head_an_explicit_policy_explores_evenly(

@@ -113,16 +113,26 @@ class CreativeStep:
 
     def now(
         self, people: Sequence[Person], requests: Sequence[Request], view: View | None, stocked: Stock
-    ) -> CreativeNow:
+    ) -> CreativeNow | None:
         """Return what the store knows at this moment: approvals withdrawn, creatives added, lessons, memories.
 
-        Threads may do so at the same time; each puts a whole new state in place of the old one.
+        Threads may do so at the same time; each puts a whole new state in place of the old one. None where something
+        in the store cannot be read: items are shown then, without creatives.
 
         Args:
             people, requests: B each.
             view: of the store; None where there is none.
             stocked: the items at this moment.
         """
+        try:
+            return self._now(people, requests, view, stocked)
+        except Exception as error:  # whatever stands in the store must not stop answers
+            self._fault("creatives", error)
+            return None
+
+    def _now(
+        self, people: Sequence[Person], requests: Sequence[Request], view: View | None, stocked: Stock
+    ) -> CreativeNow:
         version = 0 if view is None else view.creatives_version
         stock = self._stock
         if stock is None or (stock.version, stock.catalogue_version) != (version, stocked.offer.version):
@@ -176,9 +186,12 @@ class CreativeStep:
                 groups.setdefault(policy, []).append(place)
         decisions: list[Decision] = []
         for policy, mine in groups.items():
-            sets = sets_of(now.stock.shelf, policy, mine, rows, slates, stocked.catalogue, now.memories)
-            scored = self._score(now, policy, sets, queries, stocked.item_arrays, most)
-            decisions += self._draw(now, policy, sets, scored, rows, slates)
+            try:
+                sets = sets_of(now.stock.shelf, policy, mine, rows, slates, stocked.catalogue, now.memories)
+                scored = self._score(now, policy, sets, queries, stocked.item_arrays, most)
+                decisions += self._draw(now, policy, sets, scored, rows, slates)
+            except Exception as error:  # items are shown all the same
+                self._fault("creatives", error)
         return decisions
 
     def _score(

@@ -174,9 +174,7 @@ class Engine:
             if view is not None and view.catalogue_version != self._stock.offer.version:
                 self._restock(view)
             stocked = self._stock  # another thread may exchange it
-            creatives = None
-            if self._creatives is not None:
-                creatives = self._creatives.now(people, requests, view, stocked)
+            creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
         offer = stocked.offer
         encoded = self._encode(people, requests)
         clock.stop("profile")
