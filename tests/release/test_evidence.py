@@ -15,6 +15,7 @@ from playbill.release.calibrating import CalibrationReport
 from playbill.release.disparity import DisparityReport, Gap
 from playbill.release.evidence import judge_calibration, judge_disparity, judge_value
 from playbill.release.gate_settings import Beside, CalibrationRule, DisparityRule, GateSettings, ValueRule
+from playbill.release.plots import calibration_png
 from playbill.release.rules import Verdict
 from playbill.release.value import Value, Valued
 
@@ -73,6 +74,14 @@ def test_calibration(tasks: list[Calibration], rule: dict[str, Any], verdict: Ve
     assert judged.verdict is verdict
     if verdict is Verdict.PASSED:
         assert "click: " in judged.found and "error 0.0100 [0.0000, 0.0200]" in judged.found
+
+
+def test_reliability_is_drawn_whatever_there_is_to_draw() -> None:
+    empty = task("view")
+    first = calibration_png([task("click", FINE, HIGH), task("buy", WIDE, enough=False), empty])
+    assert first.startswith(b"\x89PNG") and first == calibration_png(
+        [task("click", FINE, HIGH), task("buy", WIDE, enough=False), empty]
+    )
 
 
 def test_calibration_that_was_not_measured() -> None:

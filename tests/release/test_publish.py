@@ -19,6 +19,7 @@ from playbill.release import evaluate, gate, publish
 from playbill.release.bundles import find_bundle, read_report
 from playbill.release.gate import GateReport
 from playbill.release.gate_settings import GateSettings, LimitRule, Rules
+from playbill.release.latency import Latency
 from playbill.release.report import Evaluation
 from playbill.release.settings import EvaluateSettings, PublishSettings
 from playbill.training.export import run as export
@@ -163,6 +164,13 @@ def test_the_next_bundle_is_held_against_the_one_in_use(
     report = read_report(second, "gate", GateReport)
     assert report is not None
     assert {r.name: r.verdict for r in report.rules}["not_worse_than_current"] == "passed"
+    assert report.against == first
+    timed = read_report(second, "latency", Latency)
+    assert timed is not None and timed.current is not None and timed.ratio is not None
+    assert (timed.new.bundle, timed.current.bundle) == (second.name, first)
+    assert timed.ratio.low <= timed.ratio.value <= timed.ratio.high
+    with pytest.raises(BundleError, match=f"was evaluated beside {first}, and is to be held against"):
+        gate.judge(second, shipped(home, f"against={worse.name}"))
     capsys.readouterr()
     publish.run(PublishSettings(home=str(home)))
     out = capsys.readouterr().out
