@@ -82,7 +82,7 @@ def test_what_is_learned_is_one_newton_step_on_the_whole(store: Store) -> None:
 
 
 @given(order=st.permutations(range(12)), half_life=st.sampled_from([0, HOUR_US]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_order_of_decisions_and_clicks_teaches_the_same(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], half_life: int
 ) -> None:
