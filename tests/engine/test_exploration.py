@@ -33,7 +33,7 @@ def test_chances_to_be_drawn_by_hand() -> None:
     [(0.4, 3, [5, 1, 1, 1, 5, 1]), (1.0, 2, [100, 1, 1, 1]), (0.6, 1, [3, 1, 1]), (0.5, 4, [2, 1])],
 )
 def test_weighted_propensities_are_the_frequencies_of_chance(epsilon: float, slots: int, weight: list[float]) -> None:
-    k, rounds = 4, 6_000
+    k, rounds = 4, 3_000
     order = np.arange(k + len(weight))[::-1].copy()  # candidate numbers are not places
     weights = np.ones(len(order))
     weights[order[k:]] = weight
