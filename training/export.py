@@ -35,7 +35,7 @@ def run(settings: ExportSettings) -> Path:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("opening the tables", total=None)
         dataset = open_dataset(plan.tables, plan.features, plan.split)
-        for part in (plan.towers, plan.ranker):
+        for part in (plan.towers, plan.ranker, plan.creative):
             if part is not None and part.spec.hash() != dataset.spec.hash():
                 raise TrainingError(f"{part.path} has another feature spec than its tables give now; train again")
         with stage(plan.bundles, plan.version) as folder:

@@ -111,14 +111,16 @@ class PlainEncoder(nn.Module):
             assert tables is not None
             ids, weight = arrays[field.array], tables.weight(field.array)
             parts.append(
-                _bag(ids, weight) if field.encoding is Encoding.CATEGORIES else functional.embedding(ids, weight)
+                mean_of_rows(ids, weight)
+                if field.encoding is Encoding.CATEGORIES
+                else functional.embedding(ids, weight)
             )
         parts += [arrays[f.array].unsqueeze(-1) for f in numbers_of(self.spec, sides)]
         parts += [arrays[f.array] for f in vectors_of(self.spec, sides)]
         return torch.cat(parts, -1) if parts else None
 
 
-def _bag(ids: Tensor, weight: Tensor) -> Tensor:
+def mean_of_rows(ids: Tensor, weight: Tensor) -> Tensor:
     """Return the mean of the rows named by each line of `ids` [rows, width], 0 where all are PAD."""
     there = (ids >= 0).to(weight.dtype)
     vectors = functional.embedding(ids.clamp(min=0), weight)

@@ -28,6 +28,7 @@ from playbill.features.spec import FeatureSpec
 from playbill.features.vocabulary import Vocabulary
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
+from playbill.training.creative_settings import Creative
 from playbill.training.ranking_settings import Ranker
 from playbill.training.settings import TrainSettings, TwoTower
 
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = 1
-MODELS: dict[str, type[TwoTower] | type[Ranker]] = {"two_tower": TwoTower, "ranker": Ranker}
+MODELS: dict[str, type[TwoTower | Ranker | Creative]] = {
+    "two_tower": TwoTower,
+    "ranker": Ranker,
+    "creative": Creative,
+}
 # settings that say where and how, not what: changing them leaves a finished run finished
 _NOT_WHAT = (
     "home",

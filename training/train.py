@@ -14,6 +14,8 @@ from rich.console import Console
 
 from playbill.errors import ConfigError, TrainingError
 from playbill.tables.folder import read_folder
+from playbill.training.creative_settings import Creative
+from playbill.training.ranking_settings import Ranker
 from playbill.training.runs import (
     RunRecord,
     new_record,
@@ -23,7 +25,6 @@ from playbill.training.runs import (
     start_run,
     write_record,
 )
-from playbill.training.ranking_settings import Ranker
 from playbill.training.settings import TrainSettings
 
 
@@ -33,16 +34,16 @@ def run(settings: TrainSettings) -> int:
     Raises:
         TableError: the tables are not there.
         ConfigError: settings that do not fit the data or the number of processes.
-        TrainingError: the ranker's retrieval run is missing, unfinished, or of other features.
+        TrainingError: the retrieval run of a ranker or of creative heads is missing, unfinished, or of other features.
     """
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     runs = Path(settings.home) / "runs"
     run_dir = runs / settings.run_name
-    ranker = isinstance(settings.model, Ranker)
-    if settings.retrieval_run is not None and not ranker:
+    reads_towers = isinstance(settings.model, Ranker | Creative)
+    if settings.retrieval_run is not None and not reads_towers:
         raise ConfigError(f"retrieval_run={settings.retrieval_run} has no effect with model={settings.model.name}")
     read_folder(Path(settings.home) / "tables" / settings.tables)  # first: without tables, a missing run is no news
-    retrieval = read_run(runs / retrieval_name(settings), "two_tower") if ranker else None
+    retrieval = read_run(runs / retrieval_name(settings), "two_tower") if reads_towers else None
     record = new_record(settings, retrieval.record if retrieval else None)
     before = read_record(run_dir)
     same = before is not None and before.fingerprint == record.fingerprint and not settings.force
@@ -90,6 +91,10 @@ def run(settings: TrainSettings) -> int:
             from playbill.training.retrieval.job import train as train_towers
 
             tracker = train_towers(settings, dataset, run_dir, record, resume)
+        elif isinstance(settings.model, Creative):
+            from playbill.training.creative.job import train as train_heads
+
+            tracker = train_heads(settings, dataset, run_dir, record, resume, retrieval)
         else:
             from playbill.training.ranking.job import train as train_ranker
 

@@ -37,6 +37,7 @@ _MODELS = {
     "model/two_tower_schema": "playbill.training.settings:TwoTower",
     "model/preset_schema": "playbill.training.settings:Preset",
     "model/ranker_schema": "playbill.training.ranking_settings:Ranker",
+    "model/creative_schema": "playbill.training.creative_settings:Creative",
 }
 
 _WORLDS = {
@@ -75,7 +76,7 @@ JOBS: dict[str, Job] = {
         {},
     ),
     "train": Job(
-        "train model=two_tower or model=ranker",
+        "train model=two_tower, model=ranker or model=creative",
         "playbill.training.train:run",
         "playbill.training.settings:TrainSettings",
         _MODELS,

@@ -21,6 +21,7 @@ from playbill.index.build import build_index
 from playbill.index.item_index import write_index
 from playbill.index.settings import IndexSettings
 from playbill.index.tune import tune_index
+from playbill.training.exporting.creatives import head_export
 from playbill.training.exporting.graphs import Graph, example_sizes, write_graph
 from playbill.training.exporting.parity import ATOL, LOGIT_ATOL, LOGIT_RTOL, Difference, compare, open_session, sample
 from playbill.training.exporting.plan import Plan
@@ -63,19 +64,26 @@ def write_models(
     real_queries = _real_queries(dataset)
     assert plan.towers is not None
     ranker = None if plan.ranker is None else load_ranker(plan.ranker.path)
-    for graph in graphs_from(
-        *load_towers([run.path for run in (plan.towers, *plan.beside)], dataset.item_arrays), ranker
-    ):
+
+    def add(graph: Graph, example: Arrays, cases: list[tuple[str, Arrays]], real: tuple[str, Arrays]) -> None:
         progress.update(task, description=f"exporting {graph.name}")
         path = folder / f"{graph.name}.onnx"
         labels = {LABEL_MODEL: graph.name, LABEL_VERSION: plan.version, LABEL_SPEC: spec.hash()}
-        write_graph(graph, _example(graph, spec, rng), labels, path)
+        write_graph(graph, example, labels, path)
         signatures[graph.name] = read_onnx(path).signature
         sessions[graph.name] = session = open_session(path)
         progress.update(task, description=f"holding {graph.name} against its module")
-        cases = [*made_up(graph.name, spec, rng), _real(graph.name, dataset, real_queries, rng)]
-        differences += compare(graph, session, cases)
-        samples |= sample(graph, session, made_up(graph.name, spec, rng)[-1][1])
+        differences.extend(compare(graph, session, [*cases, real]))
+        samples.update(sample(graph, session, cases[-1][1]))
+
+    towers = load_towers([run.path for run in (plan.towers, *plan.beside)], dataset.item_arrays)
+    for graph in graphs_from(*towers, ranker):
+        example, cases = _example(graph, spec, rng), made_up(graph.name, spec, rng)
+        add(graph, example, cases, _real(graph.name, dataset, real_queries, rng))
+    if plan.creative is not None:
+        head = head_export(plan.creative, plan.towers, dataset)
+        add(head.graph, head.example(rng), head.made_up(rng), head.real(real_queries, rng))
+        head.write(folder)
     report = ParityReport(worst_share=max(d.share for d in differences), differences=differences)
     _write(folder / "report" / "parity.json", report)
     np.savez(folder / "parity.npz", allow_pickle=False, **samples)  # type: ignore[arg-type]  # numpy's stub takes `**samples` for the flag

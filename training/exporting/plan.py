@@ -168,7 +168,7 @@ def checkpoint(run: Run) -> Path:
 
 
 def _carry(name: str, rung: Rung) -> Rung:
-    if rung.carried and (name not in RUNG_FILES or name == "creative_heads"):
+    if rung.carried and name not in RUNG_FILES:
         return _without(rung, f"the data would carry it, but export does not build {name} yet")
     return rung
 

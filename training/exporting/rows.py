@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from playbill.features.encoder import Arrays
-from playbill.features.spec import PAD, UNKNOWN, Encoding, FeatureSpec, Side
+from playbill.features.spec import PAD, UNKNOWN, Encoding, FeatureSpec, Field, Side
 
 EDGES = ("empty", "unknown", "full", "one")
 
@@ -62,11 +64,36 @@ def candidate_rows(spec: FeatureSpec, num_users: int, num_rows: int, rng: np.ran
     }
 
 
+def creative_rows(
+    spec: FeatureSpec,
+    fields: Sequence[Field],
+    num_creatives: int,
+    num_users: int,
+    num_rows: int,
+    rng: np.random.Generator,
+) -> Arrays:
+    """Return all arrays of a creative head's call: `num_users` queries, `num_rows` creatives spread over them.
+
+    The first creative is wholly unknown, the second came later (unknown index, known content).
+    """
+    arrays: Arrays = {"creative_index": rng.integers(1, num_creatives + 1, num_rows)}
+    arrays |= _values(fields, num_rows, rng)
+    arrays["creative_index"][:2] = UNKNOWN
+    for name, array in arrays.items():
+        if name != "creative_index":
+            _forget(array, [0])
+    item = rng.integers(0, spec.num_items + 1, num_rows)
+    users = np.sort(rng.integers(0, num_users, num_rows))
+    return {**query_rows(spec, num_users, rng), "cand_user": users, "item_index": item, **arrays}
+
+
 def _fields(spec: FeatureSpec, sides: tuple[Side, ...], num_rows: int, rng: np.random.Generator) -> Arrays:
+    return _values([field for field in spec.fields if field.side in sides], num_rows, rng)
+
+
+def _values(fields: Sequence[Field], num_rows: int, rng: np.random.Generator) -> Arrays:
     arrays: Arrays = {}
-    for field in spec.fields:
-        if field.side not in sides:
-            continue
+    for field in fields:
         if field.encoding is Encoding.NUMBER:
             arrays[field.array] = np.clip(rng.standard_t(2, num_rows), -8, 8).astype(np.float32)
         elif field.encoding is Encoding.VECTOR:

@@ -72,7 +72,7 @@ def measure_sufficiency(path: Path | str, settings: SufficiencySettings) -> Suff
             "item_knn": _rung((*interactions, settings.item_knn_events), (people[0], people[1], 2)),
             "towers": _rung(*towers),
             "ranker": _rung(*ranker),
-            # the heads stand on the ranker's last layer
+            # what people like is learned from all that they do, and which image they answer from choices
             "creative_heads": _rung(*ranker, choices),
             "send_time": _rung(hours),
             "uplift": _rung(treated, ("arms with people in them", counts.arms, 2)),

@@ -1,0 +1,329 @@
+"""Creative heads: what they learn from, what the title is not credited with, and what a bundle holds of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy.special import expit
+from scipy.stats import spearmanr
+
+from playbill.bundle.open import open_bundle
+from playbill.cli import compose, main
+from playbill.dataset.dataset import Dataset, open_dataset
+from playbill.dataset.settings import SplitSettings
+from playbill.errors import ConfigError, TrainingError
+from playbill.features.settings import FeatureSettings
+from playbill.features.spec import PAD, Encoding, Field, Side
+from playbill.tables.folder import read_folder, read_table, write_folder
+from playbill.tables.settings import SufficiencySettings
+from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
+from playbill.training.creative.data import CreativeData
+from playbill.training.creative.decisions import NOBODY, Decisions, read_decisions
+from playbill.training.creative.module import CreativeModel, CreativeModule
+from playbill.training.creative.network import CreativeNet, centred
+from playbill.training.creative.people import moment_arrays, tower_vectors
+from playbill.training.creative.places import places
+from playbill.training.creative.plain import load_plain_head, read_head
+from playbill.training.creative.prior import fit_prior
+from playbill.training.creative.scoring import less_mean, pair_features
+from playbill.training.creative_settings import Creative
+from playbill.training.exporting.parity import open_session
+from playbill.training.fit import fit, processes
+from playbill.training.progress import Report
+from playbill.training.settings import TrainSettings
+from playbill.world.build import build
+from playbill.world.generate import generate
+from playbill.world.settings import GenerateSettings
+from playbill.world.truth import open_truth
+
+SIZE = ("people=200", "items=60", "days=50", "activity=2.5")
+TRAIN = ("threads=1", "features.history_length=20", "model.max_epochs=5")
+
+# few steps, so that they are large ones
+HEADS = ("model=creative", "model.batch_size=512", "model.main=2", "model.match=4", "model.learning_rate=0.02")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small easy world with strong tastes in images, a trained retrieval run and trained heads."""
+    home = tmp_path_factory.mktemp("creatives")
+    settings = compose("generate", ["world=easy", "size=tiny", *(f"size.{s}" for s in SIZE)])
+    parameters = settings.world
+    parameters.clicks = replace(parameters.clicks, base=-1.5, title_taste=2.0, image_taste=3.0)
+    world = build(parameters, settings.size, 3)
+    tables = home / "tables" / "shop"
+    tables.parent.mkdir()
+    generate(world, tables, GenerateSettings(world=parameters, size=settings.size))
+    # a world this small carries the heads, whatever a shop of this size would be told
+    told = measure_sufficiency(
+        tables, SufficiencySettings(creative_decisions=100, ranker_events=100, towers_events=100)
+    )
+    (tables / SUFFICIENCY_FILE).write_bytes(msgspec.json.encode(told))
+    common = [f"home={home}", "tables=shop", *TRAIN]
+    assert main(["train", *common, "model.dim=16", "model.hidden=16", "model.batch_tokens=512"]) == 0
+    assert main(["train", *common, *HEADS]) == 0
+    return home
+
+
+@pytest.fixture(scope="module")
+def dataset(home: Path) -> Dataset:
+    features = FeatureSettings(history_length=20)
+    return open_dataset(home / "tables" / "shop", features, SplitSettings())
+
+
+def test_decisions_are_those_of_the_log(home: Path, dataset: Dataset) -> None:
+    tables = home / "tables" / "shop"
+    moments, decisions, notes = read_decisions(tables, dataset, Creative())
+    world = open_truth(tables)
+    first = np.asarray(world.creatives.first)
+    shown = decisions.eligible[np.arange(len(decisions)), decisions.shown]
+    assert (world.creatives.item[shown - 1] + 1 == decisions.item).all()
+    assert (np.diff(first)[decisions.item - 1] == (decisions.eligible != PAD).sum(1)).all()
+    # nobody who did not allow training: each moment is of a person of the dataset
+    users = read_table(tables, "users")
+    allowed = set(users.filter(users["consent_training"])["user_id"].to_pylist())
+    assert {dataset.people.user_ids[int(p)] for p in np.unique(moments.person)} <= allowed
+    assert any("did not allow training" in note for note in notes)
+    # answers: as many as clicks of these people on these slates
+    events = read_table(tables, "events").to_pylist()
+    last = max(e["at"] for e in events)
+    within = [e for e in events if e["event"] == "click" and e["user_id"] in allowed]
+    assert 0 < decisions.clicked.sum() <= len(within)
+    assert decisions.clicked.sum() >= 0.9 * len(within)
+    assert decisions.at.max() <= last.timestamp() * 1e6 - 24 * 3.6e9
+    assert (np.diff(decisions.at) >= 0).all()
+
+
+def test_the_heads_find_the_image_for_the_person(home: Path, dataset: Dataset) -> None:
+    """In a world of strong tastes, what the heads say orders images more as the truth does than chance would."""
+    world = open_truth(home / "tables" / "shop")
+    moments, decisions, _ = read_decisions(home / "tables" / "shop", dataset, Creative())
+    test = decisions.take(decisions.at >= dataset.split.valid_until_us)
+    run, towers = home / "runs" / "shop-creative", home / "runs" / "shop-two_tower"
+    head, files = load_plain_head(run, towers, dataset.item_arrays).head, read_head(run)
+    people, _ = tower_vectors(dataset, moments, towers)
+    every, there = np.arange(len(test)), test.eligible != PAD
+    features = less_mean(pair_features(head, files.arrays, people, test, every), test.eligible)
+    users = np.array([dataset.people.user_ids[int(p)] for p in moments.person]) - 1
+    logit = np.einsum(
+        "nd,ned->ne", world.people.taste[users[test.moment]], world.click_vectors[np.maximum(test.eligible, 1) - 1]
+    )
+    truth = less_mean(logit[..., None], test.eligible)[..., 0]
+    score = features @ files.prior.mean
+    # so small a log teaches little; scores that know nothing stay within 0.03 of 0 over so many pairs
+    assert spearmanr(score[there], truth[there]).statistic > 0.1
+    gained = truth[every, np.where(there, score, -np.inf).argmax(1)].mean()
+    assert gained > 0.12 * truth.max(1).mean() > 0
+
+
+def test_effects_are_found_with_the_title_held_fixed(tmp_path: Path) -> None:
+    """Popular items have images of tag 1, which are shown more often besides; what tags do to persons comes back."""
+    draw = np.random.default_rng(0)
+    items, each, n, width = 40, 4, 30_000, 4
+    tag = draw.integers(1, 7, items * each)
+    popular = np.array([(tag[i * each : (i + 1) * each] == 1).sum() for i in range(items)]) - 1.0
+    direction = np.vstack([np.zeros(width), np.eye(6, width)]).astype(np.float32)
+    people = draw.standard_normal((2_000, width)).astype(np.float32)
+    item = draw.integers(0, items, n)
+    eligible = item[:, None] * each + np.arange(each)
+    chance = np.where(tag[eligible] == 1, 3.0, 1.0)
+    chance /= chance.sum(1, keepdims=True)
+    shown = (chance.cumsum(1) < draw.random(n)[:, None]).sum(1)
+    moment = draw.integers(0, len(people), n)
+    # a pull of 0.5 for tag 2 for everybody, and 1 for each person in the direction of the tag
+    likeness = (people[moment] * direction[tag[eligible[np.arange(n), shown]]]).sum(1)
+    logit = -2 + popular[item] + likeness + 0.5 * (tag[eligible[np.arange(n), shown]] == 2)
+    decisions = Decisions(
+        moment=moment,
+        item=item + 1,
+        position=np.zeros(n, np.int64),
+        eligible=(eligible + 1).astype(np.int32),
+        shown=shown,
+        clicked=(draw.random(n) < expit(logit)).astype(np.float32),
+        at=np.arange(n),
+    )
+    field = Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=7)
+    arrays = {"creative_index": np.arange(items * each + 1), "creative_tone": np.concatenate([[0], tag])}
+    catalogue = np.zeros((items + 1, width), np.float32)
+    data = CreativeData([field], arrays, people, catalogue, {field.array: direction}, decisions, decisions)
+    model = Creative(main=3, match=2, batch_size=1000, max_epochs=12, learning_rate=0.02, weight_decay=0.1)
+    settings = TrainSettings(home=str(tmp_path), model=model, threads=1)
+    with processes(settings):
+        module = CreativeModule(data, settings)
+        fit(module, settings, model.max_epochs, Report("heads", 1000, 360), None, None)
+        assert module.dmp is not None
+        state = {name: value.detach().clone() for name, value in module.dmp.module.state_dict().items()}
+    trained = CreativeModel(data, settings)
+    trained.load_state_dict(state)
+    prior = fit_prior(trained, data, model.weight_sd)
+    score = pair_features(trained.head, arrays, people, decisions, np.arange(n)) @ prior.mean
+    truth = np.einsum("nd,ned->ne", people[moment], direction[tag[eligible]]) + 0.5 * (tag[eligible] == 2)
+    score, truth = score - score.mean(1, keepdims=True), truth - truth.mean(1, keepdims=True)
+    assert np.corrcoef(score.ravel(), truth.ravel())[0, 1] > 0.9
+    assert 0.85 < (score * truth).sum() / (truth**2).sum() < 1.15
+    # what makes items popular, and is shown more often, is not credited to the tag: for nobody in particular it is 0
+    middle = trained.head(
+        torch.zeros(7, width), {"creative_index": torch.zeros(7, dtype=torch.int64), "creative_tone": torch.arange(7)}
+    )
+    level = middle.detach().numpy() @ prior.mean
+    assert abs(level[1] - level[3:].mean()) < 0.2 and 0.3 < level[2] - level[3:].mean() < 0.7
+
+
+def test_a_new_creative_starts_near_its_like(home: Path, dataset: Dataset) -> None:
+    """One that training did not know has the features of its content, and nothing of its own."""
+    run, towers = home / "runs" / "shop-creative", home / "runs" / "shop-two_tower"
+    head, arrays = load_plain_head(run, towers, dataset.item_arrays).head, read_head(run).arrays
+    person = torch.randn(5, head.person.in_features)
+    known = {name: torch.from_numpy(array[1:6]) for name, array in arrays.items()}
+    new = known | {"creative_index": torch.zeros(5, dtype=torch.int64)}
+    with torch.no_grad():
+        of_known, of_new = head(person, known), head(person, new)
+    assert torch.equal(of_known[:, :-1], of_new[:, :-1])
+    assert (of_new[:, -1] == 0).all() and (of_known[:, -1] != 0).any()
+
+
+def test_the_bundle_holds_graph_content_and_prior(home: Path, dataset: Dataset) -> None:
+    assert main(["export", f"home={home}", "tables=shop"]) == 0
+    (folder,) = (home / "bundles").glob("*/")
+    bundle = open_bundle(folder, require_sealed=False)
+    assert "creative_heads" in bundle.rungs and bundle.creatives is not None
+    prior, spec = bundle.creatives.prior, bundle.creatives.spec
+    assert prior is not None and spec is not None
+    assert spec.reward == "click" and spec.horizon_days == 1.0
+    assert len(bundle.creatives.columns["creative_id"]) + 1 == len(bundle.creatives.arrays["creative_index"])
+    signature = bundle.manifest.models["creative_head"]
+    assert signature.outputs["phi"].shape == ["candidates", spec.width] and len(prior.mean) == spec.width <= 32
+    # a graph by its names alone, as the engine calls it; an item that came later has no title
+    plain = load_plain_head(home / "runs" / "shop-creative", home / "runs" / "shop-two_tower", dataset.item_arrays)
+    stored = np.load(folder / "parity.npz")
+    given = {name: stored[f"creative_head/in/{name}"] for name in signature.inputs}
+    given["item_index"] = given["item_index"].copy()
+    given["item_index"][0] = dataset.spec.num_items + 7
+    phi, title = open_session(folder / "creative_head.onnx").run(["phi", "title_logit"], given)
+    with torch.no_grad():
+        expected = plain({name: torch.from_numpy(array) for name, array in given.items()})
+    assert np.allclose(phi, expected[0].numpy(), atol=1e-5)
+    assert np.allclose(title, expected[1].numpy(), rtol=1e-4, atol=1e-5)
+    report = json.loads((folder / "report" / "parity.json").read_text())
+    assert {"creative_head"} <= {d["model"] for d in report["differences"]}
+
+
+def test_the_same_again_is_up_to_date(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"home={home}", "tables=shop", *TRAIN, *HEADS]) == 0
+    assert "is up to date: bits_per_click" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_title_is_not_credited_to_its_creatives() -> None:
+    """Whatever is added to all of an item's creatives is gone; what is shown less often is no less centred."""
+    there = torch.tensor([[True, True, True], [True, True, False]])
+    score = torch.tensor([[1.0, 2.0, 6.0], [1.0, 3.0, 99.0]])
+    assert centred(score, there).tolist() == [[-2.0, -1.0, 3.0], [-1.0, 1.0, 0.0]]
+    assert torch.equal(centred(score + torch.tensor([[5.0], [-7.0]]), there), centred(score, there))
+
+
+def test_content_stands_where_its_items_stand() -> None:
+    """People at +x choose items of tag 1, those at -x items of tag 2; numbers find the same direction."""
+    fields = [
+        Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=3),
+        Field(name="light", side=Side.CREATIVE, encoding=Encoding.NUMBER),
+    ]
+    owner = np.array([1, 1, 2, 2, 3, 4, 0])  # the last belongs to no item
+    light = np.where(owner > 2, -1.0, 1.0).astype(np.float32)
+    arrays = {"creative_tone": np.where(owner > 2, 2, 1), "creative_light": light}
+    draw = np.random.default_rng(0)
+    side = draw.choice([-1.0, 1.0], 4000)
+    people = np.stack([side, draw.standard_normal(4000)], 1).astype(np.float32)
+    chosen = np.where(side > 0, draw.integers(1, 3, 4000), draw.integers(3, 5, 4000))
+    found = places(fields, arrays, owner, chosen, people)
+    assert found["creative_tone"][1, 0] > 0.45 and found["creative_tone"][2, 0] < -0.45
+    assert found["creative_light"][0, 0] > 0.9 and abs(found["creative_light"][0, 1]) < 0.05
+    assert np.abs(found["creative_tone"][0]).max() == 0  # a value that no creative has
+
+
+def test_weights_count_what_a_creative_has_of_its_own_as_it_is() -> None:
+    field = Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=3)
+    net = CreativeNet([field], num_creatives=4, person_dim=8, field_dim=4, main=2, match=3)
+    assert net.width == 1 + 2 + 3 + 1 == len(net.weights()) and float(net.weights().detach()[-1]) == 1
+    assert net.inputs == ["creative_index", "creative_tone"]
+
+
+def _without(home: Path, tmp_path: Path, change: Callable[[dict[str, pa.Table]], None]) -> Path:
+    """Write the shop's tables anew, changed, and return their folder."""
+    folder = read_folder(home / "tables" / "shop")
+    tables = {name: read_table(home / "tables" / "shop", name) for name in folder.rows}
+    change(tables)
+    columns = {
+        name: [c for c in folder.columns[name] if c.name in table.column_names] for name, table in tables.items()
+    }
+    write_folder(tmp_path / "changed", tables, source="changed", columns=columns, events=folder.events)
+    return tmp_path / "changed"
+
+
+def test_a_decision_for_a_creative_that_is_not_there_is_named(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    def change(tables: dict[str, pa.Table]) -> None:
+        tables["creatives"] = tables["creatives"].slice(1)
+
+    with pytest.raises(TrainingError, match="decisions.chosen names creatives that the table creatives lacks"):
+        read_decisions(_without(home, tmp_path, change), dataset, Creative())
+
+
+def test_a_choice_outside_of_its_own_list_is_refused(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    def change(tables: dict[str, pa.Table]) -> None:
+        decisions = tables["decisions"]
+        other = [json.dumps({"eligible": [1, 2]})] * len(decisions)
+        place = decisions.column_names.index("context")
+        tables["decisions"] = decisions.set_column(place, "context", pa.array(other))
+
+    with pytest.raises(TrainingError, match="not in their own list `eligible`"):
+        read_decisions(_without(home, tmp_path, change), dataset, Creative())
+
+
+def test_without_lists_all_creatives_of_the_item_could_be_shown(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    def change(tables: dict[str, pa.Table]) -> None:
+        decisions = tables["decisions"]
+        place = decisions.column_names.index("context")
+        tables["decisions"] = decisions.set_column(place, "context", pa.nulls(len(decisions), pa.string()))
+
+    _, listed, _ = read_decisions(home / "tables" / "shop", dataset, Creative())
+    _, found, _ = read_decisions(_without(home, tmp_path, change), dataset, Creative())
+    assert np.array_equal(found.eligible, listed.eligible) and np.array_equal(found.shown, listed.shown)
+
+
+def test_where_nobody_is_asked_for_consent_strangers_are_learned_from(home: Path, tmp_path: Path) -> None:
+    def change(tables: dict[str, pa.Table]) -> None:
+        tables["users"] = tables["users"].drop_columns(["consent_training"])
+
+    folder = _without(home, tmp_path, change)
+    dataset = open_dataset(folder, FeatureSettings(history_length=20), SplitSettings())
+    moments, decisions, _ = read_decisions(folder, dataset, Creative())
+    _, fewer, _ = read_decisions(
+        home / "tables" / "shop",
+        open_dataset(home / "tables" / "shop", FeatureSettings(history_length=20), SplitSettings()),
+        Creative(),
+    )
+    assert len(decisions) > len(fewer)
+    arrays = moment_arrays(dataset, replace(moments, person=np.full(len(moments), NOBODY)), np.arange(3))
+    assert (arrays["history_item"] == PAD).all() and arrays["context_hour"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"main": 20, "match": 12}, "leave no room for likenesses"),
+        ({"match": 0}, "model.match must be >= 1"),
+        ({"own_sd": 0.0}, "model.own_sd must be > 0"),
+        ({"field_dim": 6}, "multiple of 4"),
+        ({"within_h": 0.0}, "model.within_h above 0"),
+    ],
+)
+def test_settings_out_of_range_are_named(fields: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Creative(**fields)  # type: ignore[arg-type]  # numbers for all of them

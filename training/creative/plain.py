@@ -1,0 +1,112 @@
+"""The trained heads as a plain module: the encoder's arrays and the creatives' in, features and title logit out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from playbill.bundle.creatives import ARRAYS, PRIOR, SPEC, VOCABULARIES, CreativeSpec
+from playbill.bundle.verify import read_arrays
+from playbill.creative.posterior import Posterior
+from playbill.errors import TrainingError
+from playbill.features.creatives import CREATIVE_INDEX
+from playbill.features.encoder import Arrays
+from playbill.features.vocabulary import Vocabulary, read_vocabularies
+from playbill.training.creative.data import CreativeData
+from playbill.training.creative.module import CreativeModel
+from playbill.training.creative.network import CreativeNet, TitleNet
+from playbill.training.creative.people import catalogue_vectors
+from playbill.training.creative_settings import Creative
+from playbill.training.retrieval.plain import QueryTower, load_plain
+from playbill.training.runs import load_weights, read_run
+from playbill.training.settings import TrainSettings
+
+
+class PlainCreativeHead(nn.Module):
+    """U people once, M pairs of person and creative broadcast from them -> features [M, d], title's logit [M].
+
+    The person's vector is the query tower's, whose graph is a part of this one. The title's logit is that of the first
+    position.
+
+    Attributes:
+        inputs: names of the arrays that `forward` reads, in order.
+        outputs: names of what it returns, in order.
+    """
+
+    def __init__(self, tower: QueryTower, head: CreativeNet, title: TitleNet) -> None:
+        super().__init__()
+        self.tower, self.head, self.title = tower, head, title
+        self.width = title.items.shape[1]
+        self.inputs = [*tower.inputs, "cand_user", "item_index", *head.inputs]
+        self.outputs = ["phi", "title_logit"]
+
+    def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return phi [M, d] and title_logit [M], float32 each.
+
+        Args:
+            arrays: query-side arrays [U, ...]; cand_user, item_index and creative_index [M] int64, and the creatives'
+                fields [M, ...], by name.
+        """
+        person = self.tower(arrays)[:, : self.width].index_select(0, arrays["cand_user"])
+        item = arrays["item_index"]
+        # items that came after the export stand behind the catalogue, and the title knows nothing of them
+        item = torch.where(item < self.title.items.shape[0], item, torch.zeros_like(item))
+        return self.head(person, arrays), self.title(person, item, torch.zeros_like(item))
+
+
+class HeadFiles(msgspec.Struct, frozen=True):
+    """What a run leaves beside its weights; vocabularies and arrays by array name."""
+
+    spec: CreativeSpec
+    vocabularies: dict[str, Vocabulary]
+    arrays: dict[str, np.ndarray]
+    prior: Posterior
+
+
+def load_trained(data: CreativeData, settings: TrainSettings, checkpoint: Path) -> CreativeModel:
+    """Return the model of a checkpoint, in eval mode."""
+    model = CreativeModel(data, settings)
+    load_weights(model, checkpoint)
+    return model.eval()
+
+
+def read_head(run_dir: Path) -> HeadFiles:
+    """Return what `train` wrote beside the weights.
+
+    Raises:
+        TrainingError: it is missing or of another training.
+    """
+    try:
+        spec = msgspec.json.decode((run_dir / SPEC).read_bytes(), type=CreativeSpec)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise TrainingError(f"{run_dir / SPEC} cannot be read ({error}); train model=creative again") from error
+    found = read_arrays(run_dir / PRIOR)
+    prior = Posterior(found["mean"], found["precision"], float(found["noise"]))
+    vocabularies = read_vocabularies(run_dir / VOCABULARIES, spec.vocabularies)
+    return HeadFiles(spec, vocabularies, read_arrays(run_dir / ARRAYS), prior)
+
+
+def load_plain_head(run_dir: Path, retrieval: Path, items: Arrays) -> PlainCreativeHead:
+    """Return the heads of a finished run, from their best checkpoint, in eval mode.
+
+    Args:
+        run_dir: of the run; retrieval: of the run whose towers it read.
+        items: item-side arrays of the dataset, [N + 1, ...] each.
+    Raises:
+        TrainingError: no finished run of creative heads there.
+    """
+    run = read_run(run_dir, model="creative")
+    model: Creative = run.model
+    files = read_head(run_dir)
+    tower, item_tower = load_plain([retrieval], items)
+    vectors = catalogue_vectors(item_tower, tower, items, run.spec.num_items)
+    num_creatives = len(files.arrays[CREATIVE_INDEX]) - 1
+    head = CreativeNet(files.spec.fields, num_creatives, vectors.shape[1], model.field_dim, model.main, model.match)
+    title = TitleNet(vectors, model.max_positions, 0.0)
+    whole = nn.ModuleDict({"head": head, "title": title})
+    load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
+    return PlainCreativeHead(tower, head, title).eval()
