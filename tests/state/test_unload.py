@@ -47,6 +47,7 @@ def home(tmp_path: Path) -> Path:
             [
                 Event(
                     event_id=n, event="click", user_id=n, at=AT + n + 60_000_000, decision_id=f"r{n}:0:creative",
+                    creative_id=10 + int(chosen[n]) if n % 3 else str(10 + chosen[n]),
                     context={"hour": 3} if n % 2 else {},
                 )
                 for n in clicked
@@ -65,6 +66,8 @@ def test_what_was_logged_can_be_measured(home: Path) -> None:
         3
     ]
     assert decisions["at"][0].timestamp() * 1e6 == AT and events["context"].null_count() < len(events)
+    assert events.schema["creative_id"] == pl.Int64 and set(events["creative_id"]) <= {10, 11, 12}
+    pl.DataFrame({"creative_id": [10, 11, 12], "kind": ["poster"] * 3}).write_parquet(log / "creatives.parquet")
     check_tables(log)
     question = OffPolicyQuestion(kind="creative", target="uniform", within_h=0, resamples=200)
     figures = [s for s in value(question, log, MeasureSettings()).statements if s.estimate is not None and s.low]
@@ -80,6 +83,14 @@ def test_a_log_whose_policy_disagrees_with_its_propensities_is_refused(home: Pat
         MeasureError, match="must be the one that its list in decisions.context gives it; 600 of 600 rows"
     ):
         value(question, home / "log", MeasureSettings())
+
+
+def test_ids_of_which_one_is_no_number_are_text(home: Path) -> None:
+    with Store.open(home / "state") as store:
+        store.append([Event(event_id="x", event="click", user_id=1, creative_id="autumn")])
+    run(compose("unload", [f"home={home}"]))
+    found = pl.read_parquet(home / "log" / "events.parquet")["creative_id"]
+    assert found.dtype == pl.String and found[-1] == "autumn" and found[0] in ("10", "11", "12")
 
 
 def test_it_is_written_again_when_something_was_stored(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

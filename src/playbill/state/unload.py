@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from playbill.errors import StateError
+from playbill.errors import RequestError, StateError
 from playbill.state.decisions import Decision
-from playbill.state.events import Declared, Event
+from playbill.state.events import Declared, Event, coerce_id
 from playbill.state.settings import UnloadSettings
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder
@@ -54,14 +54,14 @@ def unload(store: Store, folder: Path, batch_rows: int) -> tuple[int, int]:
     if declared is None:
         raise StateError(f"{store.path} knows no event names yet: run `playbill load`, or call Store.declare")
     version = store.version
+    types = _types(store, declared, version)
     with atomic_folder(folder) as out:
-        events = (event for sequence, _, event in store.events() if sequence <= version)
-        choices = (made for sequence, made in store.decisions() if sequence <= version)
-        rows = (
-            _write(out, "events", map(_event_row, events), _types(declared), version, batch_rows),
-            _write(out, "decisions", map(decision_row, choices), _types(declared), version, batch_rows),
+        events = (_event_row(event, types) for sequence, _, event in store.events() if sequence <= version)
+        choices = (decision_row(made) for sequence, made in store.decisions() if sequence <= version)
+        return (
+            _write(out, "events", events, types, version, batch_rows),
+            _write(out, "decisions", choices, types, version, batch_rows),
         )
-    return rows
 
 
 def decision_row(made: Decision) -> dict[str, Any]:
@@ -84,11 +84,13 @@ def decision_row(made: Decision) -> dict[str, Any]:
     }
 
 
-def _event_row(event: Event) -> dict[str, Any]:
+def _event_row(event: Event, types: dict[str, pa.DataType]) -> dict[str, Any]:
     row = msgspec.structs.asdict(event)
-    texts = ("event_id", "session_id", "creative_id", "decision_id")
-    context = msgspec.json.encode(event.context).decode() if event.context else None
-    return {**row, **{name: _text(row[name]) for name in texts}, "context": context}
+    row |= {name: _text(row[name]) for name in ("event_id", "session_id", "decision_id")}
+    if event.creative_id is not None:
+        row["creative_id"] = coerce_id(event.creative_id, str(types["creative_id"]), "creative_id")
+    row["context"] = msgspec.json.encode(event.context).decode() if event.context else None
+    return row
 
 
 def _write(
@@ -106,10 +108,26 @@ def _write(
     return count
 
 
-def _types(declared: Declared) -> dict[str, pa.DataType]:
-    """Ids of people and items as they were declared; those that anybody may make up are text."""
+def _types(store: Store, declared: Declared, version: int) -> dict[str, pa.DataType]:
+    """Return the types of ids: people's and items' as declared, creatives' numbers where all are; the rest is text.
+
+    The creatives table that a bundle was made from may hold either, and ids of another type would not be found in it.
+    """
     names = {"user_id": declared.user_id_type, "item_id": declared.item_id_type}
+    chosen = chain(
+        (made.chosen for sequence, made in store.decisions() if sequence <= version),
+        (event.creative_id for sequence, _, event in store.events() if sequence <= version),
+    )
+    names["creative_id"] = "int64" if all(i is None or _is_number(i) for i in chosen) else "string"
     return {name: pa.int64() if kind == "int64" else pa.string() for name, kind in names.items()}
+
+
+def _is_number(value: int | str) -> bool:
+    try:
+        coerce_id(value, "int64", "creative_id")
+    except RequestError:
+        return False
+    return True
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
