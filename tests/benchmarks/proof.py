@@ -57,6 +57,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
+        "choosing": [sys.executable, str(HERE / "bench_creatives.py")],
         "incremental": [sys.executable, str(HERE / "proof_incremental.py"), f"home={home}", *real],
         "scale": [sys.executable, str(HERE / "proof_scale.py"), f"home={home}"],
         "index": [sys.executable, str(HERE / "proof_index.py"), f"home={home}"],
