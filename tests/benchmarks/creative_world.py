@@ -162,7 +162,7 @@ def informed(world: World, seen: Impressions, people: np.ndarray) -> np.ndarray:
     for low in range(0, len(seen), _SIZE):
         cut = slice(low, low + _SIZE)
         rows = np.maximum(decisions.eligible[cut], 1) - 1
-        logit = np.einsum("nd,ned->ne", guess[decisions.moment[cut]], world.click_vectors[rows])
+        logit = np.einsum("rd,red->re", guess[decisions.moment[cut]], world.click_vectors[rows])
         score[cut] = np.where(seen.there[cut], logit + world.click_base[rows], -np.inf)
     best: np.ndarray = score.argmax(1)
     return best

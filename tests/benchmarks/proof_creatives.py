@@ -16,7 +16,7 @@ and heads are trained on the earlier 80 % of it, and asked about the impressions
 Then live, over all impressions: every policy is asked day by day and learns from what came back, once with clicks known
 the same day and once 0 to 72 hours late. Thompson sampling chooses evenly until a tenth has been shown; then heads are
 trained on its own log, over towers that know that tenth alone; the heads again at a quarter, a half and three quarters,
-and in between the posterior learns alone, as an engine does between two bundles. Tastes drift throughout, as the presets
+and in between the posterior learns alone, as an engine does between two bundles. Tastes drift throughout, as presets
 say. Values are expected true utilities (click times completion) under each policy's probabilities, so no draw adds
 noise; intervals are over people.
 """

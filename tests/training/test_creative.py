@@ -114,7 +114,7 @@ def test_the_heads_find_the_image_for_the_person(home: Path, dataset: Dataset) -
     features = less_mean(pair_features(head, files.arrays, people, test, every), test.eligible)
     users = np.array([dataset.people.user_ids[int(p)] for p in moments.person]) - 1
     logit = np.einsum(
-        "nd,ned->ne", world.people.taste[users[test.moment]], world.click_vectors[np.maximum(test.eligible, 1) - 1]
+        "rd,red->re", world.people.taste[users[test.moment]], world.click_vectors[np.maximum(test.eligible, 1) - 1]
     )
     truth = less_mean(logit[..., None], test.eligible)[..., 0]
     score = features @ files.prior.mean
@@ -165,7 +165,7 @@ def test_effects_are_found_with_the_title_held_fixed(tmp_path: Path) -> None:
     trained.load_state_dict(state)
     prior = fit_prior(trained, data, model.weight_sd)
     score = pair_features(trained.head, arrays, people, decisions, np.arange(n)) @ prior.mean
-    truth = np.einsum("nd,ned->ne", people[moment], direction[tag[eligible]]) + 0.5 * (tag[eligible] == 2)
+    truth = np.einsum("rd,red->re", people[moment], direction[tag[eligible]]) + 0.5 * (tag[eligible] == 2)
     score, truth = score - score.mean(1, keepdims=True), truth - truth.mean(1, keepdims=True)
     assert np.corrcoef(score.ravel(), truth.ravel())[0, 1] > 0.9
     assert 0.85 < (score * truth).sum() / (truth**2).sum() < 1.15
