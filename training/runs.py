@@ -30,16 +30,18 @@ from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 from playbill.training.creative_settings import Creative
 from playbill.training.ranking_settings import Ranker
+from playbill.training.response_settings import Response
 from playbill.training.settings import TrainSettings, TwoTower
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = 1
-MODELS: dict[str, type[TwoTower | Ranker | Creative]] = {
+MODELS: dict[str, type[TwoTower | Ranker | Creative | Response]] = {
     "two_tower": TwoTower,
     "ranker": Ranker,
     "creative": Creative,
+    "response": Response,
 }
 # settings that say where and how, not what: changing them leaves a finished run finished
 _NOT_WHAT = (

@@ -212,7 +212,7 @@ class TrainSettings:
     run: str | None = None
     """Name of the run's folder; null = <tables>-<model>."""
     model: Any = None  # TwoTower, Preset or Ranker: a declared type would shut out the others
-    """A choice: two_tower (what null means), fast or best (chosen by the data), ranker, creative."""
+    """A choice: two_tower (what null means), fast or best (chosen by the data), ranker, creative, response."""
     retrieval_run: str | None = None
     """ranker and creative only: the finished two_tower run whose scores or vectors it reads; null =
     <tables>-two_tower."""

@@ -16,6 +16,7 @@ from playbill.errors import ConfigError, TrainingError
 from playbill.tables.folder import read_folder
 from playbill.training.creative_settings import Creative
 from playbill.training.ranking_settings import Ranker
+from playbill.training.response_settings import Response
 from playbill.training.runs import (
     RunRecord,
     new_record,
@@ -87,7 +88,12 @@ def run(settings: TrainSettings) -> int:
         if rank() == 0:
             write_features(run_dir, dataset.spec, dataset.vocabularies)
         begun = time.perf_counter()
-        if retrieval is None:
+        if isinstance(settings.model, Response):
+            from playbill.training.responses.job import train as train_answers
+
+            train_answers(settings, dataset, run_dir, record, resume)
+            tracker = None
+        elif retrieval is None:
             from playbill.training.retrieval.job import train as train_towers
 
             tracker = train_towers(settings, dataset, run_dir, record, resume)

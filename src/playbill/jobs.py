@@ -38,6 +38,7 @@ _MODELS = {
     "model/preset_schema": "playbill.training.settings:Preset",
     "model/ranker_schema": "playbill.training.ranking_settings:Ranker",
     "model/creative_schema": "playbill.training.creative_settings:Creative",
+    "model/response_schema": "playbill.training.response_settings:Response",
 }
 
 _WORLDS = {
@@ -81,6 +82,12 @@ JOBS: dict[str, Job] = {
         "playbill.training.settings:TrainSettings",
         _MODELS,
         folder="run",
+    ),
+    "train-lists": Job(
+        "learn to put shown lists in order, from numbers of their items and what was taken",
+        "playbill.training.lists.job:run",
+        "playbill.training.lists.settings:ListSettings",
+        {},
     ),
     "sweep": Job(
         "train many times over a space of settings and keep the best",
@@ -175,7 +182,7 @@ JOBS: dict[str, Job] = {
     ),
     "reproduce": Job(
         "rerun a published protocol by name, rivals beside ours",
-        "playbill.release.reproduce:run",
+        "playbill.release.reproducing:run",
         "playbill.release.settings:ReproduceSettings",
         {},
         first="name",

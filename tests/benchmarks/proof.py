@@ -39,6 +39,7 @@ PROTOCOLS = [
         "amazon-toys-leave-last-out",
     )
 ]
+RANKING_PROTOCOLS = ("ml-100k-likes-frozen", "ml-1m-likes-frozen", "ml-1m-likes-running", "trivago-clicks")
 
 
 def steps(home: str, data: str) -> dict[str, list[str]]:
@@ -53,6 +54,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
             f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *real]
             for n, e in PROTOCOLS
         },
+        **{f"reproduce-{n}": [*PLAYBILL, "reproduce", n, f"home={home}", *real] for n in RANKING_PROTOCOLS},
         "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],

@@ -161,13 +161,35 @@ def sums_before(
     # each key by itself: sums that fade grow by many powers of two, and the difference of two totals would lose digits
     for low, high in zip(starts, np.append(starts, len(key))[1:], strict=True):
         np.cumsum(added[low:high], axis=0, out=added[low:high])
-    # moments as ranks, so that key and moment make one number that is searched once
-    moments = np.unique(at)
-    width = len(moments) + 1
-    known = sorted_key * width + np.searchsorted(moments, at[order])
-    first = np.searchsorted(known, asked_key * width)
-    last = np.searchsorted(known, asked_key * width + np.searchsorted(moments, asked_at))
+    first, last = _span(sorted_key, at[order], asked_key, asked_at)
     found = np.zeros((len(asked_key), added.shape[1]))
     some = last > first
     found[some] = added[last[some] - 1]
     return found
+
+
+def last_before(key: np.ndarray, at: np.ndarray, asked_key: np.ndarray, asked_at: np.ndarray) -> np.ndarray:
+    """Return [Q] int64: the moment of the newest event of each key strictly before the moment asked for, -1 for none.
+
+    Args:
+        key, asked_key: [E], [Q] int64 >= 0. at, asked_at: [E], [Q] int64, `at` >= 0.
+    """
+    order = np.lexsort((at, key))
+    sorted_at = at[order]
+    first, last = _span(key[order], sorted_at, asked_key, asked_at)
+    found = np.full(len(asked_key), -1, np.int64)
+    some = last > first
+    found[some] = sorted_at[last[some] - 1]
+    return found
+
+
+def _span(
+    key: np.ndarray, at: np.ndarray, asked_key: np.ndarray, asked_at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (first, last): rows first .. last of a log sorted by key and moment are those before what is asked."""
+    # moments as ranks, so that key and moment make one number that is searched once
+    moments = np.unique(at)
+    width = len(moments) + 1
+    known = key * width + np.searchsorted(moments, at)
+    first = np.searchsorted(known, asked_key * width)
+    return first, np.searchsorted(known, asked_key * width + np.searchsorted(moments, asked_at))

@@ -1,0 +1,1 @@
+"""What people answer: how likely somebody likes what they try, from their answers before and from tallies."""

@@ -1,0 +1,137 @@
+"""The model of answers: tables, network, and the constants that turn histories and tallies into what it reads.
+
+One module trains on blocks and answers padded arrays, as the exported graph does: the same weights, two ways in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from playbill.dataset.dataset import Dataset
+from playbill.features.encoder import Arrays
+from playbill.features.person_tallies import PAIR_NAMES, Tastes, person_names
+from playbill.features.tallies import TallySpec
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.response_settings import Response
+from playbill.training.responses.blocks import Block
+from playbill.training.responses.network import Answers, ResponseNet
+from playbill.training.retrieval.plain import item_inputs, query_inputs
+
+TALLIES = ("item_tallies", "person_tallies", "pair_tallies")
+_CUT = 6.0  # standardised tallies are cut to +-this
+
+
+class PlainResponse(nn.Module):
+    """Earlier answers, an item and tallies -> probability that the answer will be a like.
+
+    Args:
+        dataset: gives the spec, and the content of the catalogue that histories are read with.
+        spec, tastes: of the tallies.
+        model: sizes.
+
+    Attributes:
+        inputs: names of the arrays that `forward` reads, in order.
+        outputs: names of what it returns.
+        widths: columns of the tallies of items, people and pairs.
+    """
+
+    base: Tensor
+    middle: Tensor
+    scale: Tensor
+    read: Tensor
+
+    def __init__(self, dataset: Dataset, spec: TallySpec, tastes: Tastes, model: Response) -> None:
+        super().__init__()
+        features = dataset.spec
+        self.spec, self.items = spec, dataset.item_arrays
+        self.encoder = PlainEncoder(features, model.dim, model.field_dim)
+        nn.init.normal_(self.encoder.items.weight("item"), std=0.05)
+        widths = [len(spec.item_names), len(person_names(spec)), len(PAIR_NAMES)]
+        self.net = ResponseNet(
+            model.dim,
+            fields_width(features, ITEM_SIDES, model.field_dim),
+            sum(widths) + fields_width(features, QUERY_SIDES, model.field_dim),
+            1 + len(model.beside),
+            model.heads,
+            model.hidden,
+            model.cross_layers,
+            model.cross_rank,
+            model.dropout,
+        )
+        self.widths = widths
+        self.register_buffer("base", torch.from_numpy(tastes.base))
+        self.register_buffer("middle", torch.zeros(sum(widths)))
+        self.register_buffer("scale", torch.ones(sum(widths)))
+        self.register_buffer("read", torch.zeros(0), persistent=False)
+        queries = [name for name in query_inputs(features) if name != "history_event"]
+        self.inputs = [*queries, "cand_user", *item_inputs(features), *TALLIES]
+        self.outputs = ["logit_like", "p_like"]
+
+    def standardise(self, tallies: np.ndarray) -> None:
+        """Take middle and scale of the tallies from rows that teach, [n, F]."""
+        self.middle.copy_(torch.from_numpy(tallies.mean(0)))
+        self.scale.copy_(torch.from_numpy(1 / (tallies.std(0) + 1e-6)))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Fix what histories read of the catalogue, once weights change no more; `forward` needs it."""
+        self.eval()
+        every = torch.arange(self.encoder.spec.num_items + 1)
+        self.read = self._item({"item_index": every} | _rows(self.items, every))
+
+    def of_block(self, block: Block) -> Tensor:
+        """Return logits [B, Q, levels] of a block."""
+        index, place = torch.unique(torch.cat([block.key_item.flatten(), block.item.flatten()]), return_inverse=True)
+        vectors = self._item({"item_index": index} | _rows(self.items, index))
+        key = vectors[place[: block.key_item.numel()].view(block.key_item.shape)]
+        item = vectors[place[block.key_item.numel() :].view(block.item.shape)]
+        fields = self.encoder.fields(block.fields, QUERY_SIDES)
+        own = self._standard(block.tallies)
+        numbers = own if fields is None else torch.cat([own, fields.view(*block.item.shape, -1)], -1)
+        answers = self._answers(key, block.key_value, block.key_item)
+        logits: Tensor = self.net(answers, item, block.there, block.hours, block.places, numbers)
+        return logits
+
+    def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logit_like, p_like, [N] float32 each.
+
+        Args:
+            arrays: query-side arrays [U, ...], cand_user [N] int64, item_index [N] int64 and item fields [N, ...],
+                item_tallies [N, K], person_tallies [U, K'], pair_tallies [N, 6] float32, by name.
+        """
+        history, whose = arrays["history_item"], arrays["cand_user"]
+        index = history.clamp(min=0)
+        answers = self._answers(self.read[index], arrays["history_value"], index)
+        mine = Answers(*(getattr(answers, n).index_select(0, whose) for n in ("key", "value", "taste", "above")))
+        there = (history >= 0).index_select(0, whose).unsqueeze(1)
+        hours = torch.log1p(24 * torch.expm1(arrays["history_age"])).index_select(0, whose).unsqueeze(1)
+        places = torch.log1p(torch.arange(history.shape[1], dtype=torch.float32)).expand(len(whose), 1, -1)
+        person = arrays["person_tallies"].index_select(0, whose)
+        numbers = self._standard(torch.cat([arrays["item_tallies"], person, arrays["pair_tallies"]], -1))
+        fields = self.encoder.fields(arrays, QUERY_SIDES)
+        if fields is not None:
+            numbers = torch.cat([numbers, fields.index_select(0, whose)], -1)
+        item = self._item(arrays).unsqueeze(1)
+        logit = self.net(mine, item, there, hours, places, numbers.unsqueeze(1))[:, 0, 0]
+        return logit, torch.sigmoid(logit)
+
+    def _item(self, arrays: dict[str, Tensor]) -> Tensor:
+        vectors: Tensor = self.net.item(self.encoder.item(arrays), self.encoder.fields(arrays, ITEM_SIDES))
+        return vectors
+
+    def _answers(self, key: Tensor, value: Tensor, index: Tensor) -> Answers:
+        like = (value >= self.spec.like_at).to(key.dtype)
+        answers: Answers = self.net.answers(key, value, like, value - self.spec.mean - self.base[index])
+        return answers
+
+    def _standard(self, tallies: Tensor) -> Tensor:
+        return ((tallies - self.middle) * self.scale).clamp(-_CUT, _CUT)
+
+
+def _rows(arrays: Arrays, index: Tensor) -> dict[str, Any]:
+    rows = index.numpy()
+    return {name: torch.from_numpy(np.ascontiguousarray(array[rows])) for name, array in arrays.items()}
