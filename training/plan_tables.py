@@ -50,7 +50,9 @@ def _tables(settings: PlanTablesSettings) -> list[tuple[str, int, int, float, bo
             raise TrainingError(f"no training run in {path}; run `playbill train`, or declare tables with rows.<name>=")
         spec, _ = read_features(path)
         model: dict[str, Any] = msgspec.json.decode((path / "config.json").read_bytes())["model"]
-        known["item"] = (spec.num_item_rows, model["dim"], spec.history_length + 1.0, False)
+        # a ranker looks up its negatives beside the target
+        items = 1.0 + model.get("uniform_negatives", 0) + model.get("hard_negatives", 0)
+        known["item"] = (spec.num_item_rows, model["dim"], spec.history_length + items, False)
         for f in tables_of(spec, (*QUERY_SIDES, *ITEM_SIDES)):
             known[f.array] = (f.size, model["field_dim"], float(max(f.width, 1)), True)
     else:

@@ -12,17 +12,19 @@ from scipy.special import expit
 torch = pytest.importorskip("torch", reason="export needs the training packages")
 
 from playbill.bundle.onnx_file import read_onnx  # noqa: E402  # after the check that torch is there
+from playbill.dataset.judging import Judged  # noqa: E402
 from playbill.errors import ParityError  # noqa: E402
 from playbill.features.spec import PAD, Encoding, EventCode, FeatureSpec, Field, Side  # noqa: E402
 from playbill.measure.calibration import Calibrator  # noqa: E402
 from playbill.training.exporting.graphs import Graph, example_sizes, write_graph  # noqa: E402
+from playbill.training.exporting.lighter import Bounds, losses_of, write_lighter  # noqa: E402
 from playbill.training.exporting.models import graphs_from, made_up  # noqa: E402
 from playbill.training.exporting.parity import compare, open_session, order_inversion, sample  # noqa: E402
 from playbill.training.exporting.rows import candidate_rows, item_rows, query_rows  # noqa: E402
 from playbill.training.ranking.plain import PlainRanker  # noqa: E402
 from playbill.training.ranking_settings import Ranker  # noqa: E402
 from playbill.training.retrieval.plain import PlainTwoTower, towers_of  # noqa: E402
-from playbill.training.settings import Query, Similarity, TwoTower  # noqa: E402
+from playbill.training.settings import Query, Similarity, TwoTower, Weights  # noqa: E402
 
 HEADS = {
     "query_tower": ["query"],
@@ -183,6 +185,40 @@ def test_calibration_in_the_graph_is_the_fitted_map(exported):
     expected = np.minimum(bent(p_interact * expit(like.astype(np.float64))), p_interact)
     np.testing.assert_allclose(p_like, expected, atol=1e-5)
     assert np.abs(p_like - expit(interact) * expit(like)).max() > 0.01
+
+
+@pytest.mark.parametrize("weights", [Weights.half_tables, Weights.int8])
+def test_lighter_graphs_answer_nearly_the_same(exported, weights, tmp_path):
+    spec, _, path, session = exported["ranker"]
+    write_lighter(path, tmp_path / "ranker.onnx", weights)
+    file = read_onnx(tmp_path / "ranker.onnx")
+    assert file.labels == {"playbill_model": "ranker"} and file.signature == read_onnx(path).signature
+    # what int8 adds to describe its scales is more than it saves in products as small as these
+    if weights is Weights.half_tables:
+        assert (tmp_path / "ranker.onnx").stat().st_size < path.stat().st_size - 200 * 16
+    rows = candidate_rows(spec, 4, 300, np.random.default_rng(8))
+    inputs = {i.name: rows[i.name] for i in session.get_inputs()}
+    exact = session.run(["p_interact", "p_like"], inputs)
+    for expected, answer in zip(
+        exact, open_session(tmp_path / "ranker.onnx").run(["p_interact", "p_like"], inputs), strict=True
+    ):
+        off = np.abs(answer - expected).mean()
+        assert 0 < off < {Weights.half_tables: 0.002, Weights.int8: 0.1}[weights]
+
+
+def test_what_a_lighter_graph_loses_by_hand():
+    label = np.asarray([[1.0], [0], [1], [0]], np.float32)
+    before = Judged(np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.6, 0.4])}, label, np.ones((4, 1)))
+    same = losses_of(before, before, ["a"], Bounds())
+    assert [(loss.auc, loss.log_loss, loss.expected, loss.kept) for loss in same] == [(0, 0, 0, True)]
+    # one pair of four in the wrong order: AUC falls by 1/4; the mean rises from 0.525 to 0.575
+    worse = Judged(np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.5, 0.7])}, label, np.ones((4, 1)))
+    [loss] = losses_of(before, worse, ["a"], Bounds())
+    assert loss.auc == pytest.approx(0.25) and loss.expected == pytest.approx(0.575 / 0.525 - 1) and not loss.kept
+    assert loss.log_loss == pytest.approx((np.log(0.6 / 0.5) + np.log(0.6 / 0.3)) / 4)
+    # of a task that never came true nothing can be lost, and nothing is said
+    never = Judged(np.arange(4), {"p_a": before.answers["p_a"]}, 0 * label, np.ones((4, 1)))
+    assert losses_of(never, never, ["a"], Bounds()) == []
 
 
 def test_the_gate_closes(exported):

@@ -21,9 +21,10 @@ import pytest
 from playbill.baselines.neighbours import read_neighbours
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
-from playbill.bundle.policy import Policy, write_policy
+from playbill.bundle.policy import Policy, Surface, write_policy
 from playbill.bundle.write import seal, set_state
 from playbill.dataset.dataset import open_dataset
+from playbill.dataset.tasks import Task
 from playbill.errors import BundleError, ConfigError, ParityError, TrainingError
 from playbill.features.build import write_features
 from playbill.index.item_index import read_index
@@ -34,7 +35,7 @@ from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 from playbill.training.export import run
 from playbill.training.ranking_settings import Ranker
-from playbill.training.settings import ExportSettings, TrainSettings, TwoTower
+from playbill.training.settings import ExportSettings, TrainSettings, TwoTower, Weights
 
 DAY_US = 86_400_000_000
 
@@ -214,12 +215,20 @@ def trained(home) -> Path:
 
 
 def test_models_index_and_reports(trained: Path):
+    from playbill.training.exporting.lighter import LighterReport
     from playbill.training.retrieval.plain import load_plain
 
-    path = run(settings(trained))
+    path = run(settings(trained, ranker_weights=Weights.half_tables, objectives={"home": {"like": 1.0}}))
     walk(path)
     bundle = open_bundle(path)
     assert bundle.rungs == ["popularity", "item_knn", "towers", "ranker"] and bundle.unchecked == []
+    assert bundle.policy.surface("home").weights == {"like": 1.0} and bundle.policy.surface("slate") == Surface()
+    tasks = msgspec.json.decode(bundle.manifest.origin["tasks"], type=list[Task])
+    assert [task.name for task in tasks] == ["interact", "like"] and bundle.manifest.origin["impressions"] == "false"
+    # half precision loses nothing that validation time could tell, so it took the graph's place
+    lighter = msgspec.json.decode((path / "report" / "lighter.json").read_bytes(), type=LighterReport)
+    assert lighter.used and lighter.losses[0].task == "interact" and lighter.weights == "half_tables"
+    assert (path / "ranker.onnx").stat().st_size == lighter.size_bytes[1]
     origin = bundle.manifest.origin
     assert (origin["tables"], origin["run"], origin["ranker_run"]) == ("shop", "shop-two_tower", "shop-ranker")
     assert bundle.manifest.dataset_fingerprint == read_folder(trained / "tables" / "shop").fingerprint

@@ -23,6 +23,7 @@ from playbill.index.settings import IndexSettings
 from playbill.index.tune import tune_index
 from playbill.training.exporting.creatives import head_export
 from playbill.training.exporting.graphs import Graph, example_sizes, write_graph
+from playbill.training.exporting.lighter import lighten
 from playbill.training.exporting.parity import ATOL, LOGIT_ATOL, LOGIT_RTOL, Difference, compare, open_session, sample
 from playbill.training.exporting.plan import Plan
 from playbill.training.exporting.rows import EDGES, candidate_rows, item_rows, query_rows
@@ -30,6 +31,7 @@ from playbill.training.ranking.plain import PlainRanker
 from playbill.training.ranking.plain import load_plain as load_ranker
 from playbill.training.retrieval.plain import ItemTower, QueryTower
 from playbill.training.retrieval.plain import load_plain as load_towers
+from playbill.training.settings import Weights
 
 SEED = 20_240
 _BLOCK = 4_096  # rows of one call when the whole catalogue is embedded
@@ -80,12 +82,17 @@ def write_models(
     for graph in graphs_from(*towers, ranker):
         example, cases = _example(graph, spec, rng), made_up(graph.name, spec, rng)
         add(graph, example, cases, _real(graph.name, dataset, real_queries, rng))
+        if graph.name == "ranker" and plan.ranker_weights is not Weights.float32:
+            progress.update(task, description=f"asking validation time what {plan.ranker_weights.value} would lose")
+            report = folder / "report" / "lighter.json"
+            lighter = lighten(folder / "ranker.onnx", plan, dataset, towers, report)
+            samples.update(sample(graph, lighter or sessions["ranker"], cases[-1][1]))
     if plan.creative is not None:
         head = head_export(plan.creative, plan.towers, dataset)
         add(head.graph, head.example(rng), head.made_up(rng), head.real(real_queries, rng))
         head.write(folder)
-    report = ParityReport(worst_share=max(d.share for d in differences), differences=differences)
-    _write(folder / "report" / "parity.json", report)
+    parity = ParityReport(worst_share=max(d.share for d in differences), differences=differences)
+    _write(folder / "report" / "parity.json", parity)
     np.savez(folder / "parity.npz", allow_pickle=False, **samples)  # type: ignore[arg-type]  # numpy's stub takes `**samples` for the flag
     progress.update(task, description="embedding the catalogue and building the index")
     embeddings = _embed(sessions["item_tower"], dataset, signatures["item_tower"])

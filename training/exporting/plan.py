@@ -22,7 +22,7 @@ from playbill.tables.folder import read_folder
 from playbill.tables.sufficiency import read_sufficiency
 from playbill.training.exporting.baselines import Tuned, find_tuned
 from playbill.training.runs import Run, read_record, read_run
-from playbill.training.settings import ExportSettings, filled_columns
+from playbill.training.settings import ExportSettings, Weights, filled_columns
 
 EXPORT_FORMAT = 2  # grows when the same inputs come to give another bundle
 
@@ -37,6 +37,7 @@ class Plan:
         version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
         rungs: every rung the data was judged for, carried or not.
         towers, ranker, creative: finished runs, None where that rung is not carried.
+        ranker_weights: in what the ranker's graph is to hold its numbers.
         beside: further runs in the same pair of towers.
         tuned: baselines of a run of `playbill tune`, or why there is none.
         blend: what orders the retrievers' candidates, where one was asked for.
@@ -56,6 +57,7 @@ class Plan:
     split: SplitSettings
     policy: Policy
     tuned: Tuned
+    ranker_weights: Weights = Weights.float32
     blend: Blend | None = None
 
     @property
@@ -140,6 +142,8 @@ def make_plan(settings: ExportSettings) -> Plan:
     ]
     if creative is not None:
         inputs.append([creative.record.fingerprint, sha256_file(checkpoint(creative))])
+    if ranker is not None and settings.ranker_weights is not Weights.float32:
+        inputs.append([settings.ranker_weights.value])
     blend = None
     if settings.blend is not None:
         blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)
@@ -158,6 +162,7 @@ def make_plan(settings: ExportSettings) -> Plan:
         split=split,
         policy=policy,
         tuned=tuned,
+        ranker_weights=settings.ranker_weights,
         blend=blend,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 
 from playbill.dataset.dataset import Dataset
-from playbill.dataset.judging import Judged, judge
+from playbill.dataset.judging import Judged, Ranks, judge
+from playbill.dataset.tasks import Task
 from playbill.features.encoder import Arrays
 from playbill.measure.binary import auc, log_loss
 from playbill.measure.calibration import Calibrator, fit_calibrator
@@ -17,13 +19,14 @@ from playbill.tables.files import write_atomic
 from playbill.training.ranking.plain import CALIBRATION, PlainRanker
 from playbill.training.retrieval.plain import ItemTower, QueryTower
 
+Towers = tuple[QueryTower, ItemTower]
 
-@torch.no_grad()
+
 def calibrate(
     tables: Path,
     dataset: Dataset,
     ranker: PlainRanker,
-    towers: tuple[QueryTower, ItemTower],
+    towers: Towers,
     impressions: bool,
     nearest: int,
     run_dir: Path,
@@ -34,32 +37,51 @@ def calibrate(
 
     Args:
         ranker: not calibrated yet, in eval mode.
+        towers, impressions, nearest: see `validated`.
+    """
+
+    @torch.no_grad()
+    def rank(arrays: Arrays) -> dict[str, np.ndarray]:
+        answers = ranker(_tensors({name: arrays[name] for name in ranker.inputs}))
+        return {name: answer.numpy() for name, answer in zip(ranker.outputs, answers, strict=True)}
+
+    judged = validated(tables, dataset, ranker.tasks, towers, rank, impressions, nearest)
+    maps, figures = fitted(judged, [task.name for task in ranker.tasks])
+    write_atomic(run_dir / CALIBRATION, msgspec.json.format(msgspec.json.encode(maps), indent=1))
+    return figures
+
+
+@torch.no_grad()
+def validated(
+    tables: Path,
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    towers: Towers,
+    rank: Ranks,
+    impressions: bool,
+    nearest: int,
+) -> Judged:
+    """Return what a ranker says of validation time, and what came true there.
+
+    Args:
         towers: those that will serve.
+        rank: arrays of a ranker's call -> its outputs by name.
         impressions: whether the ranker learned from impressions.
         nearest: candidates of each person where it did not.
     """
     query, item = towers
     whole = {"item_index": np.arange(dataset.spec.num_items + 1), **dataset.item_arrays}
-    vectors = item(_tensors({name: whole[name] for name in item.inputs})).numpy()
-
-    def rank(arrays: Arrays) -> dict[str, np.ndarray]:
-        answers = ranker(_tensors({name: arrays[name] for name in ranker.inputs}))
-        return {name: answer.numpy() for name, answer in zip(ranker.outputs, answers, strict=True)}
-
-    judged = judge(
+    return judge(
         tables,
         dataset,
         "valid",
-        ranker.tasks,
+        tasks,
         impressions=impressions,
         query=lambda arrays: query(_tensors({name: arrays[name] for name in query.inputs})).numpy(),
-        items=vectors,
+        items=item(_tensors({name: whole[name] for name in item.inputs})).numpy(),
         rank=rank,
         nearest=nearest,
     )
-    maps, figures = fitted(judged, [task.name for task in ranker.tasks])
-    write_atomic(run_dir / CALIBRATION, msgspec.json.format(msgspec.json.encode(maps), indent=1))
-    return figures
 
 
 def fitted(judged: Judged, names: list[str]) -> tuple[dict[str, Calibrator], dict[str, float]]:
