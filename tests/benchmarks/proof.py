@@ -24,7 +24,7 @@ PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 
 # what the simulated service and the instruments that read logs must show, in the order of what rests on what
 STATEMENTS = ("fit", "world", "rehearsal", "ranking", "off_policy", "experiments", "experiment_reading")
-STATEMENTS += ("uplift", "disparity", "drift", "creatives", "upworthy", "open_bandit")
+STATEMENTS += ("uplift", "disparity", "drift", "ranker", "creatives", "upworthy", "open_bandit")
 
 
 # published protocols, what takes minutes before what takes hours
@@ -56,6 +56,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         },
         **{f"reproduce-{n}": [*PLAYBILL, "reproduce", n, f"home={home}", *real] for n in RANKING_PROTOCOLS},
         "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
+        "ranker-speed": [sys.executable, str(HERE / "bench_ranker.py"), f"home={home}"],
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
