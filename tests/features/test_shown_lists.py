@@ -45,6 +45,10 @@ def test_a_list_by_hand() -> None:
     np.testing.assert_array_equal(by_name["is_next"], [0, 0, 1])
     np.testing.assert_allclose(by_name["log_seconds_since"], np.log1p([20, 10, np.expm1(12)]), rtol=1e-6)
     np.testing.assert_allclose(by_name["log_events_since"][:2], np.log1p([1, 0]), atol=1e-6)
+    np.testing.assert_array_equal(by_name["last_was_looks"], [1, 1, 0])
+    np.testing.assert_array_equal(by_name["session_last_was_looks"], [1, 1, 1])
+    np.testing.assert_array_equal(by_name["session_last_is_this"], [0, 1, 0])
+    np.testing.assert_allclose(by_name["session_log_seconds_since"], np.log1p(10), rtol=1e-6)
     np.testing.assert_allclose(by_name["price_rank"], [2 / 3, 0, 1 / 3], rtol=1e-6)
     other = {name: found[1, :, i] for i, name in enumerate(names)}
     np.testing.assert_allclose(other["touched"], 0)  # what another session touched

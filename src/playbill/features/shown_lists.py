@@ -70,6 +70,9 @@ def list_names(kinds: list[str]) -> list[str]:
         *("log_touches", "log_seconds_since", "log_events_since", "touched", "touched_rank", "touched_last"),
         *("places_after_last", "is_next", "near_last", "touched_in_list", "log_session_events", "price_beside_touched"),
         *("log_shown", "item_log_touches", "item_log_taken", "item_log_shown", "item_taken_share", "item_touch_share"),
+        *(f"last_was_{kind}" for kind in kinds),
+        *(f"session_last_was_{kind}" for kind in kinds),
+        *("session_log_seconds_since", "session_last_is_this", "session_last_in_list"),
     ]
 
 
@@ -130,6 +133,8 @@ def list_numbers(lists: ShownLists, touches: Touches, num_kinds: int, usual: np.
         np.where(any_touched[:, None], np.nan_to_num(cost) - mean_touched[:, None], 0),
         np.log1p(shown),
         *of_item,
+        *(_kind_of(touches, last) == kind for kind in range(num_kinds)),
+        *_of_session(lists, touches, num_kinds),
     ]
     numbers = np.stack([np.asarray(c, np.float32) for c in columns], 2)
     numbers[~there] = 0
@@ -144,6 +149,25 @@ def _look_up(key: np.ndarray, value: np.ndarray, asked: np.ndarray) -> np.ndarra
         return np.zeros(asked.shape, value.dtype)
     found: np.ndarray = np.where(key[order][place] == asked, value[order][place], 0)
     return found
+
+
+def _kind_of(touches: Touches, order: np.ndarray) -> np.ndarray:
+    """Return the kind of the touch at each order, -1 where that is none (-1)."""
+    found: np.ndarray = np.where(order >= 0, _look_up(touches.order, touches.kind, order), -1)
+    return found
+
+
+def _of_session(lists: ShownLists, touches: Touches, num_kinds: int) -> list[np.ndarray]:
+    """Return what the session's newest touch was, of whatever item, [R, C] each."""
+    newest = last_before(touches.session, touches.order, lists.session, lists.order)
+    kind = _kind_of(touches, newest)[:, None]
+    item = np.where(newest >= 0, _look_up(touches.order, touches.item, newest), -2)[:, None]
+    seconds = np.maximum(lists.at - _look_up(touches.order, touches.at, newest), 0)
+    since = np.where(newest >= 0, np.log1p(seconds), _NEVER)[:, None]
+    like = np.zeros(lists.item.shape)
+    this = lists.item == item
+    columns = [*(like + (kind == k) for k in range(num_kinds)), like + since]
+    return [*columns, this, like + this.any(1, keepdims=True)]
 
 
 def _times_shown(lists: ShownLists, size: int) -> np.ndarray:
