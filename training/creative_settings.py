@@ -39,7 +39,7 @@ class Creative:
     """Spread, in log-odds, of what a creative has beyond its content: how soon its own record is believed."""
     item_sd: float = 1.0
     """The same of titles, beyond what the towers say of person and item."""
-    weight_sd: float = 0.3
+    weight_sd: float = 1.0
     """Spread of the last layer's weights before any data: the prior that the Bayesian layer starts from."""
     max_rows: int = 2_000_000
     """Newest decisions used at most."""
@@ -51,7 +51,7 @@ class Creative:
     """Passes over the decisions at most."""
     patience_epochs: int = 4
     """Stop after so many epochs without a better validation metric; 0 = never."""
-    learning_rate: float = 0.005
+    learning_rate: float = 0.003
     """Of Adam; it falls to a tenth along a cosine over max_epochs."""
     weight_decay: float = 1.0
     """Decoupled, per step and learning rate, on all weights but those whose spread stands above."""
