@@ -76,7 +76,7 @@ def columns(world: World) -> dict[str, list[Column]]:
     declared = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED) for n in ("segment", "favourite_category")]
     protected = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED, protected=True) for n in ("group", "age_band")]
     stressed = [Column(name=n, kind=Kind.TEXT, provenance=_DECLARED) for n in ("title_stresses", "image_stresses")]
-    left_out = {"items": (), "creatives": ("approved_by", "approved_until", "is_default"), "decisions": ("bundle", "arm")}
+    left_out = {"creatives": ("approved_by", "approved_until", "is_default"), "decisions": ("bundle", "arm")}
     kept = {name: [c for c in CONTRACT[name] if c.name not in left_out.get(name, ())] for name in CONTRACT}
     return {
         "users": [*kept["users"], *consents, *declared, *protected],
