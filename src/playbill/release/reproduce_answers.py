@@ -1,7 +1,7 @@
 """`playbill reproduce` for protocols of ranking: train, ask the exported graph, and hold it against rivals.
 
-What was tuned was tuned on validation; what is asked here has learned from training and validation rows together, ours
-and the rivals alike, and nothing of the test part was looked at before.
+What is asked here has learned from training and validation rows together, ours and the rivals alike. The rivals are
+tuned on validation by this job; our settings stand in `ranking_protocols`, which says how they were found.
 """
 
 from __future__ import annotations
