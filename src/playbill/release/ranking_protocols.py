@@ -48,8 +48,8 @@ def _answers(label: str, auc: float, log_loss: float | None = None) -> Published
     return Published(label=label, metrics={"auc": auc} | ({} if log_loss is None else {"log_loss": log_loss}))
 
 
-# Ratings have four steps, and each teaches. Epochs were set by hand: validation rose to the last one that was tried, and
-# of the frozen protocol's validation rows most have no history, while few of its test rows have none.
+# Ratings have four steps, and each teaches. Epochs were set by hand: validation rose to the last one that was tried,
+# and of the frozen protocol's validation rows most have no history, while few of its test rows have none.
 _STEPS = "model.beside=[2,3,5]"
 _LIFTED = "gender, age and occupation are protected columns, lifted for this benchmark"
 _FROZEN = "80/10/10 by time, nothing known after validation"
