@@ -59,13 +59,13 @@ def test_movielens_leave_last_out(
     assert "the engine, blended" in capsys.readouterr().out
     assert not (tmp_path / "bundles").exists()  # nothing that could be published by mistake
 
-    # again: the trainings say that they are up to date, nothing is exported or scored
+    # again: trainings and choices say that they are up to date, nothing is exported or scored
     steps: list[str] = []
     playbill = reproduce._playbill
     monkeypatch.setattr(reproduce, "_playbill", lambda *a: (steps.append(a[0]), playbill(*a)))
     monkeypatch.setattr(reproduce, "tower_road", None)
     assert reproduce.run(given) == 0
-    assert steps == ["train", "train"]
+    assert steps == ["train", "train", "tune"]
     assert json.loads(file.read_bytes())["rows"] == result["rows"]
 
 

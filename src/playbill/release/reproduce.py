@@ -59,6 +59,8 @@ def run(settings: ReproduceSettings) -> int:
     plain = {seed: f"seed-{seed}-no-content" for seed in settings.seeds if protocol.content}
     _train_all(settings, protocol, home, runs, plain)
     tables, tuned = home / "tables" / protocol.source, home / "runs" / f"{protocol.source}-baselines"
+    if settings.effort == "best":  # members of the blend; the rivals below take what it chose, and search no more
+        _playbill("tune", f"home={home}", f"tables={protocol.source}", *_split(protocol))
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("baselines", total=None)
@@ -190,8 +192,6 @@ def _roads(
     common = [f"home={folder}", f"tables={protocol.source}"]
     split = _split(protocol)
     export = ["export", *common, f"run={names[0]}", *([f"beside=[{','.join(names[1:])}]"] if names[1:] else [])]
-    if blend:
-        _playbill("tune", *common, *split)
     shutil.rmtree(folder / "bundles", ignore_errors=True)  # of an earlier training: exactly one may be there
     _playbill(*export)
     if blend:
