@@ -61,8 +61,8 @@ def test_movielens_leave_last_out(
 
     # again: trainings and choices say that they are up to date, nothing is exported or scored
     steps: list[str] = []
-    playbill = reproduce._playbill
-    monkeypatch.setattr(reproduce, "_playbill", lambda *a: (steps.append(a[0]), playbill(*a)))
+    playbill = reproduce.playbill
+    monkeypatch.setattr(reproduce, "playbill", lambda *a: (steps.append(a[0]), playbill(*a)))
     monkeypatch.setattr(reproduce, "tower_road", None)
     assert reproduce.run(given) == 0
     assert steps == ["train", "train", "tune"]

@@ -7,10 +7,7 @@ bundle. Everything stays in a home of its own, so no bundle of this job can ever
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -31,12 +28,13 @@ from playbill.release.bundles import encode, find_bundle
 from playbill.release.evaluate import check_split
 from playbill.release.protocol import Asked, ask
 from playbill.release.protocols import PROTOCOLS, Protocol
-from playbill.release.record import checkout, commit, machine, versions
+from playbill.release.record import commit, machine, versions
 from playbill.release.report import Road, wide_console
 from playbill.release.reproduced import Measured, Result, Row, rival_row, table
 from playbill.release.rivals import rival_roads
 from playbill.release.roads import engine_road, tower_road
 from playbill.release.settings import ReproduceSettings
+from playbill.release.steps import playbill, results_folder, see_tables
 from playbill.tables.files import sha256_file, write_atomic
 
 TOWER, SERVED, PLAIN = "tower", "served", "no_content"
@@ -54,13 +52,13 @@ def run(settings: ReproduceSettings) -> int:
     protocol, console = PROTOCOLS[settings.name], wide_console()
     home = Path(settings.home) / "reproduce" / settings.name
     started, place = time.monotonic(), machine()
-    _tables(settings, protocol, home)
+    see_tables(settings, protocol.source, protocol.folder, home)
     runs = {seed: [f"seed-{seed}-{m}" for m in range(_members(settings))] for seed in settings.seeds}
     plain = {seed: f"seed-{seed}-no-content" for seed in settings.seeds if protocol.content}
     _train_all(settings, protocol, home, runs, plain)
     tables, tuned = home / "tables" / protocol.source, home / "runs" / f"{protocol.source}-baselines"
     if settings.effort == "best":  # members of the blend; the rivals below take what it chose, and search no more
-        _playbill("tune", f"home={home}", f"tables={protocol.source}", *_split(protocol))
+        playbill("tune", f"home={home}", f"tables={protocol.source}", *_split(protocol))
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("baselines", total=None)
@@ -107,7 +105,7 @@ def run(settings: ReproduceSettings) -> int:
         notes=notes,
         seconds=round(time.monotonic() - started, 1),
     )
-    path = _results(settings, home) / f"{result.theme}_{place['cores']}-cores_{datetime.now(UTC):%Y%m}.json"
+    path = results_folder(settings, home) / f"{result.theme}_{place['cores']}-cores_{datetime.now(UTC):%Y%m}.json"
     write_atomic(path, encode(result))
     console.print(table(result, protocol))
     for name, aim in result.aims.items():
@@ -139,19 +137,6 @@ def _split(protocol: Protocol) -> list[str]:
     return [f"split.kind={protocol.split.kind.value}", *([] if order is None else [f"split.order_column={order}"])]
 
 
-def _tables(settings: ReproduceSettings, protocol: Protocol, home: Path) -> None:
-    """Let this job's home see the prepared tables; prepare them where they are not there."""
-    if not (Path(settings.home) / "tables" / protocol.source).is_dir():
-        here = None if settings.data is None else Path(settings.data) / protocol.folder
-        given = [f"source.folder={here}"] if here is not None and here.is_dir() else []
-        _playbill("prepare", f"source={protocol.source}", f"home={settings.home}", *given)
-    home.mkdir(parents=True, exist_ok=True)
-    link = home / "tables"
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(settings.home).resolve() / "tables")
-
-
 def _train_all(
     settings: ReproduceSettings, protocol: Protocol, home: Path, runs: dict[int, list[str]], plain: dict[int, str]
 ) -> None:
@@ -168,7 +153,7 @@ def _train_all(
         if seed in plain:
             jobs.append(["train", f"run={plain[seed]}", f"seed={100 * seed}", *common, "features.item=[]"])
     with ThreadPoolExecutor(settings.parallel) as pool:
-        list(pool.map(lambda job: _playbill(*job), jobs))
+        list(pool.map(lambda job: playbill(*job), jobs))
 
 
 def _roads(
@@ -193,10 +178,10 @@ def _roads(
     split = _split(protocol)
     export = ["export", *common, f"run={names[0]}", *([f"beside=[{','.join(names[1:])}]"] if names[1:] else [])]
     shutil.rmtree(folder / "bundles", ignore_errors=True)  # of an earlier training: exactly one may be there
-    _playbill(*export)
+    playbill(*export)
     if blend:
-        _playbill("blend", *common, *split, "bundle=latest", "name=reproduced")
-        _playbill(*export, "blend=reproduced")
+        playbill("blend", *common, *split, "bundle=latest", "name=reproduced")
+        playbill(*export, "blend=reproduced")
     bundle = open_bundle(find_bundle(folder / "bundles", "latest"), require_sealed=False)
     tables = folder / "tables" / protocol.source
     kind, features = check_split(bundle.manifest, protocol.split, tables)
@@ -223,17 +208,3 @@ def _read(path: Path) -> list[Road]:
 def _json(home: Path, name: str, file: str) -> dict[str, Any]:
     read: dict[str, Any] = msgspec.json.decode((home / "runs" / name / file).read_bytes())
     return read
-
-
-def _playbill(*arguments: str) -> None:
-    command = [sys.executable, "-m", "playbill.cli", *arguments]
-    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if "threads=1" in arguments else {})
-    if code := subprocess.run(command, env=environment).returncode:
-        raise PlaybillError(f"exit code {code} from: playbill {' '.join(arguments)}")
-
-
-def _results(settings: ReproduceSettings, home: Path) -> Path:
-    if settings.results is not None:
-        return Path(settings.results)
-    root = checkout()
-    return home if root is None else root / "tests" / "benchmarks" / "results"

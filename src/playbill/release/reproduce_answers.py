@@ -32,7 +32,7 @@ from playbill.release.ranking_protocols import RANKING_PROTOCOLS, SPLIT, WHOLE, 
 from playbill.release.record import commit, machine, versions
 from playbill.release.report import wide_console
 from playbill.release.settings import ReproduceSettings
-from playbill.release.steps import playbill, results_folder
+from playbill.release.steps import playbill, results_folder, see_tables
 from playbill.tables.files import write_atomic
 
 _LIKE = 4.0
@@ -80,7 +80,7 @@ def run(settings: ReproduceSettings) -> int:
     protocol, console, started = RANKING_PROTOCOLS[settings.name], wide_console(), time.monotonic()
     place = machine()
     home = Path(settings.home) / "reproduce" / settings.name
-    _tables(settings, protocol, home)
+    see_tables(settings, protocol.source, protocol.folder, home)
     runs = {seed: f"seed-{seed}" for seed in settings.seeds}
     _train_all(settings, protocol, home, runs)
     whole = open_dataset(home / "tables" / protocol.source, protocol.features, WHOLE)
@@ -168,19 +168,6 @@ def _aims(protocol: AnswerProtocol, found: dict[str, Interval]) -> dict[str, dic
         reached = value <= aim if name == LOG_LOSS else value >= aim
         aims[name] = {"aim": aim, "value": value, "reached": reached}
     return aims
-
-
-def _tables(settings: ReproduceSettings, protocol: AnswerProtocol, home: Path) -> None:
-    """Let this job's home see the prepared tables; prepare them where they are not there."""
-    if not (Path(settings.home) / "tables" / protocol.source).is_dir():
-        here = None if settings.data is None else Path(settings.data) / protocol.folder
-        given = [f"source.folder={here}"] if here is not None and here.is_dir() else []
-        playbill("prepare", f"source={protocol.source}", f"home={settings.home}", *given)
-    home.mkdir(parents=True, exist_ok=True)
-    link = home / "tables"
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(settings.home).resolve() / "tables")
 
 
 def _arguments(protocol: AnswerProtocol, settings: ReproduceSettings) -> list[str]:
