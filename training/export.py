@@ -44,7 +44,7 @@ def run(settings: ExportSettings) -> Path:
             retrievers, choices = write_baselines(folder, dataset, plan, settings.neighbours, settings.half_life_days)
             models = _models(folder, dataset, plan, settings, progress)
             if plan.blend is not None:
-                write_blend_file(folder, plan.blend, choices)
+                write_blend_file(folder, plan.blend, choices, plan.twin())
             (folder / "rungs.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan.rungs), indent=1))
             describe(folder, _manifest(plan, dataset, models, retrievers))
             progress.update(task, description="opening what was written")

@@ -71,11 +71,13 @@ def fit(
     report: Report,
     checkpoints: Checkpoints | None,
     resume: Path | None,
+    validate_every: int = 1,
 ) -> pl.Trainer:
     """Train a module to the end; it goes on from `resume` where that is given.
 
     Args:
         checkpoints: None trains without validation and leaves nothing behind.
+        validate_every: epochs between validations.
     Raises:
         TrainingError: a signal stopped it.
     """
@@ -91,7 +93,7 @@ def fit(
         max_epochs=epochs,
         gradient_clip_val=settings.gradient_clip or None,
         limit_val_batches=0 if checkpoints is None else None,
-        check_val_every_n_epoch=getattr(settings.model, "validate_every", 1),
+        check_val_every_n_epoch=validate_every,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
@@ -121,6 +123,8 @@ def train_run(
     record: RunRecord,
     resume: Path | None,
     metric: str | None = None,
+    epochs: int | None = None,
+    validate_every: int = 1,
 ) -> Tracker | None:
     """Train a run's own model with validation, checkpoints and figures, and fill its record; return its tracker.
 
@@ -130,6 +134,8 @@ def train_run(
         figures: names of the validation metrics.
         samples_per_step: rows of all processes together.
         metric: the figure that decides which epoch is best, higher is better; None: ndcg_at_<metric_k>.
+        epochs: passes; None: model.max_epochs, to whose end the learning rate falls in any case.
+        validate_every: epochs between validations.
     """
     metric = metric or f"ndcg_at_{settings.metric_k}"
     model = settings.model
@@ -144,9 +150,10 @@ def train_run(
     def open_tracker(step: int) -> Tracker:
         return Tracker(run_dir, ["epoch", "loss", "learning_rate", *figures], step, settings)
 
-    steps = model.max_epochs * module.steps_per_epoch
+    epochs = epochs or model.max_epochs
+    steps = epochs * module.steps_per_epoch
     report = Report(title, samples_per_step, steps, open_tracker, checkpoints, settings.log_every_steps)
-    trainer = fit(module, settings, model.max_epochs, report, checkpoints, resume)
+    trainer = fit(module, settings, epochs, report, checkpoints, resume, validate_every)
     record.metric, record.best, record.best_epoch = metric, checkpoints.best, checkpoints.best_epoch
     record.report, record.epochs = checkpoints.report, trainer.current_epoch
     record.samples_per_second = round(report.samples_per_second, 1)

@@ -22,6 +22,8 @@ from playbill.training.settings import Aim, Effort, Loss, Preset, Query, Tables,
 _FULL_SOFTMAX_ITEMS = 50_000
 # events that are gone through in less than ten minutes, and in about a quarter of an hour, on two cores
 _EVENTS = {Effort.fast: 10_000_000, Effort.best: 16_000_000}
+_LATER_EVENTS = 5_000_000  # what comes later is learned in fewer passes: the newest events carry most of the weight
+_LATER_K = 100  # it is judged by a longer list, for there are many right answers, and the first ten hardly tell
 _LONGEST = 200
 
 
@@ -67,9 +69,11 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     aim = preset.aim
     if aim is Aim.auto:
         aim = Aim.next if settings.split.kind is SplitKind.leave_last_out else Aim.later
-    model, length = (_next if aim is Aim.next else _later)(preset.effort, shape)
+    model, length = _next(preset.effort, shape) if aim is Aim.next else _later(shape)
     features = replace(settings.features, history_length=length)
-    return replace(settings, model=model, features=features, precision="bf16-mixed" if fast_bf16() else "32-true")
+    precision = "bf16-mixed" if fast_bf16() else "32-true"
+    metric_k = settings.metric_k if aim is Aim.next else max(settings.metric_k, _LATER_K)
+    return replace(settings, model=model, features=features, precision=precision, metric_k=metric_k)
 
 
 def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
@@ -99,14 +103,14 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
     return _by_catalogue(model, shape), _length(shape)
 
 
-def _later(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
+def _later(shape: Shape) -> tuple[TwoTower, int]:
     """What comes later: many older states and newcomers among what is learned, the newest events counting most."""
+    epochs = min(max(_LATER_EVENTS // shape.events, 1), 60)
     model = TwoTower(
-        dropout=_dropout(shape.events),
-        dim=128 if effort is Effort.best else 64,
-        batch_tokens=1024 if shape.events < 500_000 else 4096,
-        max_epochs=_epochs(effort, shape.events),
-        validate_every=max(1, _epochs(effort, shape.events) // 20),
+        dropout=0.4,
+        batch_tokens=1024 if shape.events < 500_000 else 2048,
+        max_epochs=epochs,
+        validate_every=max(1, epochs // 20),
         averaging=0.999,
     )
     return _by_catalogue(model, shape), _length(shape)

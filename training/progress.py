@@ -57,6 +57,9 @@ class Report(Callback):
         return self.waited / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begun = self._ended = (
+            time.perf_counter()
+        )  # a run that goes on within an epoch is not told that one starts
         if trainer.is_global_zero:
             if self.open_tracker is not None:
                 self.tracker = self.open_tracker(trainer.global_step)

@@ -71,6 +71,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
         report: other figures of the best epoch.
         seconds: wall clock of the training in this process (a resumed run counts from its resumption).
         warm_start: what the run began with, where it did not begin from nothing.
+        refit_of: run that was made again from training and validation time; metric, best and report are that run's, and
+            refit_fingerprint is too. None for a run that was validated itself.
         samples_per_second: training rows (towers: events read) a second while training, validation left out.
         input_share: share of that time in which steps waited for their batch.
         peak_mib: most memory that the process has held.
@@ -100,6 +102,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     processes: int = 1
     versions: dict[str, str] = {}
     warm_start: str = ""
+    refit_of: str | None = None
+    refit_fingerprint: str | None = None
     impressions: bool = False
     data: DataCounts | None = None
 
@@ -116,11 +120,16 @@ class Run:
     vocabularies: dict[str, Vocabulary]
 
 
-def fingerprint(settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None) -> str:
+def fingerprint(
+    settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None, refit: RunRecord | None
+) -> str:
     """Return sha256 over all that decides what a run ends with."""
     what = msgspec.to_builtins(settings)
     for name in _NOT_WHAT:
         del what[name]
+    what["refit"] = None if refit is None else refit.fingerprint
+    if refit is None:  # as it was before there were any
+        del what["refit"]
     extra = [tables_fingerprint, retrieval.fingerprint if retrieval else None, FORMAT]
     return hashlib.sha256(msgspec.json.encode([what, extra], order="sorted")).hexdigest()
 
@@ -172,17 +181,19 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
     write_atomic(run_dir / "run.json", msgspec.json.format(msgspec.json.encode(record), indent=1))
 
 
-def new_record(settings: TrainSettings, retrieval: RunRecord | None) -> RunRecord:
+def new_record(settings: TrainSettings, retrieval: RunRecord | None, refit: RunRecord | None = None) -> RunRecord:
     """Return the record of a run that is about to start; `spec_hash` is filled once the data is open."""
     folder = read_folder(Path(settings.home) / "tables" / settings.tables)
     return RunRecord(
         model=settings.model.name,
-        fingerprint=fingerprint(settings, folder.fingerprint, retrieval),
+        fingerprint=fingerprint(settings, folder.fingerprint, retrieval, refit),
         tables=settings.tables,
         tables_fingerprint=folder.fingerprint,
         spec_hash="",
         retrieval_run=retrieval_name(settings) if retrieval else None,
         retrieval_fingerprint=retrieval.fingerprint if retrieval else None,
+        refit_of=settings.refit,
+        refit_fingerprint=refit.fingerprint if refit else None,
         versions={"playbill": __version__} | {p: version(p) for p in ("torch", "torchrec", "pytorch-lightning")},
     )
 

@@ -162,7 +162,7 @@ def filled_columns(models: Sequence[TwoTower]) -> int:
 
 
 class Effort(Enum):
-    """How long a preset may train."""
+    """How long a preset may train. What comes later is learned as quickly either way: `best` has more runs of it."""
 
     fast = "fast"  # about ten minutes on two cores for a million events
     best = "best"  # about an hour, and several runs side by side: `playbill export` puts them in one bundle
@@ -200,6 +200,7 @@ class TrainSettings:
         playbill train model=ranker                           then the ranker
         playbill train model=creative tables=my_shop          which image of an item a person answers, from decisions
         playbill train warm_start=current since=2026-11-20    go on from the published bundle with what is new
+        playbill train refit=my_shop-two_tower                learn validation time too, as long as that run did best
         playbill train model=fast tables=my_shop              a model chosen by the data's size and shape
         playbill train model.loss=in_batch model.tables=fused for catalogues too large for a full softmax
         python -m torch.distributed.run --nproc-per-node 2 -m playbill.cli train     two processes
@@ -221,6 +222,9 @@ class TrainSettings:
     since: str | None = None
     """two_tower only: learn events from this moment on (ISO 8601, UTC where no zone is named); null = all. Histories
     still reach back before it."""
+    refit: str | None = None
+    """A finished two_tower run that is made again from training and validation time together: its model, features,
+    split and seed, and as many passes as validation found best. Nothing is left to validate it on, only to test."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
     """What enters the models; the ranker needs the same as its retrieval run."""
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -264,6 +268,10 @@ class TrainSettings:
             raise ConfigError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}{why}")
         if self.since is not None:
             self.since_us()
+        if self.refit is not None and (self.warm_start is not None or self.since is not None):
+            raise ConfigError(
+                "refit learns from nothing, as the run it names did: it goes with neither warm_start nor since"
+            )
         for name in ("metric_k", "checkpoint_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -288,7 +296,7 @@ class TrainSettings:
 
     @property
     def run_name(self) -> str:
-        return self.run or f"{self.tables}-{self.model.name}"
+        return self.run or (f"{self.tables}-{self.model.name}" if self.refit is None else f"{self.refit}-refit")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -315,6 +323,8 @@ class ExportSettings:
     """Finished ranker run; null = <tables>-ranker, and a bundle without ranker where that does not exist."""
     creative_run: str | None = None
     """Finished run of creative heads; null = <tables>-creative, and a bundle without them where that does not exist."""
+    response_run: str | None = None
+    """Finished run of model=response; null = <tables>-response, and a bundle without `enjoy` where there is none."""
     baselines_run: str | None = None
     """Finished run of `playbill tune`; null = <tables>-baselines, and item-kNNs with the usual numbers without it."""
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -336,7 +346,8 @@ class ExportSettings:
     report/lighter.json."""
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
     """What each surface wants, in place of its policy's weights: objectives.slate='{completion: 1, back_7: 3}'. Weights
-    are of the ranker's tasks and of retrievers; another objective needs an export, and no training."""
+    are of the ranker's tasks, of `enjoy` where a response run is carried, and of retrievers; another objective needs an
+    export, and no training."""
     force: bool = False
     """Export again although this version is there. A sealed bundle is never replaced."""
 

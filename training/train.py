@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from playbill.training.creative_settings import Creative
 from playbill.training.ranking_settings import Ranker
 from playbill.training.response_settings import Response
 from playbill.training.runs import (
+    Run,
     RunRecord,
     new_record,
     read_record,
@@ -26,7 +28,7 @@ from playbill.training.runs import (
     start_run,
     write_record,
 )
-from playbill.training.settings import TrainSettings
+from playbill.training.settings import TrainSettings, TwoTower
 
 
 def run(settings: TrainSettings) -> int:
@@ -45,7 +47,17 @@ def run(settings: TrainSettings) -> int:
         raise ConfigError(f"retrieval_run={settings.retrieval_run} has no effect with model={settings.model.name}")
     read_folder(Path(settings.home) / "tables" / settings.tables)  # first: without tables, a missing run is no news
     retrieval = read_run(runs / retrieval_name(settings), "two_tower") if reads_towers else None
-    record = new_record(settings, retrieval.record if retrieval else None)
+    if retrieval is not None and retrieval.record.refit_of is not None:
+        raise TrainingError(
+            f"{retrieval.path} has learned validation time, on which a {settings.model.name} is validated; name the "
+            f"run that it was made again from: retrieval_run={retrieval.record.refit_of}"
+        )
+    again = None
+    if settings.refit is not None:
+        again = _validated(runs / settings.refit, settings)
+        settings = _as(again, settings)
+    refit = None if again is None else again.record
+    record = new_record(settings, retrieval.record if retrieval else None, refit)
     before = read_record(run_dir)
     same = before is not None and before.fingerprint == record.fingerprint and not settings.force
     if same and before is not None and before.completed and (run_dir / "checkpoints" / "best.ckpt").is_file():
@@ -96,7 +108,7 @@ def run(settings: TrainSettings) -> int:
         elif retrieval is None:
             from playbill.training.retrieval.job import train as train_towers
 
-            tracker = train_towers(settings, dataset, run_dir, record, resume)
+            tracker = train_towers(settings, dataset, run_dir, record, resume, refit)
         elif isinstance(settings.model, Creative):
             from playbill.training.creative.job import train as train_heads
 
@@ -115,7 +127,42 @@ def run(settings: TrainSettings) -> int:
     return 0
 
 
+def _validated(path: Path, settings: TrainSettings) -> Run:
+    """Return the run that is to be made again.
+
+    Raises:
+        TrainingError: it is none that validation has judged, or of other tables.
+        ConfigError: another model was asked for.
+    """
+    if not isinstance(settings.model, TwoTower) or settings.model != TwoTower():
+        raise ConfigError(f"refit={settings.refit} takes the model of that run; leave model away")
+    again = read_run(path, "two_tower")
+    if again.record.refit_of is not None:
+        raise TrainingError(f"{path} was made again itself; name {again.record.refit_of}")
+    if again.record.warm_start:
+        raise TrainingError(
+            f"{path} began with the weights of a bundle; only what began with nothing can be made again"
+        )
+    if again.record.tables_fingerprint != read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint:
+        raise TrainingError(
+            f"{path} was trained on other tables than {settings.tables} holds now; train it again first"
+        )
+    return again
+
+
+def _as(run: Run, settings: TrainSettings) -> TrainSettings:
+    """Return the settings with all that decides what is learned taken from a run."""
+    same = ("features", "split", "seed", "precision", "gradient_clip", "metric_k")
+    return replace(settings, model=run.model, **{name: getattr(run.settings, name) for name in same})
+
+
 def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
+    if record.refit_of is not None:
+        console.print(
+            f"{run_dir}: {record.refit_of} made again from training and validation time, {record.epochs} epochs, "
+            f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.peak_mib:,.0f} MiB"
+        )
+        return
     console.print(
         f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
         f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.input_share:.1%} of the time "

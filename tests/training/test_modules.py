@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule, Trainer
 from scipy.special import expit
 
 from playbill.dataset.dataset import Dataset, open_dataset
-from playbill.dataset.ends import training_ends
+from playbill.dataset.ends import learning_ends
 from playbill.errors import TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.training.checkpoints import Checkpoints
@@ -85,7 +85,7 @@ def test_run_folder(trained: Path) -> None:
 def test_plain_towers_answer_as_the_trained_ones(trained: Path, dataset: Dataset, group: None, batch: int) -> None:
     folder = trained / "runs" / "tiny-two_tower"
     query_tower, item_tower = tower_plain.load_plain([folder], dataset.item_arrays)
-    module = TowerModule(dataset, training_ends(dataset), settings(), None)
+    module = TowerModule(dataset, learning_ends(dataset), settings(), None)
     module.dmp = shard(module.build(torch.device("cpu")), torch.device("cpu"), None, seed=1)
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     module.dmp.load_state_dict({k.removeprefix("dmp."): v for k, v in state.items()}, strict=True)
@@ -166,7 +166,7 @@ def train_towers(
     dataset: Dataset, folder: Path, chosen: TrainSettings, stop: int = 0, resume: bool = False
 ) -> dict[str, torch.Tensor]:
     """Train in this process and return the final weights; break off after `stop` steps, or go on from last.ckpt."""
-    module = TowerModule(dataset, training_ends(dataset), chosen, Validation(dataset, 10))
+    module = TowerModule(dataset, learning_ends(dataset), chosen, Validation(dataset, 10))
     checkpoints = Breaking(folder, "ndcg_at_10", 4, module.steps_per_epoch, patience_epochs=0)
     checkpoints.stop = stop
     report = Report("towers", 256, 1, None, checkpoints)
@@ -184,7 +184,7 @@ def test_going_on_gives_the_same_weights(
     dataset: Dataset, tmp_path: Path, group: None, changes: dict[str, Any]
 ) -> None:
     chosen = settings(model=dataclasses.replace(TOWERS, **changes))
-    steps = TowerModule(dataset, training_ends(dataset), chosen, None).steps_per_epoch
+    steps = TowerModule(dataset, learning_ends(dataset), chosen, None).steps_per_epoch
     expected = train_towers(dataset, tmp_path / "whole", chosen)
     for stop in (6, steps + 5):  # in the first epoch, and in the second
         with pytest.raises(RuntimeError, match="broken off"):
@@ -218,7 +218,7 @@ def test_bf16(dataset: Dataset, tmp_path: Path, group: None) -> None:
 
 def test_fused_tables_are_never_planned_dense(dataset: Dataset, group: None) -> None:
     # the planner left alone would make tables this small data-parallel: hours have 24 rows, weekdays 7
-    module = TowerModule(dataset, training_ends(dataset), settings(), None)
+    module = TowerModule(dataset, learning_ends(dataset), settings(), None)
     dmp = shard(module.build(torch.device("meta")), torch.device("cpu"), 0.05, seed=1)
     assert {p for p, _ in dmp.named_parameters()} >= {"encoder.query_fields.embedding_bags.context_weekday.weight"}
     assert set(dmp.fused_optimizer.state_dict()["state"]) == {
@@ -235,7 +235,7 @@ def test_fused_tables_are_never_planned_dense(dataset: Dataset, group: None) -> 
 
 
 def test_tables_start_the_same_fused_or_dense(dataset: Dataset, group: None) -> None:
-    module = TowerModule(dataset, training_ends(dataset), settings(), None)
+    module = TowerModule(dataset, learning_ends(dataset), settings(), None)
     full = []
     for device, rate in (("meta", 0.05), ("cpu", None)):
         torch.manual_seed(3)

@@ -29,10 +29,9 @@ def test_longer_histories_get_deeper_models_and_less_data_more_dropout() -> None
 
 def test_a_catalogue_too_large_to_compare_whole_is_sampled() -> None:
     for effort in Effort:
-        for choose in (_next, _later):
-            model, _ = choose(effort, SHOP)
+        for model, _ in (_next(effort, SHOP), _later(SHOP)):
             assert model.loss is Loss.mixed and model.tables is Tables.fused and model.max_epochs == 1
-    assert _later(Effort.fast, FILMS)[0].loss is Loss.full_softmax
+    assert _later(FILMS)[0].loss is Loss.full_softmax
 
 
 def test_the_shape_of_a_folder(tiny_tables: Path) -> None:
@@ -50,6 +49,7 @@ def test_the_aim_follows_the_split(tiny_home: Path) -> None:
     following = resolve(dataclasses.replace(asked, split=SplitSettings(kind=SplitKind.leave_last_out)))
     assert isinstance(later.model, TwoTower) and isinstance(following.model, TwoTower)
     assert later.model.stale_share > 0 and following.model.stale_share == 0
+    assert (later.metric_k, following.metric_k) == (100, 10)
     assert later.features.history_length == following.features.history_length == 200
     given = TrainSettings(home=str(tiny_home), tables="tiny")
     assert resolve(given) is given

@@ -68,6 +68,12 @@ class Plan:
         """Return how many columns of the item vectors only fill them up."""
         runs = [] if self.towers is None else [self.towers, *self.beside]
         return filled_columns([run.model for run in runs])
+    def twin(self) -> list[str] | None:
+        """Return the fingerprints of the runs from which all of these towers were made again; None: not all were."""
+        runs = [] if self.towers is None else [self.towers, *self.beside]
+        found = [run.record.refit_fingerprint for run in runs]
+        return [f for f in found if f is not None] if found and None not in found else None
+
 
     def origin(self) -> dict[str, str]:
         """Return where the parts come from, for the manifest; split and features are json."""
@@ -83,6 +89,10 @@ class Plan:
             origin["baselines_run"] = self.tuned.folder.name
         origin |= {"blend": self.blend.name} if self.blend is not None else {}
         origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
+        towers = [] if self.towers is None else [self.towers, *self.beside]
+        origin |= {"tower_runs": ",".join(run.record.fingerprint for run in towers)} if towers else {}
+        if any(run.record.refit_of is not None for run in towers):
+            origin["tower_learned"] = "train+valid"
         if self.ranker is not None:  # what its probabilities speak of, and where that was learned
             origin["tasks"] = msgspec.json.encode(self.ranker.model.tasks).decode()
             origin["impressions"] = str(self.ranker.record.impressions).lower()
@@ -215,7 +225,8 @@ def _beside(home: Path, names: list[str], towers: Run | None, fingerprint: str) 
 
 def _check_pair(towers: Run, reader: Run) -> None:
     name, record = reader.record.model, reader.record
-    if record.retrieval_fingerprint != towers.record.fingerprint:
+    # a ranker is validated where a refit has learned, so it learns from the scores of the run before
+    if record.retrieval_fingerprint not in (towers.record.fingerprint, towers.record.refit_fingerprint):
         raise TrainingError(
             f"the {name} in {reader.path} learned from the scores of {record.retrieval_run} as it was then, not "
             f"of {towers.path.name} as it is now; train the {name} again, or name the right runs"

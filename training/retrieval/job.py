@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from playbill.dataset.dataset import Dataset
-from playbill.dataset.ends import training_ends
+from playbill.dataset.ends import learning_ends
 from playbill.errors import TrainingError
 from playbill.training.distributed import rank
 from playbill.training.fit import train_run
@@ -20,14 +20,21 @@ from playbill.training.validation import Validation
 
 
 def train(
-    settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunRecord, resume: Path | None
+    settings: TrainSettings,
+    dataset: Dataset,
+    run_dir: Path,
+    record: RunRecord,
+    resume: Path | None,
+    refit: RunRecord | None = None,
 ) -> Tracker | None:
     """Train the towers and fill `record`; weights are left in `run_dir`/checkpoints. Returns the tracker, if any.
 
+    Args:
+        refit: of the run that this one is made again from.
     Raises:
         TrainingError: no events to learn from, nobody to validate on, or a warm start that does not fit.
     """
-    end = training_ends(dataset)
+    end = learning_ends(dataset, "valid" if refit is None else "test")
     if not (end > dataset.pool.offsets[:-1]).any():
         raise TrainingError("no event to learn from in training time; raise split.train, or check consent and item ids")
     since = settings.since_us()
@@ -42,6 +49,21 @@ def train(
         if rank() == 0:
             Console(stderr=True).print(warm.about)
     module = TowerModule(dataset, end, settings, validation, warm)
-    return train_run(
-        "two_tower", module, settings, validation.names, settings.model.batch_tokens, run_dir, record, resume
+    epochs = settings.model.max_epochs if refit is None else refit.best_epoch
+    tracker = train_run(
+        "two_tower",
+        module,
+        settings,
+        validation.names,
+        settings.model.batch_tokens,
+        run_dir,
+        record,
+        resume,
+        epochs=epochs,
+        # once, at the end, where the weights are kept: of a refit the figure says nothing, it has learned these people
+        validate_every=settings.model.validate_every if refit is None else epochs,
     )
+    if refit is not None:
+        record.metric, record.best, record.best_epoch = refit.metric, refit.best, refit.best_epoch
+        record.report = refit.report
+    return tracker

@@ -12,7 +12,7 @@ from playbill.blend.formula import FEATURES, blended, candidates, order
 from playbill.blend.lists import Lists
 from playbill.errors import BlendError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "blend.json"
 
 
@@ -28,6 +28,7 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         weights: by member and feature.
         alone: the member that is kept alone, because no blend was at least as good on held-out people; empty otherwise.
         tower: sha256 of the item embeddings of the tower that it was fitted with, where that is a member.
+        tower_runs: fingerprints of the runs that made that tower.
         choices: the numbers with which its baselines were fitted, by member; others would make other lists.
         tables_fingerprint: of the tables that it was fitted on.
         fold: the part whose people it was fitted on, and `people` how many of them could be learned from.
@@ -42,6 +43,7 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     weights: dict[str, dict[str, float]]
     alone: str = ""
     tower: str = ""
+    tower_runs: list[str] = []
     choices: dict[str, dict[str, float]] = {}
     tables_fingerprint: str = ""
     fold: str = ""

@@ -82,6 +82,7 @@ def run(settings: BlendSettings) -> Blend:
         fold=FOLD,
         said=said,
         tower=sha256_file(bundle.file("item_embeddings.npy")) if "tower" in blend.members else "",
+        tower_runs=bundle.manifest.origin.get("tower_runs", "").split(",") if "tower" in blend.members else [],
         choices={m: choices[m] for m in blend.members if m in choices},
     )
     report = BlendReport(
