@@ -16,6 +16,8 @@ removed, and how long until the next search shows them), and recall against time
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -32,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from index_fresh import fresh_items
 from index_plot import plot
 from index_rivals import RIVALS, Rival
-from record import RESULTS, machine, record
+from record import RESULTS, commit, machine, record
 from scaled_vectors import likeness, scaled
 from world_embeddings import embeddings
 
@@ -45,6 +47,7 @@ from playbill.index.route import Step
 from playbill.index.search import search
 from playbill.index.settings import IndexSettings, Kind
 from playbill.index.tune import tune_index
+from playbill.tables.files import write_atomic
 
 REAL = 100_000
 K = 200
@@ -85,12 +88,22 @@ def main(arguments: list[str]) -> int:
             theirs = [RIVALS[r] for r in rivals if size <= limit]
             queries = int(given.get("queries", 300))
             count = min(queries, len(asked) // 3)
-            figures["runs"].append(measure(vectors, asked, mine, theirs, count, int(given.get("threads", 0))))
+            kept = home / "proof_index" / f"{width}-{size}-{_hash(vectors, mine, theirs, count, given)}.json"
+            if not kept.is_file():  # a run that was stopped goes on with the next size
+                run = measure(vectors, asked, mine, theirs, count, int(given.get("threads", 0)))
+                write_atomic(kept, json.dumps(run).encode())
+            figures["runs"].append(json.loads(kept.read_bytes()))
             print_run(figures["runs"][-1])
     path = record("index", figures, started)
     plot(figures, RESULTS / "index_recall.png")
     print(f"written to {path}")
     return 0
+
+
+def _hash(vectors: np.ndarray, kinds: list[Kind], rivals: list[Rival], count: int, given: dict[str, str]) -> str:
+    """Return what tells one measurement from another: vectors, code, who is measured, and how often."""
+    asked = [[k.value for k in kinds], [r.name for r in rivals], count, given.get("threads", "0"), commit()]
+    return hashlib.sha256(vectors[:1000].tobytes() + json.dumps(asked).encode()).hexdigest()[:12]
 
 
 def measure(

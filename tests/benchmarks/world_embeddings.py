@@ -64,7 +64,7 @@ def embeddings(home: Path, items: int, width: int, people: int = 40_000, days: i
         "seed=1",
         f"name={tables}",
     )
-    model = ["model.loss=in_batch", "model.tables=fused", f"model.dim={width}", "model.batch_size=2048"]
+    model = ["model.loss=in_batch", "model.tables=fused", f"model.dim={width}", "model.batch_tokens=4096"]
     _job("train", f"home={home}", f"tables={tables}", f"run={name}", *model, f"model.max_epochs={epochs}", _FEATURES)
     before = set((home / "bundles").glob("*")) if (home / "bundles").is_dir() else set()
     said = _job("export", f"home={home}", f"tables={tables}", f"run={name}", "index.kind=flat")
