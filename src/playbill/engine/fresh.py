@@ -10,6 +10,7 @@ the graphs), so it stands on its content alone. Within one state of the catalogu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -87,6 +88,12 @@ class FreshItems:
     refused: dict[str, int] = field(default_factory=dict)
     _made: dict[int | str, tuple[Mapping[str, Any], Arrays, np.ndarray | None]] = field(default_factory=dict)
     _tower: Model | None = None
+
+    def __post_init__(self) -> None:
+        # here and not for the first new item, which would wait for it; what is wrong with it is said when it is asked
+        if self.bundle.has("item_tower.onnx"):
+            with suppress(Exception):
+                self._tower = open_model(self.bundle.file("item_tower.onnx"), self.settings)
 
     def among(self, changes: Changes) -> dict[int | str, Mapping[str, Any]]:
         """Return the rows of fresh items among the store's changes, in the order of their ids."""
