@@ -54,8 +54,10 @@ def run(settings: ReproduceSettings) -> int:
     home = Path(settings.home) / "reproduce" / settings.name
     started, place = time.monotonic(), machine()
     see_tables(settings, protocol.source, protocol.folder, home)
-    runs = {seed: [f"seed-{seed}-{m}" for m in range(_members(settings))] for seed in settings.seeds}
-    plain = {seed: f"seed-{seed}-no-content" for seed in settings.seeds if protocol.content}
+    # by effort, so that neither's runs take the place of the other's
+    name = f"{settings.effort}-seed"
+    runs = {seed: [f"{name}-{seed}-{m}" for m in range(_members(settings))] for seed in settings.seeds}
+    plain = {seed: f"{name}-{seed}-no-content" for seed in settings.seeds if protocol.content}
     _train_all(settings, protocol, home, runs, plain)
     tables, tuned = home / "tables" / protocol.source, home / "runs" / f"{protocol.source}-baselines"
     if settings.effort == "best":  # members of the blend; the rivals below take what it chose, and search no more
