@@ -42,7 +42,10 @@ def test_movielens_leave_last_out(
     (file,) = (tmp_path / "results").glob("reproduce-ml-100k-leave-last-out-best_*-cores_*.json")
     result = json.loads(file.read_bytes())
     assert result["people"] == 943 and result["new_people"] == 0 and result["cold_rows"] == 0
-    assert set(result["training_seconds"]) == {"best-seed-7-0", "best-seed-7-1"} and result["models"]["best-seed-7-1"]["dim"] == 8
+    assert (
+        set(result["training_seconds"]) == {"best-seed-7-0", "best-seed-7-1"}
+        and result["models"]["best-seed-7-1"]["dim"] == 8
+    )
     assert result["commit"] and result["machine"]["cores"] and result["versions"]["torch"]
     assert [p["metrics"]["hit_rate_at_10"] for p in result["published"]] == [0.175, 0.154]
     rows = {row["name"]: row for row in result["rows"]}
