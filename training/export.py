@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from playbill import __version__
+from playbill.bundle.answers import ENJOY
 from playbill.bundle.manifest import Manifest, ModelSignature
 from playbill.bundle.open import open_bundle
 from playbill.bundle.write import describe, stage, state_of
@@ -49,9 +50,10 @@ def run(settings: ExportSettings) -> Path:
             describe(folder, _manifest(plan, dataset, models, retrievers))
             progress.update(task, description="opening what was written")
             open_bundle(folder, require_sealed=False)
+    carried = [*plan.carried, *([] if plan.response is None else [ENJOY])]
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     console.print(
-        f"[green]staged[/] bundle {plan.version} in {path}: {', '.join(plan.carried)}; {size / 2**20:.1f} MiB, "
+        f"[green]staged[/] bundle {plan.version} in {path}: {', '.join(carried)}; {size / 2**20:.1f} MiB, "
         f"{time.monotonic() - started:.1f} s"
     )
     for name, rung in plan.rungs.items():

@@ -40,7 +40,7 @@ def dataset(tiny_tables: Path) -> Dataset:
 @pytest.fixture(scope="module")
 def book(dataset: Dataset) -> TallyBook:
     items = tallies_until(dataset, "valid", LIKE, HALF_LIVES)
-    return TallyBook(items, tastes_of(dataset, items), dataset.spec.history_length)
+    return TallyBook(items, tastes_of(dataset, items), dataset.spec.history_length, dataset.split.train_until_us)
 
 
 @given(st.data())
@@ -93,7 +93,7 @@ def test_frozen_tallies_are_those_that_a_model_is_handed_over_with(dataset: Data
     rows = rows_at(dataset, "valid", running=False)
     item = dataset.pool.item[rows.target_row]
     found = item_numbers_at(dataset, book.items, item, rows.now)
-    np.testing.assert_allclose(found, book.items.numbers(item, rows.now), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, book.frozen()[item], rtol=1e-5, atol=1e-6)
     assert (rows.now == dataset.split.train_until_us).all()
     assert (dataset.split.part[np.maximum(rows.end - 1, 0)][rows.end > rows.start] == 0).all()
 
@@ -136,9 +136,9 @@ def test_people_of_the_log_and_stored_profiles_look_the_same(
         profiles.append(fold(Profile(user_id=user), past, spec, keep=100))
     pool = fold_profiles(profiles, spec, vocabulary)
     whose = np.arange(len(people))
-    item, at = dataset.pool.item[rows.target_row[first]], rows.now[first]
-    online = book.arrays(pool, pool.offsets[:-1], pool.offsets[1:], whose, item, at)
-    offline = book.arrays(dataset.pool, rows.start[first], rows.end[first], whose, item, at)
+    item = dataset.pool.item[rows.target_row[first]]
+    online = book.arrays(pool, pool.offsets[:-1], pool.offsets[1:], whose, item)
+    offline = book.arrays(dataset.pool, rows.start[first], rows.end[first], whose, item)
     assert online.keys() == offline.keys()
     for name, array in online.items():
         np.testing.assert_allclose(array, offline[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -175,10 +175,10 @@ def test_categories_are_flags_and_unknown_has_none() -> None:
 def test_tallies_are_read_back_and_broken_ones_are_refused(tmp_path: Path, book: TallyBook) -> None:
     write_tallies(tmp_path, book)
     again = read_tallies(tmp_path)
-    assert again.items.spec == book.items.spec and again.length == book.length
+    assert again.items.spec == book.items.spec and (again.length, again.until_us) == (book.length, book.until_us)
     np.testing.assert_array_equal(again.items.sums, book.items.sums)
     np.testing.assert_array_equal(again.tastes.categories, book.tastes.categories)
-    write_tallies(tmp_path, TallyBook(book.items, Tastes(book.tastes.base[:-1], book.tastes.categories), 5))
+    write_tallies(tmp_path, TallyBook(book.items, Tastes(book.tastes.base[:-1], book.tastes.categories), 5, 0))
     with pytest.raises(FeatureError, match="as many rows in all three"):
         read_tallies(tmp_path)
     (tmp_path / "tallies.json").write_text('{"format": 9, "length": 5, "spec": {}}')

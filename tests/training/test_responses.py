@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from playbill.dataset.tallied import item_numbers_at, rows_at, tallies_until, ta
 from playbill.errors import ConfigError
 from playbill.features.settings import FeatureSettings
 from playbill.measure.binary import auc
+from playbill.measure.calibration import Calibrator
 from playbill.release.answers import ask_answers
 from playbill.training.response_settings import Response
 from playbill.training.responses import learn
@@ -128,10 +130,13 @@ def test_a_run_leaves_a_graph_that_answers_like_its_module(home: Path, source: S
     whole.load_state_dict(torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
     numbers = item_numbers_at(dataset, items, dataset.pool.item[rows.target_row], rows.now)
     blocks = predict(whole, mine, Rows(rows, np.zeros((len(rows), 1), np.float32), numbers), 64, 2048)
-    np.testing.assert_allclose(found, blocks, rtol=1e-3, atol=1e-5)
+    fitted = msgspec.json.decode((run / "calibration.json").read_bytes(), type=Calibrator)
+    assert fitted.rows == len(rows)
+    np.testing.assert_allclose(found, fitted(blocks), rtol=1e-3, atol=1e-5)
     record = read_record(run)
     assert record is not None and record.completed and record.metric == "auc"
     label = dataset.pool.value[rows.target_row] >= 0.5
+    assert found.mean() == pytest.approx(label.mean(), abs=1e-3)
     if record.best_epoch == record.epochs:
         assert record.best == pytest.approx(auc(label, blocks), abs=1e-6)
 

@@ -30,14 +30,14 @@ class Graph:
     Attributes:
         name: of the model; the file is `<name>.onnx`.
         module: takes a dict of arrays, gives a tensor or a tuple of them. In eval mode.
-        sizes: name of the varying first dimension by input name, in the graph's order.
+        sizes: name of the varying first dimension by input name, in the graph's order; a number where it is fixed.
         outputs: names, in the graph's order.
         output_size: name of their varying first dimension.
     """
 
     name: str
     module: nn.Module
-    sizes: dict[str, str]
+    sizes: Mapping[str, str | int]
     outputs: list[str]
     output_size: str
 
@@ -74,7 +74,7 @@ def write_graph(graph: Graph, example: Arrays, labels: Mapping[str, str], path: 
         labels: written into metadata_props.
     """
     arrays = tuple(torch.from_numpy(example[name]) for name in graph.sizes)
-    varying = tuple({0: torch.export.Dim.DYNAMIC} for _ in arrays)
+    varying = tuple({0: torch.export.Dim.DYNAMIC} if isinstance(size, str) else {} for size in graph.sizes.values())
     with _quiet():
         program = torch.onnx.export(
             _ByPosition(graph).eval(),

@@ -26,6 +26,7 @@ from playbill.training.exporting.graphs import Graph, example_sizes, write_graph
 from playbill.training.exporting.lighter import lighten
 from playbill.training.exporting.parity import ATOL, LOGIT_ATOL, LOGIT_RTOL, Difference, compare, open_session, sample
 from playbill.training.exporting.plan import Plan
+from playbill.training.exporting.responses import response_export
 from playbill.training.exporting.rows import EDGES, candidate_rows, item_rows, query_rows
 from playbill.training.ranking.plain import PlainRanker
 from playbill.training.ranking.plain import load_plain as load_ranker
@@ -91,6 +92,10 @@ def write_models(
         head = head_export(plan.creative, plan.towers, dataset)
         add(head.graph, head.example(rng), head.made_up(rng), head.real(real_queries, rng))
         head.write(folder)
+    if plan.response is not None:
+        response = response_export(plan.response, plan.tables)
+        add(response.graph, response.example(rng), response.made_up(rng), response.real())
+        response.write(folder)
     parity = ParityReport(worst_share=max(d.share for d in differences), differences=differences)
     _write(folder / "report" / "parity.json", parity)
     np.savez(folder / "parity.npz", allow_pickle=False, **samples)  # type: ignore[arg-type]  # numpy's stub takes `**samples` for the flag

@@ -11,10 +11,12 @@ import msgspec
 from playbill import __version__
 from playbill.blend.model import FILE as BLEND_FILE
 from playbill.blend.model import Blend, read_blend, write_blend
+from playbill.bundle.answers import ENJOY, unlike
 from playbill.bundle.policy import Policy, check_policy, read_policy
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
+from playbill.dataset.tasks import Task
 from playbill.errors import BlendError, BundleError, ConfigError, TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.tables.files import sha256_file
@@ -37,6 +39,7 @@ class Plan:
         version: 12 hex digits that follow from all that goes in; the same inputs give the same version.
         rungs: every rung the data was judged for, carried or not.
         towers, ranker, creative: finished runs, None where that rung is not carried.
+        response: finished run of the model of answers, whose probability is `enjoy`; None where there is none.
         ranker_weights: in what the ranker's graph is to hold its numbers.
         beside: further runs in the same pair of towers.
         tuned: baselines of a run of `playbill tune`, or why there is none.
@@ -53,6 +56,7 @@ class Plan:
     beside: list[Run]
     ranker: Run | None
     creative: Run | None
+    response: Run | None
     features: FeatureSettings
     split: SplitSettings
     policy: Policy
@@ -64,16 +68,16 @@ class Plan:
     def carried(self) -> list[str]:
         return [name for name, rung in self.rungs.items() if rung.carried]
 
-    def filled(self) -> int:
-        """Return how many columns of the item vectors only fill them up."""
-        runs = [] if self.towers is None else [self.towers, *self.beside]
-        return filled_columns([run.model for run in runs])
     def twin(self) -> list[str] | None:
         """Return the fingerprints of the runs from which all of these towers were made again; None: not all were."""
         runs = [] if self.towers is None else [self.towers, *self.beside]
         found = [run.record.refit_fingerprint for run in runs]
         return [f for f in found if f is not None] if found and None not in found else None
 
+    def filled(self) -> int:
+        """Return how many columns of the item vectors only fill them up."""
+        runs = [] if self.towers is None else [self.towers, *self.beside]
+        return filled_columns([run.model for run in runs])
 
     def origin(self) -> dict[str, str]:
         """Return where the parts come from, for the manifest; split and features are json."""
@@ -85,17 +89,23 @@ class Plan:
         runs = {"run": self.towers, "ranker_run": self.ranker, "creative_run": self.creative}
         if self.towers is not None and not self.beside:  # what a warm start begins with
             origin["weights"] = sha256_file(checkpoint(self.towers))
-        if self.tuned.folder is not None:
-            origin["baselines_run"] = self.tuned.folder.name
-        origin |= {"blend": self.blend.name} if self.blend is not None else {}
-        origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
         towers = [] if self.towers is None else [self.towers, *self.beside]
         origin |= {"tower_runs": ",".join(run.record.fingerprint for run in towers)} if towers else {}
         if any(run.record.refit_of is not None for run in towers):
             origin["tower_learned"] = "train+valid"
+        if self.tuned.folder is not None:
+            origin["baselines_run"] = self.tuned.folder.name
+        origin |= {"blend": self.blend.name} if self.blend is not None else {}
+        origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
         if self.ranker is not None:  # what its probabilities speak of, and where that was learned
             origin["tasks"] = msgspec.json.encode(self.ranker.model.tasks).decode()
             origin["impressions"] = str(self.ranker.record.impressions).lower()
+        if self.response is not None:  # likewise
+            names = [event.name for event in self.response.spec.events]
+            task = Task(name=ENJOY, events=names, threshold=self.response.model.like_threshold)
+            origin["enjoy"] = msgspec.json.encode(task).decode()
+            origin["response_run"] = self.response.path.name
+            origin["response_features"] = msgspec.json.encode(self.response.settings.features).decode()
         return origin | {name: run.path.name for name, run in runs.items() if run is not None}
 
 
@@ -132,10 +142,16 @@ def make_plan(settings: ExportSettings) -> Plan:
             creative, rungs["creative_heads"] = _find(
                 home, settings.creative_run, settings.tables, "creative", fingerprint, rungs["creative_heads"]
             )
+    response = None
+    if ranker is not None or settings.response_run is not None:
+        of_ranker = rungs["ranker"]
+        response, _ = _find(home, settings.response_run, settings.tables, "response", fingerprint, of_ranker)
+    if response is not None:
+        _check_response(response, towers, ranker)
     for reader in (ranker, creative):
         if towers is not None and reader is not None:
             _check_pair(towers, reader)
-    policy = _policy(settings, [] if ranker is None else [task.name for task in ranker.model.tasks])
+    policy = _policy(settings, [] if ranker is None else [task.name for task in ranker.model.tasks], response)
     features = settings.features if towers is None else towers.settings.features
     split = settings.split if towers is None else towers.settings.split
     index = asdict(settings.index)
@@ -152,6 +168,8 @@ def make_plan(settings: ExportSettings) -> Plan:
     ]
     if creative is not None:
         inputs.append([creative.record.fingerprint, sha256_file(checkpoint(creative))])
+    if response is not None:
+        inputs.append([response.record.fingerprint, sha256_file(checkpoint(response))])
     if ranker is not None and settings.ranker_weights is not Weights.float32:
         inputs.append([settings.ranker_weights.value])
     blend = None
@@ -168,6 +186,7 @@ def make_plan(settings: ExportSettings) -> Plan:
         beside=beside,
         ranker=ranker,
         creative=creative,
+        response=response,
         features=features,
         split=split,
         policy=policy,
@@ -235,6 +254,26 @@ def _check_pair(towers: Run, reader: Run) -> None:
         raise TrainingError(f"{reader.path} and {towers.path} have different feature specs; train the {name} again")
 
 
+def _check_response(response: Run, towers: Run | None, ranker: Run | None) -> None:
+    """Raise TrainingError unless a model of answers fits what it will stand beside."""
+    if towers is None or ranker is None:
+        raise TrainingError(
+            f"{ENJOY} of {response.path} is weighed beside a ranker's tasks; train towers and ranker too"
+        )
+    if other := unlike(response.spec, towers.spec):
+        raise TrainingError(f"{other} of {response.path} differ from those of {towers.path}; train it with the same")
+    if response.settings.split != towers.settings.split:
+        raise TrainingError(
+            f"{response.path} was trained with another split than {towers.path}, so it may have learned what the "
+            "bundle will be asked; train it with the same split.*"
+        )
+    if any(task.name == ENJOY for task in ranker.model.tasks):
+        raise TrainingError(
+            f"the ranker in {ranker.path} has a task {ENJOY!r}, and so is called what {response.path} says; name the "
+            "task otherwise and train the ranker again"
+        )
+
+
 def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
     blend = read_blend(path)
     if blend.tables_fingerprint != fingerprint:
@@ -242,11 +281,12 @@ def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
     return blend
 
 
-def _policy(settings: ExportSettings, tasks: list[str]) -> Policy:
+def _policy(settings: ExportSettings, tasks: list[str], response: Run | None) -> Policy:
     """Return the policy to ship; without a file, the slate wants what the ranker's tasks can say.
 
     Args:
         tasks: of the ranker, empty where there is none.
+        response: what says ENJOY.
     """
     policy = _read_policy(settings.policy_file)
     surfaces = dict(policy.surfaces)
@@ -255,6 +295,12 @@ def _policy(settings: ExportSettings, tasks: list[str]) -> Policy:
         surfaces["slate"] = msgspec.structs.replace(slate, weights={tasks[0]: 1.0})
     for name, weights in settings.objectives.items():
         surfaces[name] = msgspec.structs.replace(surfaces.get(name, surfaces["slate"]), weights=dict(weights))
+    asking = [name for name, surface in surfaces.items() if ENJOY in surface.weights and ENJOY not in tasks]
+    if asking and response is None:
+        raise ConfigError(
+            f"the objective of {', '.join(asking)} weighs {ENJOY}, which no finished run says; run `playbill train "
+            "model=response`, then export"
+        )
     try:
         return check_policy(msgspec.structs.replace(policy, surfaces=surfaces))
     except BundleError as error:

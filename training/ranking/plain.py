@@ -37,7 +37,10 @@ class Calibrated(nn.Module):
     def forward(self, log_p: Tensor) -> Tensor:
         """Return probabilities [N]. Args: log_p [N] float32, below 0."""
         log_p = log_p.clamp(max=-1e-6)  # p of 1: its logit would be infinite
-        logit = log_p - torch.log(-torch.expm1(log_p))
+        return self.of_logits(log_p - torch.log(-torch.expm1(log_p)))
+
+    def of_logits(self, logit: Tensor) -> Tensor:
+        """Return probabilities [N]. Args: logit [N] float32."""
         mapped = self.bias + self.slope * logit
         for knot, change in self.bends:
             mapped = mapped + change * (logit - knot).clamp(min=0)

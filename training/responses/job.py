@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from playbill.dataset.dataset import Dataset, Examples
@@ -11,13 +12,16 @@ from playbill.dataset.tallied import item_numbers_at, rows_at, tallies_until, ta
 from playbill.errors import ConfigError, TrainingError
 from playbill.features.fold import map_values
 from playbill.features.tally_file import TallyBook, write_tallies
+from playbill.measure.calibration import fit_calibrator
+from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_table
 from playbill.training.batches.rows import learnable, take
 from playbill.training.distributed import world_size
+from playbill.training.ranking.plain import CALIBRATION
 from playbill.training.response_settings import Response
 from playbill.training.responses.blocks import Source
 from playbill.training.responses.graph import write_response
-from playbill.training.responses.learn import Rows, learn
+from playbill.training.responses.learn import Rows, learn, predict
 from playbill.training.responses.plain import PlainResponse
 from playbill.training.runs import RunRecord, load_weights
 from playbill.training.settings import TrainSettings
@@ -35,7 +39,7 @@ def train(settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunR
     model: Response = settings.model
     like_at = mapped_threshold(dataset, model.like_threshold)
     items = tallies_until(dataset, "valid", like_at, list(model.half_lives_days))
-    book = TallyBook(items, tastes_of(dataset, items), dataset.spec.history_length)
+    book = TallyBook(items, tastes_of(dataset, items), dataset.spec.history_length, dataset.split.train_until_us)
     values = _values(Path(settings.home) / "tables" / settings.tables)
     rows = _rows(dataset, book, learnable(dataset), values, model)
     valid = rows_at(dataset, "valid", running=not model.frozen)
@@ -47,7 +51,12 @@ def train(settings: TrainSettings, dataset: Dataset, run_dir: Path, record: RunR
     learn(whole, source, rows, held_out, settings, run_dir / "checkpoints", record, resume)
     load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
     write_tallies(run_dir, book)
-    whole.finish()
+    fitted = None
+    if held_out is not None:
+        p = predict(whole, source, held_out, model.block, model.batch_tokens)
+        fitted = fit_calibrator(p, held_out.label[:, 0])
+        write_atomic(run_dir / CALIBRATION, msgspec.json.format(msgspec.json.encode(fitted), indent=1))
+    whole.finish(fitted)
     write_response(whole, run_dir)
 
 

@@ -5,8 +5,8 @@ older ones less. Its own neighbours' mean: the same weights over how far each an
 which is an item-kNN whose likeness is learned. A taste vector: the sum of item vectors, each times that distance, in a
 product with the item asked about, which is an asymmetric factor model. All of it goes through cross layers and an MLP.
 
-Shape legend: B people, K earlier answers, Q questions, D width of items, H heads, F numbers, X width of the crossed
-input, T levels that are asked beside.
+Shape legend: B people, K earlier answers, Q questions (Q* is Q, or 1 where all of them know the same answers), D width
+of items, H heads, F numbers, X width of the crossed input, T levels that are asked beside.
 
 Source: W. Kang, J. McAuley, Self-Attentive Sequential Recommendation (2018) and S. Pandey, G. Karypis, A Self-Attentive
 Model for Knowledge Tracing (2019) for questions that attend to answers; Y. Koren, Factorization Meets the Neighborhood
@@ -104,9 +104,9 @@ class ResponseNet(nn.Module):
 
         Args:
             item: [B, Q, D] of `item`, asked about.
-            there: [B, Q, K] bool, answers that a question may know.
-            hours: [B, Q, K] log(1 + hours) from an answer to the newest that the question knows.
-            places: [B, Q, K] log(1 + answers) between the same two.
+            there: [B, Q*, K] bool, answers that a question may know.
+            hours: [B, Q*, K] log(1 + hours) from an answer to the newest that the question knows.
+            places: [B, Q*, K] log(1 + answers) between the same two.
             numbers: [B, Q, F].
         """
         question = self._by_head(self.question(item))
@@ -116,7 +116,8 @@ class ResponseNet(nn.Module):
         known = there.to(item.dtype)
         taste = known @ answers.taste / torch.sqrt(known.sum(-1, keepdim=True) + _START)
         judged = self.judged(item) * taste
-        first = torch.cat([item, self.norm(seen), near, taste, judged, judged.sum(-1, keepdim=True), numbers], -1)
+        parts = [item, self.norm(seen), near, taste.expand_as(item), judged, judged.sum(-1, keepdim=True), numbers]
+        first = torch.cat(parts, -1)
         logits: Tensor = self.head(torch.cat([self.cross(first), self.mlp(first)], -1)).float()
         return logits
 

@@ -1,12 +1,14 @@
 """The model of answers: tables, network, and the constants that turn histories and tallies into what it reads.
 
-One module trains on blocks and answers padded arrays, as the exported graph does: the same weights, two ways in.
+One module trains on blocks and answers padded arrays, as the exported graph does: the same weights, two ways in. The
+graph takes one person with all items that are asked about, so that what they answered is read once.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,11 +17,15 @@ from playbill.dataset.dataset import Dataset
 from playbill.features.encoder import Arrays
 from playbill.features.person_tallies import PAIR_NAMES, Tastes, person_names
 from playbill.features.tallies import TallySpec
+from playbill.features.tally_file import read_tallies
+from playbill.measure.calibration import Calibrator
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.ranking.plain import CALIBRATION, Calibrated
 from playbill.training.response_settings import Response
 from playbill.training.responses.blocks import Block
 from playbill.training.responses.network import Answers, ResponseNet
 from playbill.training.retrieval.plain import item_inputs, query_inputs
+from playbill.training.runs import Run, load_weights
 
 TALLIES = ("item_tallies", "person_tallies", "pair_tallies")
 _CUT = 6.0  # standardised tallies are cut to +-this
@@ -68,8 +74,9 @@ class PlainResponse(nn.Module):
         self.register_buffer("scale", torch.ones(sum(widths)))
         self.register_buffer("read", torch.zeros(0), persistent=False)
         queries = [name for name in query_inputs(features) if name != "history_event"]
-        self.inputs = [*queries, "cand_user", *item_inputs(features), *TALLIES]
+        self.inputs = [*queries, *item_inputs(features), *TALLIES]
         self.outputs = ["logit_like", "p_like"]
+        self.calibrated: Calibrated | None = None
 
     def standardise(self, tallies: np.ndarray) -> None:
         """Take middle and scale of the tallies from rows that teach, [n, F]."""
@@ -77,8 +84,13 @@ class PlainResponse(nn.Module):
         self.scale.copy_(torch.from_numpy(1 / (tallies.std(0) + 1e-6)))
 
     @torch.no_grad()
-    def finish(self) -> None:
-        """Fix what histories read of the catalogue, once weights change no more; `forward` needs it."""
+    def finish(self, fitted: Calibrator | None = None) -> None:
+        """Fix what histories read of the catalogue, once weights change no more; `forward` needs it.
+
+        Args:
+            fitted: map that makes probabilities true; None leaves them as they are.
+        """
+        self.calibrated = None if fitted is None else Calibrated(fitted)
         self.eval()
         every = torch.arange(self.encoder.spec.num_items + 1)
         self.read = self._item({"item_index": every} | _rows(self.items, every))
@@ -97,27 +109,26 @@ class PlainResponse(nn.Module):
         return logits
 
     def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logit_like, p_like, [N] float32 each.
+        """Return logit_like, p_like, [N] float32 each: N items that one person is asked about.
 
         Args:
-            arrays: query-side arrays [U, ...], cand_user [N] int64, item_index [N] int64 and item fields [N, ...],
-                item_tallies [N, K], person_tallies [U, K'], pair_tallies [N, 6] float32, by name.
+            arrays: query-side arrays [1, ...], item_index [N] int64 and item fields [N, ...], item_tallies [N, K],
+                person_tallies [1, K'], pair_tallies [N, 6] float32, by name.
         """
-        history, whose = arrays["history_item"], arrays["cand_user"]
+        history = arrays["history_item"]
         index = history.clamp(min=0)
         answers = self._answers(self.read[index], arrays["history_value"], index)
-        mine = Answers(*(getattr(answers, n).index_select(0, whose) for n in ("key", "value", "taste", "above")))
-        there = (history >= 0).index_select(0, whose).unsqueeze(1)
-        hours = torch.log1p(24 * torch.expm1(arrays["history_age"])).index_select(0, whose).unsqueeze(1)
-        places = torch.log1p(torch.arange(history.shape[1], dtype=torch.float32)).expand(len(whose), 1, -1)
-        person = arrays["person_tallies"].index_select(0, whose)
-        numbers = self._standard(torch.cat([arrays["item_tallies"], person, arrays["pair_tallies"]], -1))
+        hours = torch.log1p(24 * torch.expm1(arrays["history_age"]))
+        places = torch.log1p(torch.arange(history.shape[1], dtype=torch.float32)).unsqueeze(0)
+        item = self._item(arrays)
+        person = arrays["person_tallies"].expand(len(item), -1)
+        numbers = [self._standard(torch.cat([arrays["item_tallies"], person, arrays["pair_tallies"]], -1))]
         fields = self.encoder.fields(arrays, QUERY_SIDES)
         if fields is not None:
-            numbers = torch.cat([numbers, fields.index_select(0, whose)], -1)
-        item = self._item(arrays).unsqueeze(1)
-        logit = self.net(mine, item, there, hours, places, numbers.unsqueeze(1))[:, 0, 0]
-        return logit, torch.sigmoid(logit)
+            numbers.append(fields.expand(len(item), -1))
+        there, hours, places = (x.unsqueeze(1) for x in (history >= 0, hours, places))
+        logit = self.net(answers, item.unsqueeze(0), there, hours, places, torch.cat(numbers, -1).unsqueeze(0))[0, :, 0]
+        return logit, torch.sigmoid(logit) if self.calibrated is None else self.calibrated.of_logits(logit)
 
     def _item(self, arrays: dict[str, Tensor]) -> Tensor:
         vectors: Tensor = self.net.item(self.encoder.item(arrays), self.encoder.fields(arrays, ITEM_SIDES))
@@ -130,6 +141,20 @@ class PlainResponse(nn.Module):
 
     def _standard(self, tallies: Tensor) -> Tensor:
         return ((tallies - self.middle) * self.scale).clamp(-_CUT, _CUT)
+
+
+def load_plain(run: Run, dataset: Dataset) -> PlainResponse:
+    """Return the model of a finished run, from its best checkpoint, calibrated where the run is.
+
+    Args:
+        dataset: of the run's features.
+    """
+    book = read_tallies(run.path)
+    whole = PlainResponse(dataset, book.items.spec, book.tastes, run.model)
+    load_weights(whole, run.path / "checkpoints" / "best.ckpt")
+    file = run.path / CALIBRATION
+    whole.finish(msgspec.json.decode(file.read_bytes(), type=Calibrator) if file.is_file() else None)
+    return whole
 
 
 def _rows(arrays: Arrays, index: Tensor) -> dict[str, Any]:

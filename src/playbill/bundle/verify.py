@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from playbill.bundle.answers import ANSWERS_FILES, NAME
 from playbill.bundle.manifest import MANIFEST, STATE, FileEntry, Manifest, check_name
 from playbill.bundle.onnx_file import read_onnx
 from playbill.bundle.rungs import RUNG_FILES
@@ -84,6 +85,9 @@ def check_needed(path: Path, manifest: Manifest) -> None:
         for name in RUNG_FILES.get(rung, ()):
             if not (path / name).is_file():
                 raise BundleError(f"{name}: missing, though the bundle says it carries {rung!r}; export again")
+    for name in ANSWERS_FILES if NAME in manifest.models else ():
+        if not (path / name).is_file():
+            raise BundleError(f"{name}: missing, though the bundle says it carries a model of answers; export again")
 
 
 def check_retrievers(path: Path, manifest: Manifest, num_items: int) -> None:

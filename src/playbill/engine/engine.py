@@ -15,20 +15,24 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from playbill.bundle.answers import ENJOY, NAME
+from playbill.bundle.creatives import QUERY
 from playbill.bundle.open import Bundle
+from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.creative import CreativeStep
 from playbill.engine.fresh import FreshItems, Stock, stock
-from playbill.engine.parts import Parts, asked, check_weights, open_parts
+from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
 from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items, search_tower
@@ -70,7 +74,9 @@ class Engine:
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
-            self._creatives = CreativeStep(bundle.creatives, parts.creative_head, bundle.policy.seed, self._fault)
+            self._creatives = CreativeStep(
+                bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self._fault
+            )
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -213,6 +219,8 @@ class Engine:
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:
             queries = None if encoded is None else encoded.arrays
+            if queries is not None and query is not None:  # which the head need not compute again
+                queries = {**queries, QUERY: query}
             decisions += self._creatives.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
             clock.stop("creative")
         latency_ms = round(clock.total_ms(), 3)
@@ -232,7 +240,7 @@ class Engine:
             try:
                 encode_people([person], [request], np.asarray([moment]), spec, vocabularies)
             except Exception as error:
-                person.profile, person.version = NOBODY, 0
+                person.profile, person.version, person.past = NOBODY, 0, []
                 person.note = f"the stored profile cannot be encoded: {_first_line(error)}"
                 request.context = {}
         try:
@@ -259,8 +267,10 @@ class Engine:
     def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
         left_out, blocked = blocked_items(stocked.catalogue, stocked.offer, person.profile.seen, request.exclude)
         rung, why = "popularity", []
+        surface = self.bundle.policy.surface(request.surface)
+        unable = {"full": self.parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
         for name in self.bundle.policy.fallbacks:
-            obstacle = self._reach[name] or (person.note if name != "popularity" else "")
+            obstacle = self._reach[name] or unable.get(name) or (person.note if name != "popularity" else "")
             if not obstacle:
                 rung = name
                 break
@@ -269,7 +279,7 @@ class Engine:
         return Row(
             request=request,
             person=person,
-            surface=self.bundle.policy.surface(request.surface),
+            surface=surface,
             rung=rung,
             why=why,
             left_out=left_out,
@@ -304,7 +314,7 @@ class Engine:
         return query, nearest
 
     def _rank(self, rows: list[Row], encoded: People | None, stocked: Stock) -> None:
-        """Fill in the probabilities of the rows on the best rung; a ranker that fails lowers them."""
+        """Fill in the probabilities of the rows on the best rung; a model that they need and that fails lowers them."""
         wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
         if not wanted or self.parts.ranker is None or encoded is None:
             return
@@ -327,35 +337,40 @@ class Engine:
             else:
                 self._fault("ranker", ValueError("a probability is not finite"))
                 self._lower([rows[i]], "full", "the ranker failed: a probability is not finite")
+        # at a price of its own, so only where a surface weighs it, be it with 0
+        asked = [row for row in rows if row.probabilities and ENJOY in row.surface.weights]
+        if not asked or self.parts.response is None:
+            return
+        people, requests = [row.person for row in asked], [row.request for row in asked]
+        try:
+            items = [row.candidates.item for row in asked]
+            enjoyed = enjoyment(self.parts.response, people, requests, items, stocked.item_arrays)
+        except Exception as error:
+            self._fault(NAME, error)
+            self._lower(asked, "full", f"the model of answers failed: {_first_line(error)}")
+            return
+        for row, p in zip(asked, enjoyed, strict=True):
+            row.probabilities[ENJOY] = p
 
     def _warm(self) -> None:
-        """Run each graph once; one that cannot answer here is left out from the start, with its reason."""
-        request = Request(request_id="warm", at=0)
-        encoded = encode_people(
-            [Person(NOBODY, 0, "")], [request], np.zeros(1, np.int64), self.bundle.spec, self.bundle.vocabularies
-        )
+        """Ask each graph about nobody, once."""
+        request, nobody = Request(request_id="warm", at=0), Person(NOBODY, 0, "")
+        encoded = encode_people([nobody], [request], np.zeros(1, np.int64), self.bundle.spec, self.bundle.vocabularies)
         few = np.arange(1, min(self.catalogue.num_items, 8) + 1)
         cosines = {"tower": np.zeros(len(few), np.float32)}
         candidates = Candidates(item=few, retriever=np.zeros(len(few), np.int8), scores=cosines)
-        tower, ranker = self.parts.query_tower, self.parts.ranker
-        try:
-            if tower is not None:
-                tower.run(encoded.arrays, tower.outputs[:1])
-        except Exception as error:
-            self.parts.query_tower = None
-            self.parts.missing["query_tower"] = f"query_tower.onnx does not run: {_first_line(error)}"
-        try:
-            if ranker is not None:
-                rank(ranker, encoded.arrays, [0], [candidates], self.bundle.item_arrays, self.settings.rank_rows)
-        except Exception as error:
-            self.parts.ranker = None
-            self.parts.missing["ranker"] = f"ranker.onnx does not run: {_first_line(error)}"
-        try:
-            if self._creatives is not None:
-                self._creatives.warm(encoded.arrays, self._stock)
-        except Exception as error:
-            self.parts.creative_head = None
-            self.parts.missing["creative_head"] = f"creative_head.onnx does not run: {_first_line(error)}"
+        tower, ranker, response, arrays = self.parts.query_tower, self.parts.ranker, self.parts.response, encoded.arrays
+        items, most = self.bundle.item_arrays, self.settings.rank_rows
+        runs: dict[str, Callable[[], object]] = {}
+        if tower is not None:
+            runs["query_tower"] = partial(tower.run, arrays, tower.outputs[:1])
+        if ranker is not None:
+            runs["ranker"] = partial(rank, ranker, arrays, [0], [candidates], items, most)
+        if response is not None:
+            runs[NAME] = partial(enjoyment, response, [nobody], [request], [few], items)
+        if self._creatives is not None:
+            runs["creative_head"] = partial(self._creatives.warm, arrays, self._stock)
+        try_out(self.parts, runs)
         self._reach = self.parts.rungs()
 
     def _lower(self, rows: Sequence[Row], failed: str, why: str) -> None:
@@ -363,7 +378,7 @@ class Engine:
         fallbacks = list(RUNGS[RUNGS.index(failed) + 1 :])
         below = next(name for name in fallbacks if name in self.rungs)
         for row in rows:
-            row.rung = below
+            row.rung, row.probabilities = below, {}
             row.why.append(why)
 
     def _fault(self, part: str, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from playbill.baselines.ials import FoldingIals, read_ials
 from playbill.baselines.neighbours import Neighbours, read_neighbours
 from playbill.blend.model import FILE, Blend, read_blend
+from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.creatives import HEAD
 from playbill.bundle.open import Bundle
 from playbill.bundle.rungs import RETRIEVER_FILES, RETRIEVERS
+from playbill.engine.answers import Answers, open_answers
 from playbill.engine.blending import BLEND
 from playbill.engine.retrieve import ON_DEMAND
 from playbill.engine.runtime import Model, NoRuntime, open_model
@@ -21,6 +23,7 @@ from playbill.errors import BlendError, BundleError, FeatureError, ProviderError
 from playbill.index.item_index import ItemIndex, read_index, set_threads
 
 TABLES = ("item_knn", "transitions", "ease")  # retrievers that are a table of neighbours
+HOW_TO_ENJOY = f"; for {ENJOY} run `playbill train model=response`, then export"
 
 
 @dataclass(slots=True)
@@ -33,8 +36,9 @@ class Parts:
         ials: factors that fold a person in.
         creative_head: scores the creatives of items, where the bundle has one.
         blend: orders what the retrievers propose, where the bundle has one and all its members work here.
-        missing: why, by part: query_tower, ranker, creative_head, index, item_knn, transitions, blend, and ease and
-            ials where the bundle names them.
+        response: says how likely a person enjoys what they try, where the bundle can.
+        missing: why, by part: query_tower, ranker, creative_head, index, item_knn, transitions, blend, and ease, ials
+            and response where the bundle names them.
     """
 
     query_tower: Model | None = None
@@ -45,11 +49,13 @@ class Parts:
     ials: FoldingIals | None = None
     creative_head: Model | None = None
     blend: Blend | None = None
+    response: Answers | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> list[Model]:
-        return [m for m in (self.query_tower, self.ranker, self.creative_head) if m is not None]
+        response = None if self.response is None else self.response.graph
+        return [m for m in (self.query_tower, self.ranker, self.creative_head, response) if m is not None]
 
     def newest(self, asked: Collection[str]) -> int:
         """Return how many of the newest items of a history the retrievers read that are asked.
@@ -92,6 +98,13 @@ def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
                 parts.blend, parts.missing["blend"] = None, f"the blend needs {', '.join(absent)}"
         except BlendError as error:
             parts.missing["blend"] = str(error)
+    if NAME in bundle.manifest.models:
+        try:
+            parts.response = open_answers(bundle, settings)
+        except ProviderError:
+            raise
+        except Exception as error:  # as in `_graph`
+            parts.missing[NAME] = f"the model of answers does not load: {_first_line(error)}"
     return parts
 
 
@@ -111,13 +124,24 @@ def check_weights(bundle: Bundle, known: list[str]) -> None:
         BundleError: names the surface and the weights.
     """
     terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])} - {"new"}  # which proposes and does not score
+    terms |= {ENJOY} if NAME in bundle.manifest.models else set()
     for name, surface in bundle.policy.surfaces.items():
         unknown = sorted(set(surface.weights) - terms)
         if unknown:
             raise BundleError(
                 f"bundle {bundle.version}: policy.surfaces.{name}.weights names {unknown}; the ranker and the "
-                f"retrievers give {sorted(terms)}"
+                f"retrievers give {sorted(terms)}{HOW_TO_ENJOY if ENJOY in unknown else ''}"
             )
+
+
+def try_out(parts: Parts, runs: Mapping[str, Callable[[], object]]) -> None:
+    """Run each graph once, by part; one that cannot answer here is left out from the start, with its reason."""
+    for name, run in runs.items():
+        try:
+            run()
+        except Exception as error:  # onnxruntime raises its own classes, straight below Exception
+            setattr(parts, name, None)
+            parts.missing[name] = f"{name}.onnx does not run: {_first_line(error)}"
 
 
 def _works(member: str, parts: Parts) -> bool:

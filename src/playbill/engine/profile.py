@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from playbill.baselines.neighbours import LENGTH
 from playbill.engine.types import Request
 from playbill.features.encoder import Arrays, encode_queries, offsets
-from playbill.features.fold import Past, Profile, fold_profiles
+from playbill.features.fold import EventPool, Past, Profile, fold_profiles
 from playbill.features.spec import FeatureSpec, Side
 from playbill.features.vocabulary import Vocabulary
 from playbill.state.store import View
@@ -32,6 +32,7 @@ class Person:
         note: why nothing personal is used; empty where something is.
         remembered: whether what this person is shown may be kept under their own id.
         teaches: whether what they do may teach a model.
+        past: the whole stored history, for models that read it by a spec of their own.
     """
 
     profile: Profile
@@ -39,6 +40,7 @@ class Person:
     note: str
     remembered: bool = True
     teaches: bool = True
+    past: list[Past] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -85,16 +87,9 @@ def encode_people(
         now: [B] int64 UTC microseconds.
     """
     profiles = [p.profile for p in people]
-    pool = fold_profiles(profiles, spec, vocabularies["item"])
-    start, end = pool.offsets[:-1], pool.offsets[1:]
-    features = [p.features for p in profiles]
-    users = {f.name: [known.get(f.name) for known in features] for f in spec.side(Side.USER)}
-    context = {f.name: [r.context.get(f.name) for r in requests] for f in spec.side(Side.CONTEXT)}
-    zones = [known.get("timezone") for known in features]
-    ahead = offsets(zones, now) if any(zones) else None
-    arrays = encode_queries(pool, start, end, now, users, context, spec, vocabularies, ahead)
+    pool, arrays = encode_profiles(profiles, requests, now, spec, vocabularies)
     history, events = [], []
-    for profile, low, high in zip(profiles, start.tolist(), end.tolist(), strict=True):
+    for profile, low, high in zip(profiles, pool.offsets[:-1].tolist(), pool.offsets[1:].tolist(), strict=True):
         newest = pool.item[low:high][::-1]
         items, first = np.unique(newest, return_index=True)
         first = np.sort(first[items > 0])
@@ -102,6 +97,24 @@ def encode_people(
         past = profile.history
         events.append([past[-1 - place] for place in first.tolist()])
     return People(arrays=arrays, history=history, events=events)
+
+
+def encode_profiles(
+    profiles: Sequence[Profile],
+    requests: Sequence[Request],
+    now: np.ndarray,
+    spec: FeatureSpec,
+    vocabularies: Mapping[str, Vocabulary],
+) -> tuple[EventPool, Arrays]:
+    """Return the folded histories of B profiles and their query-side arrays. Args: `encode_people`."""
+    pool = fold_profiles(profiles, spec, vocabularies["item"])
+    features = [p.features for p in profiles]
+    users = {f.name: [known.get(f.name) for known in features] for f in spec.side(Side.USER)}
+    context = {f.name: [r.context.get(f.name) for r in requests] for f in spec.side(Side.CONTEXT)}
+    zones = [known.get("timezone") for known in features]
+    ahead = offsets(zones, now) if any(zones) else None
+    start, end = pool.offsets[:-1], pool.offsets[1:]
+    return pool, encode_queries(pool, start, end, now, users, context, spec, vocabularies, ahead)
 
 
 def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object], newest: int) -> Person:
@@ -127,4 +140,5 @@ def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mappi
         return Person(NOBODY, 0, note, teaches=teaches)
     history = [event for event in stored.history if event.event in names][-newest:]
     note = "" if history else "no history yet"
-    return Person(msgspec.structs.replace(stored, history=history), stored.version, note, teaches=teaches)
+    profile = msgspec.structs.replace(stored, history=history)
+    return Person(profile, stored.version, note, teaches=teaches, past=stored.history)

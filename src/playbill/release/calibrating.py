@@ -7,14 +7,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.open import Bundle
-from playbill.dataset.dataset import Dataset
+from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.dataset.judging import judge
+from playbill.dataset.labels import row_labels
+from playbill.dataset.settings import SplitSettings
+from playbill.dataset.tallied import rows_at
 from playbill.dataset.tasks import Task
+from playbill.engine.answers import open_answers
 from playbill.engine.rank import PREFIX
 from playbill.engine.runtime import Model, open_model
 from playbill.features.encoder import Arrays
+from playbill.features.settings import FeatureSettings
+from playbill.measure.binary import auc
 from playbill.measure.calibration import Calibration, calibration
+from playbill.release.answers import ask_rows
 from playbill.release.roads import CPU
 
 # of bundles that do not say what their ranker was asked
@@ -38,7 +46,7 @@ class CalibrationReport(msgspec.Struct, kw_only=True):
 def measure_calibration(
     bundle: Bundle, tables: Path, dataset: Dataset, *, resamples: int, seed: int, level: float
 ) -> CalibrationReport:
-    """Return observed against expected for every task of the bundle's ranker, on the test part.
+    """Return observed against expected for every task of the bundle's ranker, and of `enjoy`, on the test part.
 
     Args:
         bundle: carries towers and a ranker, with the features of `dataset`.
@@ -87,6 +95,10 @@ def measure_calibration(
                 level=level,
             )
         )
+    if NAME in bundle.manifest.models:
+        found, note = _enjoyed(bundle, tables, resamples=resamples, seed=seed, level=level)
+        report.tasks += [found] if found is not None else []
+        report.notes.append(note)
     return report
 
 
@@ -106,6 +118,33 @@ def tasks_of(bundle: Bundle) -> list[Task]:
     """Return the tasks that the bundle's ranker was trained for."""
     told = bundle.manifest.origin.get("tasks")
     return _USUAL if told is None else msgspec.json.decode(told, type=list[Task])
+
+
+def enjoy_task(bundle: Bundle) -> list[Task]:
+    """Return the task that the bundle's model of answers speaks of; none where it carries no such model."""
+    told = bundle.manifest.origin.get("enjoy")
+    return [] if told is None else [msgspec.json.decode(told, type=Task)]
+
+
+def _enjoyed(
+    bundle: Bundle, tables: Path, *, resamples: int, seed: int, level: float
+) -> tuple[Calibration | None, str]:
+    """Return the calibration of `enjoy`, asked as it is served, and a note on what it was asked about."""
+    origin, answers, tasks = bundle.manifest.origin, open_answers(bundle, CPU), enjoy_task(bundle)
+    features = msgspec.json.decode(origin["response_features"], type=FeatureSettings)
+    dataset = open_dataset(tables, features, msgspec.json.decode(origin["split"], type=SplitSettings))
+    rows = rows_at(dataset, "test", running=True)
+    label, known = row_labels(tables, dataset, rows, tasks, int(rows.now.max(initial=0)) + 1)
+    said, yes = known[:, 0] > 0, label[:, 0] > 0
+    if not (yes[said].any() and (~yes[said]).any()):
+        return None, f"{ENJOY}: the test part holds no two different answers"
+    of_items = answers.of_items(dataset.pool.item[rows.target_row])
+    p = np.clip(ask_rows(answers.graph, answers.book, dataset, rows, of_items), 0, 1)[said]
+    found = calibration(p, yes[said], rows.person[said], task=ENJOY, resamples=resamples, seed=seed, level=level)
+    return found, (
+        f"{ENJOY}: asked about what people tried in the test part, {len(p):,} answers; people's histories as of each, "
+        f"items counted until the part begins; AUC {auc(yes[said], p):.4f}"
+    )
 
 
 def _query(tower: Model, arrays: Arrays) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from playbill.bundle.answers import ENJOY
 from playbill.bundle.open import Bundle
 from playbill.dataset.dataset import Dataset, Examples, rows_of
 from playbill.dataset.judging import joined
@@ -23,7 +24,7 @@ from playbill.dataset.tasks import Task
 from playbill.engine.engine import Engine
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.ranking import NO_ITEM, Targets, targets_from_pairs, user_metrics
-from playbill.release.calibrating import tasks_of
+from playbill.release.calibrating import enjoy_task, tasks_of
 from playbill.release.protocol import Asked
 from playbill.release.roads import CPU, fill, request_of
 from playbill.state.store import Store
@@ -93,7 +94,7 @@ def measure_objectives(
         k: length of the lists.
         resamples, seed, level: of the intervals over people.
     """
-    tasks = tasks_of(bundle)
+    tasks = [*tasks_of(bundle), *enjoy_task(bundle)]
     name = f"ndcg_at_{k}"
     report = ObjectivesReport(metric=name, sweeps=[])
     targets = task_targets(tables, dataset, asked, tasks)
@@ -109,12 +110,14 @@ def measure_objectives(
                 report.notes.append(f"{task.name}: came true for nobody in the test part")
                 continue
             columns, weighed = {}, []
+            usual = usual if task.name in usual else {}
             for share in _SHARES:
                 weights = {
                     tasks[0].name: (1 - share) / usual.get(tasks[0].name, 1.0),
                     task.name: share / usual.get(task.name, 1.0),
                 }
-                weights = {n: w for n, w in weights.items() if w}
+                # what is enjoyed is said where it is weighed, and what it usually is must be known before it is
+                weights = {n: w for n, w in weights.items() if w or n == ENJOY}
                 lists, seen = _lists(bundle, store, dataset, asked, k, weights)
                 usual = usual or seen  # of the first task's own lists
                 weighed.append(weights)

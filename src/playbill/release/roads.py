@@ -17,14 +17,12 @@ from playbill.engine.engine import Engine
 from playbill.engine.runtime import Model, open_model
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.engine.types import Request
-from playbill.features.spec import Side
 from playbill.measure.ranking import NO_ITEM
 from playbill.release.protocol import Asked, batches, best_unseen
 from playbill.release.report import Road
 from playbill.state.events import Declared, Event
 from playbill.state.store import Store
 from playbill.tables.folder import read_folder, read_table
-from playbill.tables.schema import CONSENT_PREFIX
 
 _ASKED_AT_ONCE = 256
 
@@ -130,8 +128,9 @@ def fill_people(
             purposes=spec.purposes,
         )
     )
-    wanted = {f.name for f in spec.side(Side.USER)} | {"timezone"}
-    columns = {n: c for n, c in dataset.user_columns.items() if n in wanted or n.startswith(CONSENT_PREFIX)}
+    users = dataset.user_columns.items()
+    # all of them, as `playbill load` does: a model of answers may read others than the towers
+    columns = {n: c for n, c in users if n != "user_id" and not pa.types.is_timestamp(c.array.type)}
     ids = dataset.user_ids
     store.set_features({ids[p]: {n: c[p] for n, c in columns.items()} for p in person.tolist() if ids[p] is not None})
     rows = [np.arange(low, high) for low, high in zip(start.tolist(), end.tolist(), strict=True)]

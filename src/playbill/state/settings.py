@@ -16,7 +16,7 @@ class StoreSettings:
     """Largest size of the store in GB: address space, not disk; the file grows as it fills. It may be raised later."""
     max_readers: int = 1024
     """Read transactions that may be open at once, over all processes."""
-    keep: int = 200
+    keep: int = 256
     """Events kept in a profile's history, the newest ones, for each event name. At least a bundle's history length."""
     seen: int = 10_000
     """Item ids remembered as seen, the newest ones."""
