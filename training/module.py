@@ -72,7 +72,20 @@ class ShardedModule(pl.LightningModule, ABC):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         assert self.dmp is not None
         model = self.run_settings.model
-        return torch.optim.AdamW(dense_parameters(self.dmp), lr=model.learning_rate, weight_decay=model.weight_decay)
+        return torch.optim.AdamW(
+            dense_parameters(self.dmp), lr=model.learning_rate, weight_decay=model.weight_decay, fused=True
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # not Lightning's: under bf16-mixed it refuses fused optimizers, for the sake of gradients that fp16 scales
+        if gradient_clip_val:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(weights, gradient_clip_val)
 
     def train_dataloader(self) -> Batches:
         # from the step at which a resumed run stands: Lightning itself would start again at the epoch's first batch

@@ -83,7 +83,7 @@ class CreativeModule(ShardedModule):
         for name, weight in dense_weights(self.dmp):
             free[".own." in f".{name}" or "title." in name].append(weight)
         groups: list[dict[str, Any]] = [{"params": free[False]}, {"params": free[True], "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=model.learning_rate, weight_decay=model.weight_decay)
+        return torch.optim.AdamW(groups, lr=model.learning_rate, weight_decay=model.weight_decay, fused=True)
 
     def batches(self, epoch: int, first_step: int) -> Iterable[CreativeBatch]:
         seed = self.run_settings.seed

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from playbill.training.ranking.history import HistoryPool, TargetAttention
+from playbill.training.retrieval.dropout import Dropout
 
 
 class CrossNetwork(nn.Module):
@@ -51,7 +52,7 @@ class Experts(nn.Module):
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().t() for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach().unsqueeze(0) for layer in layers]))
         self.gate = nn.Linear(width, tasks * experts)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, first: Tensor) -> Tensor:
         """Return [N, T, out]. Args: first [N, X]."""
@@ -98,10 +99,12 @@ class RankerNet(nn.Module):
         half, tasks = max(hidden // 2, 1), len(biases)
         self.roots = list(roots)
         self.pool = HistoryPool(length, dim, num_events, heads) if heads else None
-        of_person = heads * dim + 2 * heads + query_width
-        self.person = nn.Sequential(nn.Linear(of_person, half), nn.GELU()) if of_person else None
+        # views of the history are many columns and fields are few: without views they are crossed as they are
+        self.person = (
+            nn.Sequential(nn.Linear(heads * dim + 2 * heads + query_width, half), nn.GELU()) if heads else None
+        )
         self.attention = TargetAttention(length, dim, num_events, attention) if attention else None
-        width = (half if of_person else 0) + dim + item_width + heads + attention + 1
+        width = (half if heads else query_width) + dim + item_width + heads + attention + 1
         self.cross = CrossNetwork(width, cross_layers, cross_rank)
         if experts:
             self.mlp: nn.Module = Experts(width, hidden, half, experts, tasks, dropout)
@@ -109,10 +112,10 @@ class RankerNet(nn.Module):
             self.expert_heads = nn.Parameter(torch.zeros(tasks, half))
         else:
             self.mlp = nn.Sequential(
-                nn.Dropout(dropout),
+                Dropout(dropout),
                 nn.Linear(width, hidden),
                 nn.GELU(),
-                nn.Dropout(dropout),
+                Dropout(dropout),
                 nn.Linear(hidden, half),
                 nn.GELU(),
             )
@@ -151,12 +154,13 @@ class RankerNet(nn.Module):
         """
         known = []
         views = None
-        of_person = [] if query_fields is None else [query_fields]
-        if self.pool is not None:
+        of_person = query_fields
+        if self.pool is not None and self.person is not None:
             views, moments = self.pool(history, event, value, age, there)
-            of_person = [views.flatten(1), moments, *of_person]
-        if self.person is not None:
-            known.append(self.person(torch.cat(of_person, -1)).index_select(0, cand_user))
+            fields = [] if query_fields is None else [query_fields]
+            of_person = self.person(torch.cat([views.flatten(1), moments, *fields], -1))
+        if of_person is not None:
+            known.append(of_person.index_select(0, cand_user))
         known += [item] + ([] if item_fields is None else [item_fields])
         if views is not None:
             known.append((views.index_select(0, cand_user) * item.unsqueeze(1)).sum(-1))
