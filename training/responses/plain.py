@@ -118,7 +118,8 @@ class PlainResponse(nn.Module):
         history = arrays["history_item"]
         index = history.clamp(min=0)
         answers = self._answers(self.read[index], arrays["history_value"], index)
-        hours = torch.log1p(24 * torch.expm1(arrays["history_age"]))
+        age = arrays["history_age"]
+        hours = age + torch.log(24 - 23 * torch.exp(-age))  # log(1 + 24 days) of log(1 + days), finite however old
         places = torch.log1p(torch.arange(history.shape[1], dtype=torch.float32)).unsqueeze(0)
         item = self._item(arrays)
         person = arrays["person_tallies"].expand(len(item), -1)

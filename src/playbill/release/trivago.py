@@ -56,7 +56,7 @@ def read_trivago(path: Path) -> tuple[ShownLists, Touches, np.ndarray]:
         "order",
         pl.col("impressions").str.split("|").list.head(PLACES),
         pl.col("prices").str.split("|").list.head(PLACES),
-    ).explode("impressions", "prices")
+    ).explode("impressions", "prices", empty_as_null=True)
     hotels = pl.concat([done["reference"], shown["impressions"]]).unique(maintain_order=True)
     number = pl.DataFrame({"hotel": hotels, "item": np.arange(len(hotels))})
     kind = {name: place for place, name in enumerate(KINDS)}
