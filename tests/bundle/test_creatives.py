@@ -100,7 +100,7 @@ def _spec(**fields: Any) -> Callable[[Path], None]:
         (_prior(precision=-np.eye(4)), "not symmetric and positive definite"),
         (_prior(mean=np.full(4, np.nan)), "must be finite"),
         (_spec(width=5), "says width 5; they belong to different trainings"),
-        (_spec(version=9), "version 9, this Playbill reads up to 1"),
+        (_spec(version=9), "version 9, this Playbill reads up to 2"),
         (_spec(surprise=1), "surprise"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,6 +20,8 @@ from playbill.bundle.open import open_bundle
 from playbill.cli import compose, main
 from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.dataset.settings import SplitSettings
+from playbill.engine.engine import Engine
+from playbill.engine.types import Request
 from playbill.errors import ConfigError, TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import PAD, Encoding, Field, Side
@@ -36,8 +39,10 @@ from playbill.training.creative.prior import fit_prior
 from playbill.training.creative.scoring import less_mean, pair_features
 from playbill.training.creative_settings import Creative
 from playbill.training.exporting.parity import open_session
+from playbill.training.exporting.rows import creative_rows
 from playbill.training.fit import fit, processes
 from playbill.training.progress import Report
+from playbill.training.retrieval.plain import load_plain
 from playbill.training.settings import TrainSettings
 from playbill.world.build import build
 from playbill.world.generate import generate
@@ -203,9 +208,15 @@ def test_a_new_creative_starts_near_its_like(home: Path, dataset: Dataset) -> No
     assert (of_new[:, -1] == 0).all() and (of_known[:, -1] != 0).any()
 
 
-def test_the_bundle_holds_graph_content_and_prior(home: Path, dataset: Dataset) -> None:
+@pytest.fixture(scope="module")
+def folder(home: Path) -> Path:
+    """The bundle of both runs, not sealed."""
     assert main(["export", f"home={home}", "tables=shop"]) == 0
     (folder,) = (home / "bundles").glob("*/")
+    return folder
+
+
+def test_the_bundle_holds_graph_content_and_prior(home: Path, dataset: Dataset, folder: Path) -> None:
     bundle = open_bundle(folder, require_sealed=False)
     assert "creative_heads" in bundle.rungs and bundle.creatives is not None
     prior, spec = bundle.creatives.prior, bundle.creatives.spec
@@ -227,6 +238,49 @@ def test_the_bundle_holds_graph_content_and_prior(home: Path, dataset: Dataset) 
     assert np.allclose(title, expected[1].numpy(), rtol=1e-4, atol=1e-5)
     report = json.loads((folder / "report" / "parity.json").read_text())
     assert {"creative_head"} <= {d["model"] for d in report["differences"]}
+
+
+def test_the_heads_read_the_vectors_that_retrieval_has(folder: Path) -> None:
+    """The tower is asked once an answer; for whoever is answered without it, the heads ask it themselves."""
+    engine = Engine.open(open_bundle(folder, require_sealed=False))
+    tower, head = engine.parts.query_tower, engine.parts.creative_head
+    assert tower is not None and head is not None
+    assert "query" in head.inputs and not set(tower.inputs) & set(head.inputs)
+    asked = []
+
+    class Counted:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+
+        def run(self, *given: Any) -> Any:
+            asked.append(given)
+            return self.session.run(*given)
+
+    tower.session = Counted(tower.session)
+    _, decisions = engine.decide([Request(request_id="once", k=5), Request(request_id="both", k=5)])
+    assert len(asked) == 1 and len(decisions) == 10 and any(made.propensity < 1 for made in decisions)
+    engine._reach = dict.fromkeys(engine._reach, "not today") | {"popularity": ""}
+    [slate], decisions = engine.decide([Request(request_id="without", k=5)])
+    assert slate.rung == "popularity" and len(asked) == 2 and any(made.propensity < 1 for made in decisions)
+    engine._creatives.tower = None  # type: ignore[union-attr]  # there are heads, so there is a step
+    _, decisions = engine.decide([Request(request_id="never", k=5)])
+    assert engine.faults == {"creative_head": 1} and not any(made.propensity < 1 for made in decisions)
+
+
+def test_heads_of_several_towers_read_their_own(home: Path, dataset: Dataset) -> None:
+    """Beside other runs in the bundle's tower, a part of its vector is what the heads learned from."""
+    towers = home / "runs" / "shop-two_tower"
+    alone, _ = load_plain([towers], dataset.item_arrays)
+    both, _ = load_plain([towers, towers], dataset.item_arrays)
+    plain = load_plain_head(home / "runs" / "shop-creative", towers, dataset.item_arrays)
+    draw = np.random.default_rng(0)
+    fields = read_head(home / "runs" / "shop-creative").spec.fields
+    rows = {n: torch.from_numpy(a) for n, a in creative_rows(dataset.spec, fields, 9, 4, 20, draw).items()}
+    with torch.no_grad():
+        expected = plain(rows | {"query": alone(rows)})
+        found = plain(rows | {"query": both(rows)})
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_again_is_up_to_date(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The trained heads as a plain module: the encoder's arrays and the creatives' in, features and title logit out."""
+"""The trained heads as a plain module: people's vectors and the creatives' arrays in, features and title logit out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from playbill.bundle.creatives import ARRAYS, PRIOR, SPEC, VOCABULARIES, CreativeSpec
+from playbill.bundle.creatives import ARRAYS, PRIOR, QUERY, SPEC, VOCABULARIES, CreativeSpec
 from playbill.bundle.verify import read_arrays
 from playbill.creative.posterior import Posterior
 from playbill.errors import TrainingError
@@ -21,7 +22,7 @@ from playbill.training.creative.module import CreativeModel
 from playbill.training.creative.network import CreativeNet, TitleNet
 from playbill.training.creative.people import catalogue_vectors
 from playbill.training.creative_settings import Creative
-from playbill.training.retrieval.plain import QueryTower, load_plain
+from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import load_weights, read_run
 from playbill.training.settings import TrainSettings
 
@@ -29,29 +30,33 @@ from playbill.training.settings import TrainSettings
 class PlainCreativeHead(nn.Module):
     """U people once, M pairs of person and creative broadcast from them -> features [M, d], title's logit [M].
 
-    The person's vector is the query tower's, whose graph is a part of this one. The title's logit is that of the first
+    People come as the vectors that the bundle's query tower gives: whoever asks has them from retrieval already. Of
+    several runs side by side in that tower the first is the heads' own. The title's logit is that of the first
     position.
 
     Attributes:
+        width: columns of the heads' own run.
         inputs: names of the arrays that `forward` reads, in order.
         outputs: names of what it returns, in order.
     """
 
-    def __init__(self, tower: QueryTower, head: CreativeNet, title: TitleNet) -> None:
+    def __init__(self, head: CreativeNet, title: TitleNet) -> None:
         super().__init__()
-        self.tower, self.head, self.title = tower, head, title
+        self.head, self.title = head, title
         self.width = title.items.shape[1]
-        self.inputs = [*tower.inputs, "cand_user", "item_index", *head.inputs]
+        self.inputs = [QUERY, "cand_user", "item_index", *head.inputs]
         self.outputs = ["phi", "title_logit"]
 
     def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return phi [M, d] and title_logit [M], float32 each.
 
         Args:
-            arrays: query-side arrays [U, ...]; cand_user, item_index and creative_index [M] int64, and the creatives'
-                fields [M, ...], by name.
+            arrays: query [U, width of the query tower] float32; cand_user, item_index and creative_index [M] int64, and
+                the creatives' fields [M, ...], by name.
         """
-        person = self.tower(arrays)[:, : self.width].index_select(0, arrays["cand_user"])
+        # beside other runs the own vector is a part of the unit, and the heads know it whole
+        own = functional.normalize(arrays[QUERY][:, : self.width], dim=-1)
+        person = own.index_select(0, arrays["cand_user"])
         item = arrays["item_index"]
         # items that came after the export stand behind the catalogue, and the title knows nothing of them
         item = torch.where(item < self.title.items.shape[0], item, torch.zeros_like(item))
@@ -109,4 +114,4 @@ def load_plain_head(run_dir: Path, retrieval: Path, items: Arrays) -> PlainCreat
     title = TitleNet(vectors, model.max_positions, 0.0)
     whole = nn.ModuleDict({"head": head, "title": title})
     load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
-    return PlainCreativeHead(tower, head, title).eval()
+    return PlainCreativeHead(head, title).eval()

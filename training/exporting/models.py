@@ -89,7 +89,7 @@ def write_models(
             lighter = lighten(folder / "ranker.onnx", plan, dataset, towers, report)
             samples.update(sample(graph, lighter or sessions["ranker"], cases[-1][1]))
     if plan.creative is not None:
-        head = head_export(plan.creative, plan.towers, dataset)
+        head = head_export(plan.creative, plan.towers, dataset, towers[0])
         add(head.graph, head.example(rng), head.made_up(rng), head.real(real_queries, rng))
         head.write(folder)
     if plan.response is not None:

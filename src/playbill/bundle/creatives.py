@@ -4,8 +4,9 @@
     creatives.json         CreativeSpec: what the head was trained on
     creative_vocab/        vocabularies of its fields
     creative_arrays.npz    encoder arrays by name, [C + 1, ...], row 0 is the unknown creative
-    creative_head.onnx     arrays of query, item and creative -> `phi` [M, d] float32 and, where the head has it,
-                           `title_logit` [M] float32: the reward's logit without the creative's effect
+    creative_head.onnx     vectors of people (`query`, as query_tower.onnx gives them), arrays of item and creative ->
+                           `phi` [M, d] float32 and, where the head has it, `title_logit` [M] float32: the reward's
+                           logit without the creative's effect. Heads of version 1 read what query_tower.onnx reads
     creative_prior.npz     mean [d], precision [d, d] float64, and noise: what is believed of w to begin with
 
 The first stands alone in bundles whose creatives are chosen without a head.
@@ -33,7 +34,8 @@ from playbill.tables.files import write_atomic
 
 TABLE, SPEC, VOCABULARIES = "creatives.parquet", "creatives.json", "creative_vocab"
 ARRAYS, HEAD, PRIOR = "creative_arrays.npz", "creative_head", "creative_prior.npz"
-SPEC_VERSION = 1
+QUERY = "query"  # output of query_tower.onnx and input of creative_head.onnx
+SPEC_VERSION = 2  # 2: the head may read `query`; version 1 is read as it is
 
 
 class CreativeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +89,9 @@ def write_creatives(
     prior: Posterior,
 ) -> None:
     """Write what stands beside creatives.parquet and creative_head.onnx; `vocabularies` give the spec its hashes."""
-    named = msgspec.structs.replace(spec, vocabularies={name: v.hash() for name, v in vocabularies.items()})
+    named = msgspec.structs.replace(
+        spec, version=SPEC_VERSION, vocabularies={name: v.hash() for name, v in vocabularies.items()}
+    )
     write_atomic(folder / SPEC, msgspec.json.format(msgspec.json.encode(named), indent=1) + b"\n")
     write_vocabularies(dict(vocabularies), folder / VOCABULARIES)
     np.savez(folder / ARRAYS, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stub takes `**arrays` for the flag

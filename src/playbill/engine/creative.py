@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from scipy.special import expit
 
-from playbill.bundle.creatives import Creatives, CreativeSpec
+from playbill.bundle.creatives import QUERY, Creatives, CreativeSpec
 from playbill.creative.choice import CreativePolicy, Kind, centred, chances, draw, uniforms
 from playbill.creative.posterior import Posterior, combined, marginals
 from playbill.engine.creative_sets import Memory, Sets, sets_of
@@ -78,9 +78,14 @@ class CreativeStep:
     """Chooses creatives from one bundle and what the store knows since."""
 
     def __init__(
-        self, parts: Creatives, head: Model | None, seed: int, fault: Callable[[str, Exception], None]
+        self,
+        parts: Creatives,
+        head: Model | None,
+        tower: Model | None,
+        seed: int,
+        fault: Callable[[str, Exception], None],
     ) -> None:
-        self.parts, self.head, self.seed, self._fault = parts, head, seed, fault
+        self.parts, self.head, self.tower, self.seed, self._fault = parts, head, tower, seed, fault
         self._stock: CreativeStock | None = None
         self._belief: Belief | None = None
         if parts.prior is not None:
@@ -171,7 +176,8 @@ class CreativeStep:
         Args:
             now: of the same B requests and the same items.
             rows, slates: B each.
-            queries: query-side arrays of the B requests; None where they could not be encoded.
+            queries: query-side arrays of the B requests, and `query`, the tower's vectors of them, where it was asked;
+                None where they could not be encoded.
             stocked: the items.
             most: creatives in one run of the head.
         """
@@ -249,6 +255,11 @@ class CreativeStep:
         """
         # people are encoded once each, whatever they are shown
         people, user = np.unique(owner, return_inverse=True)
+        if QUERY in head.inputs and QUERY not in queries:  # whoever was answered without the tower
+            if self.tower is None:
+                raise ValueError(f"it reads {QUERY}, and no query tower works here")
+            queries = {name: queries[name][people] for name in self.tower.inputs}
+            queries, people = {QUERY: self.tower.run(queries, self.tower.outputs[:1])[0]}, np.arange(len(people))
         arrays = {"cand_user": user, "item_index": item, **stock.arrays_of(rows)}
         for name in head.inputs:
             if name in queries:
