@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,10 +22,22 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from playbill.bundle.open import Bundle
+from playbill.engine.approvals import note_approvals
 from playbill.engine.engine import Engine
 from playbill.engine.types import decode_request
 from playbill.errors import RequestError, StateError
-from playbill.serving.messages import BundleSummary, Health, Problem, Receipt, Stored, decode_events, summarise
+from playbill.serving.messages import (
+    Approval,
+    BundleSummary,
+    Health,
+    Noted,
+    Problem,
+    Receipt,
+    Stored,
+    decode_approvals,
+    decode_events,
+    summarise,
+)
 from playbill.serving.openapi import document
 from playbill.state.store import Store
 
@@ -82,6 +95,7 @@ class Api:
         self._routes: dict[str, tuple[str, Callable[[Request, dict[str, float]], Awaitable[Response]]]] = {
             "/v1/recommend": ("POST", self._recommend),
             "/v1/events": ("POST", self._events),
+            "/v1/creatives": ("POST", self._creatives),
             "/v1/health": ("GET", self._health),
             "/v1/bundle": ("GET", self._bundle),
             "/v1/openapi.json": ("GET", self._openapi),
@@ -199,6 +213,22 @@ class Api:
             state_version=self._store.version,
         )
         return _answer(receipt)
+
+    async def _creatives(self, request: Request, times: dict[str, float]) -> Response:
+        approvals, single = decode_approvals(await self._body(request))
+        began = time.perf_counter()
+        bundle, _ = self._now()
+        given = [(approval.creative_id, approval.withdrawn) for approval in approvals]
+        note = partial(note_approvals, bundle, self._store, given)
+        try:
+            ids = await asyncio.get_running_loop().run_in_executor(self._writers, note)
+        except RequestError as error:
+            if not single:
+                raise
+            raise RequestError(error.field.removeprefix("creatives[0]."), error.reason) from None
+        times["note"] = (time.perf_counter() - began) * 1e3
+        noted = [Approval(creative_id=i, withdrawn=a.withdrawn) for i, a in zip(ids, approvals, strict=True)]
+        return _answer(Noted(request_id=_request_id(request), creatives=noted, state_version=self._store.version))
 
     async def _health(self, request: Request, times: dict[str, float]) -> Response:
         bundle, engine = self._now()

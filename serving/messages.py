@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Annotated
 
 import msgspec
 
@@ -50,6 +51,37 @@ class Receipt(msgspec.Struct, kw_only=True):
     request_id: str
     new: int
     events: list[Stored]
+    state_version: int
+
+
+class Approval(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Whether the approval of a creative is withdrawn.
+
+    Attributes:
+        withdrawn: true: it is shown to nobody from the next request on; false: that is taken back, and its status is
+            again what the bundle or a feed says.
+    """
+
+    creative_id: Id
+    withdrawn: bool
+
+
+class Approvals(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Several of these in one delivery: all are noted, or none."""
+
+    creatives: Annotated[list[Approval], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
+class Noted(msgspec.Struct, kw_only=True):
+    """The answer: the notes are on the disk, and the next slate of every replica knows them.
+
+    Attributes:
+        creatives: with ids as the creatives table has them.
+        state_version: of the store; a slate that names this version or a later one knows the notes.
+    """
+
+    request_id: str
+    creatives: list[Approval]
     state_version: int
 
 
@@ -153,3 +185,13 @@ def decode_events(body: bytes) -> tuple[list[Event], bool]:
         if event.event_id is None:
             event.event_id = uuid.uuid4().hex
     return list(events), single
+
+
+def decode_approvals(body: bytes) -> tuple[list[Approval], bool]:
+    """Return the approvals of a body, and whether it was a single one and not `{"creatives": [...]}`.
+
+    Raises:
+        RequestError: names the field.
+    """
+    single = "creatives" not in decode(body, dict[str, msgspec.Raw])
+    return ([decode(body, Approval)] if single else decode(body, Approvals).creatives), single

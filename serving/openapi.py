@@ -8,7 +8,17 @@ import msgspec
 
 import playbill
 from playbill.engine.types import Request, Slate
-from playbill.serving.messages import BundleSummary, Health, Problem, Receipt, SentEvent, SentEvents
+from playbill.serving.messages import (
+    Approval,
+    Approvals,
+    BundleSummary,
+    Health,
+    Noted,
+    Problem,
+    Receipt,
+    SentEvent,
+    SentEvents,
+)
 
 _SPEECH: dict[int, str] = {
     400: "The body is no json.",
@@ -25,7 +35,9 @@ _BODY_FAULTS = (400, 408, 413, 415, 422, 503)
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document as plain values."""
-    structs = (Request, Slate, SentEvent, SentEvents, Receipt, Health, BundleSummary, Problem)
+    structs = (
+        Request, Slate, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Health, BundleSummary, Problem,
+    )  # fmt: skip
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema = dict(zip(structs, schemas, strict=True))
     return {
@@ -53,6 +65,16 @@ def document() -> dict[str, Any]:
                     schema[Receipt],
                     schema[Problem],
                     {"oneOf": [schema[SentEvent], schema[SentEvents]]},
+                )
+            },
+            "/v1/creatives": {
+                "post": _operation(
+                    "creatives",
+                    "Withdraw the approval of creatives, or take that back. It is durable when the answer comes, and "
+                    "the next slate of every replica knows it.",
+                    schema[Noted],
+                    schema[Problem],
+                    {"oneOf": [schema[Approval], schema[Approvals]]},
                 )
             },
             "/v1/health": {"get": _operation("health", "Say how the replica stands.", schema[Health], schema[Problem])},

@@ -57,12 +57,16 @@ def api(home: Path) -> Iterator[Api]:
     made._store.close()
 
 
-def post(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def call(api: Api, path: str, body: dict[str, Any]) -> httpx.Response:
     async def once() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
             return await client.post(path, content=json.dumps(body).encode())
 
-    response = asyncio.run(once())
+    return asyncio.run(once())
+
+
+def post(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = call(api, path, body)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -114,6 +118,72 @@ def test_a_withdrawn_approval_is_gone_from_the_next_answer(api: Api) -> None:
     api._store.set_creatives({item["creative_id"]: {"status": "withdrawn"}})
     after = post(api, "/v1/recommend", {**asked, "request_id": "w2"})["items"][0]
     assert after["item_id"] == item["item_id"] and after["creative_id"] not in (None, item["creative_id"])
+
+
+def shown(api: Api, name: str, film: int) -> set[int]:
+    """The posters of a film that visitors of 20 sessions get: always the same, for draws are keyed by session."""
+    asked = [{"request_id": f"{name}-{n}", "session_id": f"{name}-{n}", "at": AT, "k": 1} for n in range(20)]
+    slates = [post(api, "/v1/recommend", body) for body in asked]
+    assert {slate["items"][0]["item_id"] for slate in slates} == {film}
+    return {slate["items"][0]["creative_id"] for slate in slates}
+
+
+def test_approvals_are_withdrawn_and_given_back_over_http(api: Api) -> None:
+    film = post(api, "/v1/recommend", {"request_id": "a", "at": AT, "k": 1})["items"][0]["item_id"]
+    before = shown(api, "before", film)
+    first, other = min(before), 10 if min(before) > 20 else 50
+    assert len(before) > 1
+    body = {"creatives": [{"creative_id": str(first), "withdrawn": True}, {"creative_id": other, "withdrawn": True}]}
+    noted = post(api, "/v1/creatives", body)
+    schemas = document()["components"]["schemas"]
+    jsonschema.validate(noted, {"$ref": "#/components/schemas/Noted", "components": {"schemas": schemas}})
+    assert noted["creatives"] == [{"creative_id": i, "withdrawn": True} for i in (first, other)]
+    assert shown(api, "withdrawn", film) == before - {first}
+    with api._store.view() as view:
+        assert view.creatives()[first] == view.creatives()[other] == {"withdrawn": True}
+        assert view.version >= noted["state_version"]
+    post(api, "/v1/creatives", {"creative_id": first, "withdrawn": False})
+    assert shown(api, "back", film) == before
+    # what was not approved before is not approved by taking back that it was withdrawn
+    api._store.set_creatives({first: {"status": "draft"}})
+    for withdrawn in (True, False):
+        post(api, "/v1/creatives", {"creative_id": first, "withdrawn": withdrawn})
+    assert first not in shown(api, "draft", film)
+    api._store.set_creatives({first: {"status": "approved"}})
+    post(api, "/v1/creatives", {"creative_id": other, "withdrawn": False})
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"creative_id": 77_777_777, "withdrawn": True}, "creative_id", "nor the store has a creative 77777777"),
+        ({"creative_id": "poster", "withdrawn": True}, "creative_id", "expected an int64 id, got 'poster'"),
+        ({"creative_id": 10}, "withdrawn", "missing"),
+        ({"creative_id": 10, "withdrawn": "yes"}, "withdrawn", "bool"),
+        ({"creatives": []}, "creatives", "length"),
+        (
+            {"creatives": [{"creative_id": 10, "withdrawn": True}, {"creative_id": 4, "withdrawn": True}]},
+            "creatives[1].creative_id",
+            "has a creative 4",
+        ),
+    ],
+)
+def test_approvals_that_cannot_be_noted_name_the_field(api: Api, body: Any, field: str, said: str) -> None:
+    with api._store.view() as view:
+        before = view.creatives_version
+    answer = call(api, "/v1/creatives", body)
+    assert answer.status_code == 422 and answer.json()["field"] == field and said in answer.json()["reason"]
+    with api._store.view() as view:
+        assert view.creatives_version == before  # none of several
+
+
+def test_a_bundle_without_creatives_withdraws_none(home: Path, versions: list[str]) -> None:
+    with Store.open(home / "state") as store:
+        api = Api(store)
+        api.use(*load.open_engine(load.bundle_path(home, versions[1]), store))
+        answer = call(api, "/v1/creatives", {"creative_id": 10, "withdrawn": True})
+        assert answer.status_code == 422 and "has no creatives" in answer.json()["reason"]
+        api.close()
 
 
 def test_a_batch_carries_creatives_and_their_probabilities(home: Path, tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def test_events_never_fail(api: Api, body: bytes) -> None:
 @bounded
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]),
-    path=st.sampled_from(["/v1/health", "/v1/bundle", "/v1/recommend"]) | st.text(max_size=50).map(lambda t: "/" + t),
+    path=st.sampled_from(["/v1/health", "/v1/bundle", "/v1/recommend", "/v1/creatives"])
+    | st.text(max_size=50).map(lambda t: "/" + t),
     headers=st.lists(
         st.tuples(
             st.sampled_from([b"content-length", b"content-encoding", b"x-request-id", b"content-type", b"expect"]),

@@ -17,6 +17,7 @@ from playbill.creative.eligibility import APPROVED, Shelf, make_shelf
 from playbill.engine.catalogue import Catalogue
 from playbill.features.encoder import Arrays, encode_fields
 
+WITHDRAWN = "withdrawn"  # true in a note: not to be shown, whatever its status says
 _COLUMNS = ("creative_id", "item_id", "kind", "status", "approved_until", "locale", "channel", "is_default")
 
 Changes = Mapping[int | str, Mapping[str, Any]]
@@ -79,6 +80,9 @@ def creative_stock(
     arrays, refused = _arrays(parts, list(late.values()))
     item = catalogue.indices([i if isinstance(i, int | str) else None for i in columns["item_id"]])
     shelf = make_shelf(columns, item, catalogue.num_items)
+    withdrawn = {creative_id for creative_id, change in changes.items() if change.get(WITHDRAWN) is True}
+    if withdrawn:
+        shelf.approved &= np.asarray([creative_id not in withdrawn for creative_id in shelf.ids], bool)
     return CreativeStock(version, catalogue_version, shelf, size, arrays, refused)
 
 
