@@ -22,7 +22,7 @@ from playbill.training.settings import Aim, Effort, Loss, Preset, Query, Tables,
 _FULL_SOFTMAX_ITEMS = 50_000
 # events that are gone through in less than ten minutes, and in about a quarter of an hour, on two cores
 _EVENTS = {Effort.fast: 10_000_000, Effort.best: 16_000_000}
-_LATER_EVENTS = 5_000_000  # what comes later is learned in fewer passes: the newest events carry most of the weight
+_LATER_EVENTS = 10_000_000  # what comes later is learned in fewer passes: few events say much of it
 _LATER_K = 100  # it is judged by a longer list, for there are many right answers, and the first ten hardly tell
 _LONGEST = 200
 
@@ -89,6 +89,7 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
         hidden=128,
         dropout=_dropout(shape.events),
         stale_share=0.0,
+        away_days=0.0,
         empty_share=0.0,
         half_life_days=0.0,
         batch_tokens=2048,
@@ -104,7 +105,7 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
 
 
 def _later(shape: Shape) -> tuple[TwoTower, int]:
-    """What comes later: many older states and newcomers among what is learned, the newest events counting most."""
+    """What comes later: learned from what people did when they came back, the newest visits counting most."""
     epochs = min(max(_LATER_EVENTS // shape.events, 1), 60)
     model = TwoTower(
         dropout=0.4,

@@ -109,6 +109,10 @@ class TwoTower:
     """Share of events learned from a random older state of the history: teaches what comes later, not next."""
     empty_share: float = 0.05
     """Share of events learned from an empty history: teaches what to show to a newcomer."""
+    away_days: float = 1.0
+    """What a person did after being away so long is learned from what was known before; 0 = no such difference."""
+    away_weight: float = 100.0
+    """Weight of such events relative to others: what a visit brings next says little of the visits to come."""
     half_life_days: float = 14.0
     """Age at which a training event's weight has halved, down to weight_floor; 0 = all weigh the same."""
     weight_floor: float = 0.1
@@ -145,6 +149,10 @@ class TwoTower:
             raise ConfigError(f"model.temperature must be > 0, got {self.temperature}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.away_days < 0 or not self.away_weight > 0:
+            raise ConfigError(
+                f"model.away_days must be >= 0 and away_weight > 0, got {self.away_days} and {self.away_weight}"
+            )
         if self.warmup_steps < 0:
             raise ConfigError(f"model.warmup_steps must be >= 0, got {self.warmup_steps}")
         if not 0 <= self.averaging < 1:

@@ -1,5 +1,7 @@
 """The validation metric of both models: one query a person at the moment where validation time begins, full catalogue.
 
+Asked are people with a history, as in an engine, which has other answers for those it knows nothing of.
+
 Items a person has touched before are left out of their list; the metric is the same as in the final evaluation
 (`measure.ranking`). People are dealt to the processes, each of which asks the model equally often.
 """
@@ -43,16 +45,18 @@ class ValidationBatch:
 
 
 class Validation:
-    """Everybody with events in validation time, and what they went on to do.
+    """Everybody with a history and events in validation time, and what they went on to do; all, if none has a history.
 
     Raises:
         TrainingError: nobody has any; says how the split must change.
     """
 
     def __init__(self, dataset: Dataset, metric_k: int) -> None:
-        self.dataset, self.queries = dataset, boundary_queries(dataset, "valid")
-        if not len(self.queries):
+        everybody = boundary_queries(dataset, "valid")
+        if not len(everybody):
             raise TrainingError("nobody has events in validation time; raise split.valid or lower split.train")
+        known = everybody.with_history()
+        self.dataset, self.queries = dataset, known if len(known) else everybody
         self.ks = sorted({metric_k, _WIDEST})
         self.targets = Targets(self.queries.target_indptr, self.queries.target_item)
 

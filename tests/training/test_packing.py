@@ -117,6 +117,19 @@ def test_shares_of_stale_and_empty_states() -> None:
     assert (packed.state[place == 0] == START).all() and packed.possible.all()
 
 
+def test_what_follows_an_absence_is_learned_from_before_it() -> None:
+    place = np.arange(sum(LENGTHS)) - np.repeat(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
+    given = pool(at=10 * (place // 4) + place % 4)  # visits of four events, then six moments of nothing
+    windows = epoch_windows(given.offsets[:-1], given.offsets[1:], 60, np.random.default_rng(0))
+    packed = pack(given, windows, True, 0.0, 0.0, np.random.default_rng(0), away_us=4)
+    visit = place // 4
+    assert (packed.away == (visit[packed.target_row] > 0)).all()
+    newest = packed.rows[packed.state[packed.away]]
+    assert (visit[newest] == visit[packed.target_row[packed.away]] - 1).all() and (place[newest] % 4 == 3).all()
+    within = ~packed.away & (packed.state != START)
+    assert (packed.rows[packed.state[within]] == packed.target_row[within] - 1).all()
+
+
 def test_earlier() -> None:
     at = np.asarray([1, 1, 2, 5, 5, 5, 9])
     rows = np.arange(7)

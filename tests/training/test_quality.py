@@ -33,9 +33,9 @@ def test_towers_beat_popularity_and_the_ranker_keeps_up(ml100k_tables: Path, tmp
         lists = np.argsort(-np.where(hidden, -np.inf, scores), axis=1, kind="stable")[:, :100] + 1
         sums += validation.metrics(lists, batch)
     alone = sums[validation.names.index("ndcg_at_10")] / sums[-1]
-    assert alone == pytest.approx(0.299, abs=0.002)
-    assert towers.record.best > alone + 0.02  # 0.034 today
+    assert alone == pytest.approx(0.1176, abs=0.002)  # of people with a history
+    assert towers.record.best > alone + 0.04  # 0.075 today
     assert main([*shorter, "model.max_epochs=3", "model=ranker"]) == 0
     ranker = read_run(tmp_path / "runs" / "ml-100k-ranker", "ranker").record
-    assert ranker.best > ranker.report["retrieval_ndcg_at_10"] - 0.01  # 0.006 above it today
+    assert ranker.best > ranker.report["retrieval_ndcg_at_10"] - 0.01  # 0.005 below it today
     assert ranker.report["retrieval_ndcg_at_10"] == pytest.approx(towers.record.best)

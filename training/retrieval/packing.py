@@ -47,6 +47,7 @@ class Packed:
         target_row: [P] int64 pool rows that are learned.
         state: [P] int64 place in `rows` of the newest event that each may know, or START.
         possible: [P] bool, False where the window holds nothing that came before.
+        away: [P] bool, where the person came back after having been away.
     """
 
     rows: np.ndarray
@@ -54,6 +55,7 @@ class Packed:
     target_row: np.ndarray
     state: np.ndarray
     possible: np.ndarray
+    away: np.ndarray
 
 
 def epoch_windows(start: np.ndarray, end: np.ndarray, length: int, rng: np.random.Generator) -> Windows:
@@ -98,7 +100,13 @@ def step_of(windows: Windows, steps: int, mixed: np.ndarray) -> tuple[np.ndarray
 
 
 def pack(
-    pool: EventPool, windows: Windows, strict: bool, stale: float, empty: float, rng: np.random.Generator
+    pool: EventPool,
+    windows: Windows,
+    strict: bool,
+    stale: float,
+    empty: float,
+    rng: np.random.Generator,
+    away_us: int = 0,
 ) -> Packed:
     """Return windows as one array of events, and from which state each event is learned.
 
@@ -106,6 +114,8 @@ def pack(
         strict: a state may only know moments before the event's; else the events before it in the person's order.
         stale: share of the events that are learned from an even draw among the older states of their window.
         empty: share that is learned from nothing.
+        away_us: events of which the window holds some that are at least so much older are learned from those alone, as
+            if asked while the person was away; 0 = all are learned as they come.
     """
     lengths = windows.high - windows.low
     rows, offsets = ranges(windows.low, lengths), np.concatenate([[0], np.cumsum(lengths)])
@@ -116,6 +126,11 @@ def pack(
     newest = target - 1
     if strict:
         newest = np.maximum(earlier(pool.at, target, low), low - 1)
+    away = np.zeros(len(target), bool)
+    if away_us:
+        left = earlier(pool.at, target, low, away_us)
+        away = left >= low
+        newest = np.where(away, left, newest)
     oldest = low - first  # one before the window stands for START
     draw = rng.random((3, len(target)))
     back = oldest + np.floor(draw[0] * (newest - oldest + 1)).astype(np.int64)
@@ -129,13 +144,18 @@ def pack(
         target_row=target,
         state=np.where(nothing | (draw[2] < empty) | (known < low), START, state),
         possible=(known >= low) | nothing | (draw[2] < empty),
+        away=away,
     )
 
 
-def earlier(at: np.ndarray, rows: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Return for each row the last one before it with an earlier moment, least - 1 where there is none. [n] int64."""
-    low, high = least.copy(), rows.copy()  # the first row of the same moment is in low .. high
-    moment = at[rows]
+def earlier(at: np.ndarray, rows: np.ndarray, least: np.ndarray, ago_us: int = 0) -> np.ndarray:
+    """Return for each row the last one before it with an earlier moment, least - 1 where there is none. [n] int64.
+
+    Args:
+        ago_us: earlier by more than this, in microseconds.
+    """
+    low, high = least.copy(), rows.copy()  # the first row that is not earlier is in low .. high
+    moment = at[rows] - ago_us
     while np.any(low < high):  # one binary search for all at once: moments do not fall within a person's rows
         middle = (low + high) // 2
         before = (low < high) & (at[middle] < moment)

@@ -39,6 +39,13 @@ class Queries:
     def __len__(self) -> int:
         return len(self.person)
 
+    def with_history(self) -> Queries:
+        """Return the queries of people of whom something is known."""
+        rows = np.flatnonzero(self.end > self.start)
+        columns = [getattr(self, name)[rows] for name in ("person", "start", "end", "now")]
+        targets = _lists(self.target_indptr, self.target_item, rows)
+        return Queries(*columns, *targets, *_lists(self.seen_indptr, self.seen_item, rows))
+
 
 def boundary_queries(dataset: Dataset, part: str) -> Queries:
     """Return one query for everybody who has an event in the part, people without any history included.
@@ -94,6 +101,13 @@ def rows_before(dataset: Dataset, part: str) -> np.ndarray:
     number, item, parts = part_number(part), dataset.pool.item, dataset.split.part
     found = [b.start + np.flatnonzero((parts[b] < number) & (item[b] > 0)) for b in blocks(len(item))]
     return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def _lists(indptr: np.ndarray, item: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return some lists of a CSR, as a CSR."""
+    lengths = indptr[rows + 1] - indptr[rows]
+    chosen = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return chosen, item[np.arange(chosen[-1]) - np.repeat(chosen[:-1] - indptr[rows], lengths)]
 
 
 def _first_of_pair(person: np.ndarray, item: np.ndarray) -> np.ndarray:
