@@ -38,7 +38,7 @@ def test_everything_of_everybody_is_there_and_a_second_load_reads_nothing(ml100k
         for user, profile in zip(users, profiles, strict=True):
             assert profile is not None
             assert profile.num_events == len(profile.seen) == counts[user["user_id"]]
-            assert len(profile.history) == min(200, profile.num_events)
+            assert len(profile.history) == min(256, profile.num_events)
             assert [p.at for p in profile.history] == sorted(p.at for p in profile.history)
             assert profile.features == {k: v for k, v in user.items() if k != "user_id"}
         assert store.declared.user_id_type == "int64" and [k.name for k in store.declared.events] == ["rate"]
