@@ -3,6 +3,7 @@
 # make serve    leave the demo's server running          make stop    end it
 # make proof    what takes hours: published protocols and benchmarks; resumable; writes tests/benchmarks/results/
 # make quick    tests without the slow ones              make clean   remove the environment and what the demo wrote
+# make gpu      on a machine with an NVIDIA GPU: the CUDA packages, the tests that need it, a short training in bf16
 #
 # LOCK=cpu|cuda chooses the pinned set of packages; a machine where nvidia-smi lists a GPU takes cuda.
 # HOME_DIR=var is where everything that Playbill writes goes.
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(LOCK)
 
-.PHONY: install demo serve stop test quick lint proof clean lock
+.PHONY: install demo serve stop test quick lint proof gpu clean lock
 
 install: $(STAMP)
 
@@ -62,6 +63,16 @@ quick: install
 
 proof: install
 	$(BIN)/python tests/benchmarks/proof.py home=$(HOME_DIR)
+
+# what no other target can check; never run yet where this was made, for there was no GPU
+gpu:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "no NVIDIA GPU here: nvidia-smi lists none. Nothing was installed and nothing was run."; exit 1; }
+	$(MAKE) install LOCK=cuda
+	@$(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || { echo "nvidia-smi lists a GPU and torch sees none: look at the driver, and at playbill doctor above"; exit 1; }
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/playbill prepare source=ml-100k home=$(HOME_DIR)
+	$(BIN)/playbill train model=two_tower model.tables=fused model.max_epochs=2 precision=bf16-mixed run=gpu-two_tower home=$(HOME_DIR)
+	$(BIN)/playbill train model=ranker model.tables=fused model.max_epochs=2 precision=bf16-mixed run=gpu-ranker retrieval_run=gpu-two_tower home=$(HOME_DIR)
 
 lock:
 	docker/lock.sh

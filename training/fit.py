@@ -33,6 +33,10 @@ T = TypeVar("T")
 def processes(settings: TrainSettings) -> Iterator[None]:
     """Join this process to the others (torchrun's, or a world of one) and set seeds, threads and determinism."""
     _quiet()
+    if device() == "cuda":
+        # NCCL sends objects through the current device; cuBLAS sums in one order only with a space of its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cores = len(os.sched_getaffinity(0))
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     share = max(1, cores // local_world_size())

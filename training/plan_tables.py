@@ -14,7 +14,7 @@ from playbill.errors import ConfigError, TrainingError
 from playbill.features.build import read_features
 from playbill.tables.files import write_atomic
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, tables_of
-from playbill.training.planning.settings import PlanTablesSettings
+from playbill.training.planning.settings import Cluster, PlanTablesSettings
 from playbill.training.runs import read_record
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run(settings: PlanTablesSettings) -> int:
         raise ConfigError("nothing to plan: name a run (run=ml-100k-two_tower) or a table (rows.item=1000000000)")
     tables = [Table(*row) for row in _tables(settings)]
     plan = plan_tables(tables, settings.cluster, settings.batch_per_gpu, settings.host_memory)
-    _print(Console(width=None if sys.stdout.isatty() else 140), plan, settings)
+    print_plan(Console(width=None if sys.stdout.isatty() else 140), plan, settings.cluster, settings.batch_per_gpu)
     if settings.out is not None:
         declared = {"settings": settings, "plan": plan}
         write_atomic(Path(settings.out), msgspec.json.format(msgspec.json.encode(declared), indent=1) + b"\n")
@@ -67,11 +67,11 @@ def _tables(settings: PlanTablesSettings) -> list[tuple[str, int, int, float, bo
     ]
 
 
-def _print(console: Console, plan: TablePlan, settings: PlanTablesSettings) -> None:
-    cluster = settings.cluster
+def print_plan(console: Console, plan: TablePlan, cluster: Cluster, batch_per_gpu: int) -> None:
+    """Print where tables lie, and what each GPU holds."""
     console.print(
         f"{cluster.hosts} host(s) of {cluster.gpus_per_host} GPUs with {cluster.hbm_gb:g} GB each, "
-        f"{plan.hbm_free_gb:g} GB of it for tables; {settings.batch_per_gpu:,} examples a GPU in a step. Declared, not "
+        f"{plan.hbm_free_gb:g} GB of it for tables; {batch_per_gpu:,} examples a GPU in a step. Declared, not "
         "there: times are the planner's estimates."
     )
     grid = Grid("table", "rows", "width", "sharding", "kernel", "GPUs", "largest shard", "HBM GB", "DDR GB")

@@ -6,6 +6,7 @@ that crashes at import is a finding, not a crash.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -26,7 +27,16 @@ from playbill.errors import ConfigError
 
 @dataclass(slots=True, kw_only=True)
 class DoctorSettings:
-    """Looks, changes nothing. Ends with exit code 1 when something is broken, else 0."""
+    """Looks, changes nothing. Ends with exit code 1 when something is broken, else 0.
+
+    With `estimate` it looks at no machine: it says how much memory a training takes on declared GPUs, and where
+    TorchRec would put its tables. Ends with exit code 1 where the model does not fit.
+
+        playbill doctor                                                    this machine and installation
+        playbill doctor estimate=ranker estimate.tables=ml-100k            the ranker of prepared tables, on eight H100
+        playbill doctor estimate=two_tower estimate.items=100000000 estimate.model.loss=mixed \\
+            estimate.cluster.hosts=2 estimate.cluster.gpus_per_host=4 estimate.cluster.hbm_gb=40
+    """
 
     json: bool = False
     """Print the findings as json instead of a table."""
@@ -36,6 +46,8 @@ class DoctorSettings:
     """Warn when less is free where Playbill writes."""
     home: str = "var"
     """Root of all that Playbill writes."""
+    estimate: Any = None  # EstimateTowers or EstimateRanker: a declared type would shut out the other
+    """two_tower or ranker: estimate that training in the place of looking at this machine; null looks."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -98,7 +110,13 @@ print(json.dumps({{"listed": ort.get_available_providers(), "used": used, "versi
 
 
 def run(settings: DoctorSettings) -> int:
-    """Print every finding; return 1 when one of them is a failure."""
+    """Print every finding; return 1 when one of them is a failure, or what is estimated does not fit."""
+    if settings.estimate is not None:
+        # a name and no import: the core knows no torch, and this alone asks for it
+        found: int = importlib.import_module("playbill.training.planning.estimate").run(
+            settings.estimate, settings.home
+        )
+        return found
     findings = list(examine(settings))
     if settings.json:
         print(json.dumps([{**_as_dict(f)} for f in findings], indent=1))

@@ -62,7 +62,10 @@ JOBS: dict[str, Job] = {
         "check this machine and installation, say what to do",
         "playbill.doctor:run",
         "playbill.doctor:DoctorSettings",
-        {},
+        {
+            "estimate/two_tower_schema": "playbill.training.planning.estimate_settings:EstimateTowers",
+            "estimate/ranker_schema": "playbill.training.planning.estimate_settings:EstimateRanker",
+        },
     ),
     "prepare": Job(
         "fetch a source, validate it, write the five tables",
