@@ -111,8 +111,9 @@ class TwoTower:
     """Share of events learned from an empty history: teaches what to show to a newcomer."""
     away_days: float = 1.0
     """What a person did after being away so long is learned from what was known before; 0 = no such difference."""
-    away_weight: float = 100.0
-    """Weight of such events relative to others: what a visit brings next says little of the visits to come."""
+    visit_share: float = 0.02
+    """Share of all other events that is learned, where away_days makes a difference: what a visit brings next says
+    little of the visits to come."""
     half_life_days: float = 14.0
     """Age at which a training event's weight has halved, down to weight_floor; 0 = all weigh the same."""
     weight_floor: float = 0.1
@@ -149,9 +150,9 @@ class TwoTower:
             raise ConfigError(f"model.temperature must be > 0, got {self.temperature}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"model.label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.away_days < 0 or not self.away_weight > 0:
+        if self.away_days < 0 or not 0 < self.visit_share <= 1:
             raise ConfigError(
-                f"model.away_days must be >= 0 and away_weight > 0, got {self.away_days} and {self.away_weight}"
+                f"model.away_days must be >= 0 and visit_share in (0, 1], got {self.away_days} and {self.visit_share}"
             )
         if self.warmup_steps < 0:
             raise ConfigError(f"model.warmup_steps must be >= 0, got {self.warmup_steps}")

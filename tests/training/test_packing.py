@@ -123,11 +123,14 @@ def test_what_follows_an_absence_is_learned_from_before_it() -> None:
     windows = epoch_windows(given.offsets[:-1], given.offsets[1:], 60, np.random.default_rng(0))
     packed = pack(given, windows, True, 0.0, 0.0, np.random.default_rng(0), away_us=4)
     visit = place // 4
-    assert (packed.away == (visit[packed.target_row] > 0)).all()
-    newest = packed.rows[packed.state[packed.away]]
-    assert (visit[newest] == visit[packed.target_row[packed.away]] - 1).all() and (place[newest] % 4 == 3).all()
-    within = ~packed.away & (packed.state != START)
+    away = visit[packed.target_row] > 0
+    newest = packed.rows[packed.state[away]]
+    assert (visit[newest] == visit[packed.target_row[away]] - 1).all() and (place[newest] % 4 == 3).all()
+    within = ~away & (packed.state != START)
     assert (packed.rows[packed.state[within]] == packed.target_row[within] - 1).all()
+    assert packed.possible[packed.state != START].all()
+    fewer = pack(given, windows, True, 0.0, 0.0, np.random.default_rng(0), away_us=4, visit_share=0.2)
+    assert fewer.possible[away].all() and 0 < fewer.possible[~away].mean() < 0.6
 
 
 def test_earlier() -> None:

@@ -173,7 +173,7 @@ class Source:
         strict = dataset.split.kind is SplitKind.global_time
         draw_cuts = self._draw(epoch, step, order.CUTS)
         away_us = int(model.away_days * DAY_US)
-        packed = pack(pool, some, strict, model.stale_share, model.empty_share, draw_cuts, away_us)
+        packed = pack(pool, some, strict, model.stale_share, model.empty_share, draw_cuts, away_us, model.visit_share)
         whole = self._weights(packed)
         total = float(whole.sum()) / processes
         # windows of a group share their negatives; whole groups go to a process, so that their number changes nothing
@@ -240,8 +240,6 @@ class Source:
         weight = recency_weights_at(at, model.half_life_days, model.weight_floor, self.newest)
         if self.since_us is not None:
             weight = weight * (at >= self.since_us)
-        if model.away_days:
-            weight = weight * np.where(packed.away, model.away_weight, 1.0)
         return weight * (packed.possible & (pool.item[packed.target_row] > 0))
 
     def _negatives(self, target: np.ndarray, epoch: int, step: int) -> np.ndarray | None:

@@ -46,8 +46,7 @@ class Packed:
         offsets: [W + 1] int64 windows within `rows`.
         target_row: [P] int64 pool rows that are learned.
         state: [P] int64 place in `rows` of the newest event that each may know, or START.
-        possible: [P] bool, False where the window holds nothing that came before.
-        away: [P] bool, where the person came back after having been away.
+        possible: [P] bool, False where the window holds nothing that came before, or the draw leaves it out.
     """
 
     rows: np.ndarray
@@ -55,7 +54,6 @@ class Packed:
     target_row: np.ndarray
     state: np.ndarray
     possible: np.ndarray
-    away: np.ndarray
 
 
 def epoch_windows(start: np.ndarray, end: np.ndarray, length: int, rng: np.random.Generator) -> Windows:
@@ -107,6 +105,7 @@ def pack(
     empty: float,
     rng: np.random.Generator,
     away_us: int = 0,
+    visit_share: float = 1.0,
 ) -> Packed:
     """Return windows as one array of events, and from which state each event is learned.
 
@@ -116,6 +115,7 @@ def pack(
         empty: share that is learned from nothing.
         away_us: events of which the window holds some that are at least so much older are learned from those alone, as
             if asked while the person was away; 0 = all are learned as they come.
+        visit_share: share of the others that is learned, where there is such a difference.
     """
     lengths = windows.high - windows.low
     rows, offsets = ranges(windows.low, lengths), np.concatenate([[0], np.cumsum(lengths)])
@@ -126,11 +126,11 @@ def pack(
     newest = target - 1
     if strict:
         newest = np.maximum(earlier(pool.at, target, low), low - 1)
-    away = np.zeros(len(target), bool)
+    kept = np.ones(len(target), bool)
     if away_us:
         left = earlier(pool.at, target, low, away_us)
-        away = left >= low
-        newest = np.where(away, left, newest)
+        newest = np.where(left >= low, left, newest)
+        kept = (left >= low) | (rng.random(len(target)) < visit_share)
     oldest = low - first  # one before the window stands for START
     draw = rng.random((3, len(target)))
     back = oldest + np.floor(draw[0] * (newest - oldest + 1)).astype(np.int64)
@@ -143,8 +143,7 @@ def pack(
         offsets=offsets,
         target_row=target,
         state=np.where(nothing | (draw[2] < empty) | (known < low), START, state),
-        possible=(known >= low) | nothing | (draw[2] < empty),
-        away=away,
+        possible=kept & ((known >= low) | nothing | (draw[2] < empty)),
     )
 
 
