@@ -145,7 +145,7 @@ def test_the_engine_is_asked_with_what_was_known_at_the_boundary_and_no_more(
         assert profile is not None
         _, item = asked.histories(row, row + 1)
         assert profile.num_events == len(item)
-        assert [e.item_id for e in profile.history] == names[item - 1].tolist()[-200:]
+        assert [e.item_id for e in profile.history] == names[item - 1].tolist()[-256:]
         assert all(e.at < boundary for e in profile.history)
         assert sorted(profile.seen) == sorted(set(names[item - 1].tolist()))
     assert sum(p.num_events for p in profiles if p) == int(np.diff(asked.queries.seen_indptr)[asked.rows].sum())
