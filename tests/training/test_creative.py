@@ -32,6 +32,7 @@ from playbill.training.creative.data import CreativeData
 from playbill.training.creative.decisions import NOBODY, Decisions, read_decisions
 from playbill.training.creative.module import CreativeModel, CreativeModule
 from playbill.training.creative.network import CreativeNet, centred
+from playbill.training.creative.own import pooled
 from playbill.training.creative.people import moment_arrays, tower_vectors
 from playbill.training.creative.places import places
 from playbill.training.creative.plain import load_plain_head, read_head
@@ -50,10 +51,12 @@ from playbill.world.settings import GenerateSettings
 from playbill.world.truth import open_truth
 
 SIZE = ("people=200", "items=60", "days=50", "activity=2.5")
-TRAIN = ("threads=1", "features.history_length=20", "model.max_epochs=5")
+TRAIN = ("threads=1", "features.history_length=20")
 
 # few steps, so that they are large ones
 HEADS = ("model=creative", "model.batch_size=512", "model.main=2", "model.match=4", "model.learning_rate=0.02")
+HEADS += ("model.max_epochs=4",)
+TOWERS = ("model.dim=16", "model.hidden=16", "model.batch_tokens=512", "model.max_epochs=2")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (tables / SUFFICIENCY_FILE).write_bytes(msgspec.json.encode(told))
     common = [f"home={home}", "tables=shop", *TRAIN]
-    assert main(["train", *common, "model.dim=16", "model.hidden=16", "model.batch_tokens=512"]) == 0
+    assert main(["train", *common, *TOWERS]) == 0
     assert main(["train", *common, *HEADS]) == 0
     return home
 
@@ -313,6 +316,35 @@ def test_content_stands_where_its_items_stand() -> None:
     assert found["creative_tone"][1, 0] > 0.45 and found["creative_tone"][2, 0] < -0.45
     assert found["creative_light"][0, 0] > 0.9 and abs(found["creative_light"][0, 1]) < 0.05
     assert np.abs(found["creative_tone"][0]).max() == 0  # a value that no creative has
+    # whoever leans nowhere is like no creative at all, and the others keep their side
+    nobody = np.array([[0.6, 0.8]], np.float32)
+    turned = places(fields, arrays, owner, chosen, people, nobody)
+    assert np.abs(turned["creative_tone"] @ nobody[0]).max() < 1e-6
+    assert turned["creative_tone"][1, 0] > 0.2 and turned["creative_tone"][2, 0] < -0.2
+
+
+def test_single_creatives_are_believed_as_far_as_their_records_go() -> None:
+    """Popular items, shown more of their worse images: own effects come back, their spread with them."""
+    draw, items, each, n = np.random.default_rng(4), 150, 4, 120_000
+    owner = np.concatenate([[0], np.repeat(np.arange(1, items + 1), each)])
+    own = np.where(owner > 0, 0.5 * draw.standard_normal(len(owner)), 0)
+    level = np.concatenate([[0], draw.standard_normal(items)])
+    item = 1 + (items * draw.random(n) ** 2).astype(np.int64)
+    shown = 1 + each * (item - 1) + np.minimum((each * draw.random(n) ** (1 + (item % 2))).astype(np.int64), each - 1)
+    features = draw.standard_normal((n, 2))
+    title = np.full(n, -3.0)
+    clicked = (draw.random(n) < expit(title + level[item] + own[shown] + features @ [0.3, 0.0])).astype(np.float64)
+    found = pooled(features, title, item, shown, clicked, owner, items + 1, 0.2, 1.0, 1.0)
+    assert 0.4 < found.spread < 0.6  # told 0.2, found in the log
+    assert found.weights == pytest.approx([0.3, 0.0], abs=0.05)
+    truth = own - np.bincount(owner, own)[owner] / np.bincount(owner)[owner]
+    error, much = found.own - truth, np.bincount(shown, minlength=len(owner)) > 400
+    assert np.abs(np.bincount(owner, found.own)).max() < 1e-9 and found.own[0] == 0
+    assert np.sqrt((error[much] ** 2).mean()) < 0.25 and np.corrcoef(found.own[much], truth[much])[0, 1] > 0.85
+    # how far it may be wrong is how far it is wrong, and one that was never shown may be anything
+    seen = np.bincount(shown, minlength=len(owner)) > 0
+    assert 0.8 < (error[seen] / found.own_sd[seen]).std() < 1.2
+    assert found.own_sd[0] == pytest.approx(found.spread) and found.own_sd[much].max() < 0.35
 
 
 def test_weights_count_what_a_creative_has_of_its_own_as_it_is() -> None:
