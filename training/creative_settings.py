@@ -36,10 +36,10 @@ class Creative:
     match: int = 8
     """Features in which person and creative meet, besides one likeness for each column of content."""
     own_sd: float = 0.3
-    """Spread, in log-odds, of what a creative has beyond its content: how soon its own record is believed."""
+    """Spread, in log-odds, of what a creative has beyond its content, as far as the log does not say it better."""
     item_sd: float = 1.0
     """The same of titles, beyond what the towers say of person and item."""
-    weight_sd: float = 1.0
+    weight_sd: float = 0.3
     """Spread of the last layer's weights before any data: the prior that the Bayesian layer starts from."""
     max_rows: int = 2_000_000
     """Newest decisions used at most."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,35 +17,47 @@ from playbill.measure.bootstrap import resampled_means
 from playbill.training.creative.data import CreativeData
 from playbill.training.creative.decisions import Decisions
 from playbill.training.creative.module import CreativeModel, CreativeModule
-from playbill.training.creative.prior import fit_prior
+from playbill.training.creative.prior import fit_prior, settle
 from playbill.training.creative.scoring import less_mean, pair_features
 from playbill.training.fit import fit, processes
 from playbill.training.progress import Report
 from playbill.training.settings import TrainSettings
 from playbill.world.build import World
 
-TRAIN_AT = (0.1, 0.25, 0.5, 0.75)
+TRAIN_AT = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SPREAD = 0.5  # of Thompson sampling
 TENTHS, QUARTERS = 10, 4
 PULL_SD = 0.3  # how far single artworks are believed to differ: what the record of one is weighed by
 
 
+@dataclass(slots=True)
+class Stage:
+    """Content, places and people's vectors of towers that know the first `share` of all impressions' time."""
+
+    share: float
+    data: CreativeData
+
+
 class Contextual:
-    """Thompson sampling over features that are trained now and then, as an engine between bundles.
+    """Thompson sampling over heads that are trained now and then, as an engine between bundles.
 
     Args:
-        data: content and places; its decisions are not read.
+        stages: in the order of time, the first no later than the first training; their decisions are not read.
         settings: of the training.
     """
 
-    def __init__(self, seen: Impressions, data: CreativeData, settings: TrainSettings) -> None:
-        self.seen, self.data, self.settings = seen, data, settings
+    def __init__(self, seen: Impressions, stages: list[Stage], settings: TrainSettings) -> None:
+        self.seen, self.stages, self.settings = seen, stages, settings
+        self.data = stages[0].data
         self.model: CreativeModel | None = None
         self.prior: Posterior | None = None
         self.belief: tuple[Posterior, np.ndarray] | None = None
+        self.own_sd = np.zeros(0)
         self.precision, self.information = np.zeros(0), np.zeros(0)
 
-    def train(self, decisions: Decisions) -> None:
-        """Learn features and prior anew from decisions of known people, and forget what came since the last time."""
+    def train(self, decisions: Decisions, share: float) -> None:
+        """Learn heads and prior anew from decisions of known people, and forget what came since the last time."""
+        self.data = next(stage.data for stage in reversed(self.stages) if stage.share <= share)
         data = replace(self.data, train=decisions, valid=decisions)
         with processes(self.settings):
             module = CreativeModule(data, self.settings)
@@ -56,6 +68,7 @@ class Contextual:
         model = CreativeModel(data, self.settings)
         model.load_state_dict(state)
         self.model = model.eval()
+        self.own_sd = settle(self.model, data, self.settings.model).astype(np.float64)
         self.prior = fit_prior(self.model, data, self.settings.model.weight_sd)
         width = len(self.prior.mean)
         self.precision, self.information = np.zeros((width, width)), np.zeros(width)
@@ -76,7 +89,8 @@ class Contextual:
         raw = pair_features(self.model.head, self.data.arrays, self.data.people, decisions, rows)
         phi = less_mean(raw, decisions.eligible[rows]).astype(np.float64)
         mean, sd = marginals(self.belief[0].mean, self.belief[1], phi)
-        return chances(CreativePolicy(), mean, sd, there), phi
+        sd = np.hypot(sd, self.own_sd[np.maximum(decisions.eligible[rows], 0)])
+        return chances(CreativePolicy(spread=SPREAD), mean, sd, there), phi
 
     def shown(self, rows: np.ndarray, phi: np.ndarray, chance: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Take in what was shown ([n] columns), and return its features as the posterior learns from them [n, d]."""
@@ -94,7 +108,7 @@ class Contextual:
 
 
 def live(
-    world: World, seen: Impressions, data: CreativeData, settings: TrainSettings, late_days: int
+    world: World, seen: Impressions, stages: list[Stage], settings: TrainSettings, late_days: int
 ) -> dict[str, Any]:
     """Return values by tenth and regret by quarter of every policy, clicks coming 0 to `late_days` days late."""
     rng = np.random.default_rng(1)
@@ -103,7 +117,7 @@ def live(
     borders = np.searchsorted(day, np.arange(day.max() + 2))
     uniform = rng.random((3, n))
     delay = rng.integers(0, late_days + 1, n) if late_days else np.zeros(n, np.int64)
-    contextual = Contextual(seen, data, settings)
+    contextual = Contextual(seen, stages, settings)
     first = np.asarray(world.creatives.first, np.int64)
     record = np.zeros((2, first[-1]))  # clicks and impressions of each artwork under the policy that looks at records
     waiting: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -122,7 +136,7 @@ def live(
             if clicked[past].any():
                 train_at.pop(0)
                 own = replace(decisions, shown=shown, clicked=clicked)
-                contextual.train(own.take(past))
+                contextual.train(own.take(past), rows[0] / n)
                 waiting = {}
         chance, phi = contextual.choose(rows)
         value["contextual"][rows] = _value(seen, rows, chance)
@@ -156,7 +170,7 @@ def live(
     value["random"] = seen.value(seen.there / seen.there.sum(1, keepdims=True))
     full, _ = true_effects(world, seen)
     value["single, truth"] = seen.click[every, _best(seen, every, full)] * seen.worth
-    value["informed"] = seen.click[every, informed(world, seen, data.people)] * seen.worth
+    value["informed"] = seen.click[every, informed(world, seen, stages[-1].data.people)] * seen.worth
     value["oracle"] = seen.click[every, seen.oracle] * seen.worth
     return {"everybody": _told(seen, value, every), "known_people": _told(seen, value, np.flatnonzero(known))}
 

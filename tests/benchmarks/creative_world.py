@@ -141,7 +141,7 @@ def read_impressions(world: World, tables: Path, dataset: Dataset) -> Impression
     )
 
 
-def informed(world: World, seen: Impressions, people: np.ndarray) -> np.ndarray:
+def informed(world: World, seen: Impressions, people: np.ndarray, pull: np.ndarray | None = None) -> np.ndarray:
     """Return [N] int64 columns of the best that can be shown to people as the towers know them.
 
     Whoever chooses so knows the truth of every artwork; of a person, only what a linear reading of the tower's vector
@@ -149,7 +149,9 @@ def informed(world: World, seen: Impressions, people: np.ndarray) -> np.ndarray:
 
     Args:
         people: [V, D] the tower's vectors.
+        pull: [C] what is believed of each artwork's own pull; None: the truth.
     """
+    base = world.click_base if pull is None else world.click_base - world.creatives.pull + pull
     known = seen.moments.person != NOBODY
     guess = np.zeros_like(seen.tastes)
     for group in (known, ~known):
@@ -163,7 +165,7 @@ def informed(world: World, seen: Impressions, people: np.ndarray) -> np.ndarray:
         cut = slice(low, low + _SIZE)
         rows = np.maximum(decisions.eligible[cut], 1) - 1
         logit = np.einsum("rd,red->re", guess[decisions.moment[cut]], world.click_vectors[rows])
-        score[cut] = np.where(seen.there[cut], logit + world.click_base[rows], -np.inf)
+        score[cut] = np.where(seen.there[cut], logit + base[rows], -np.inf)
     best: np.ndarray = score.argmax(1)
     return best
 

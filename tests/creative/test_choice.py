@@ -60,6 +60,9 @@ def test_epsilon_greedy_softmax_default_and_floor_by_hand() -> None:
     np.testing.assert_allclose(got[Kind.DEFAULT], [1, 0, 0, 0])
     floored = CreativePolicy(kind=Kind.SOFTMAX, floor=0.3)
     np.testing.assert_allclose(chances(floored, mean, sd, there)[0], [0.275, 0.45, 0.275, 0])
+    half = chances(CreativePolicy(spread=0.5), mean, sd, there)
+    np.testing.assert_allclose(half, chances(CreativePolicy(), mean, sd / 2, there))
+    np.testing.assert_allclose(chances(CreativePolicy(spread=0.0), mean, sd, there), [[0, 1, 0, 0]], atol=1e-9)
     warm = CreativePolicy(kind=Kind.SOFTMAX, temperature=2.0)
     np.testing.assert_allclose(chances(warm, mean, sd, there)[0, 1], np.sqrt(2) / (2 + np.sqrt(2)))
 
@@ -106,7 +109,13 @@ def test_what_is_no_distribution_is_refused() -> None:
         chances(CreativePolicy(), np.zeros((2, 2)), np.ones((2, 2)), np.array([[True, True], [False, False]]))
     with pytest.raises(CreativeError, match="not finite"):
         chances(CreativePolicy(), np.array([[np.nan, 0.0]]), np.ones((1, 2)), np.ones((1, 2), bool))
-    for field, value in (("epsilon", 1.1), ("floor", -0.1), ("temperature", 0.0), ("switch_cost", -1.0)):
+    for field, value in (
+        ("epsilon", 1.1),
+        ("floor", -0.1),
+        ("temperature", 0.0),
+        ("switch_cost", -1.0),
+        ("spread", -0.5),
+    ):
         with pytest.raises(CreativeError, match=f"here.{field} must .* got {value}"):
             check_policy(CreativePolicy(**{field: value}), "here")
 

@@ -107,6 +107,24 @@ def test_every_item_is_shown_with_one_of_its_own_and_its_probability(posters: Bu
     assert [i.creative_id for i in other.items] != [i.creative_id for i in slate.items]
 
 
+def test_creatives_of_uncertain_record_are_tried_more_often(posters: Bundle, store: Store) -> None:
+    """What single creatives have of their own may be wrong, each by itself: Thompson sampling draws more widely."""
+    parts = posters.creatives
+    assert parts is not None and parts.prior is not None
+    sure = dataclasses.replace(parts, prior=Posterior(parts.prior.mean, 1e6 * parts.prior.precision))
+    _, before = _ask(Engine.open(dataclasses.replace(posters, creatives=sure), store), user_id=196)
+    own_sd = np.zeros(len(parts.columns["creative_id"]) + 1)
+    doubted = [row for row, i in enumerate(parts.columns["creative_id"]) if i % 10 == 0]
+    own_sd[1 + np.asarray(doubted)] = 1.0
+    wide = dataclasses.replace(sure, arrays=dict(parts.arrays) | {"own_sd": own_sd})
+    engine = Engine.open(dataclasses.replace(posters, creatives=wide), store)
+    _, after = _ask(engine, user_id=196)
+    assert engine.faults == {} and [d.eligible for d in before] == [d.eligible for d in after]
+    for decision in after:
+        # one normal of deviation 1 beside three that are 0: the largest in half of all draws
+        assert decision.propensities[0] == pytest.approx(0.5, abs=0.02)
+
+
 def test_drawn_shares_are_the_logged_probabilities(posters: Bundle, store: Store) -> None:
     engine = Engine.open(posters, store)
     requests = [Request(user_id=196, request_id=f"r{n}", at=AT, k=5) for n in range(600)]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from playbill.bundle.creatives import CreativeSpec, write_creatives
+from playbill.bundle.creatives import OWN_SD, CreativeSpec, write_creatives
 from playbill.dataset.dataset import Dataset
 from playbill.dataset.settings import SplitKind
 from playbill.errors import ConfigError, TrainingError
@@ -19,12 +19,12 @@ from playbill.features.vocabulary import Vocabulary
 from playbill.tables.folder import read_folder, read_table
 from playbill.training.batches.rows import learnable, take
 from playbill.training.creative.data import CreativeData
-from playbill.training.creative.decisions import Decisions, Moments, read_decisions
+from playbill.training.creative.decisions import NOBODY, Decisions, Moments, read_decisions
 from playbill.training.creative.module import FIGURES, METRIC, CreativeModule
 from playbill.training.creative.people import tower_vectors
 from playbill.training.creative.places import places, unit_spread
-from playbill.training.creative.plain import load_trained
-from playbill.training.creative.prior import fit_prior
+from playbill.training.creative.plain import load_trained, write_levels
+from playbill.training.creative.prior import fit_prior, settle
 from playbill.training.creative_settings import MOST_FEATURES, Creative
 from playbill.training.distributed import rank
 from playbill.training.fit import agree, train_run
@@ -70,6 +70,8 @@ def train(
     )
     if rank() == 0:
         trained = load_trained(data, settings, run_dir / "checkpoints" / "best.ckpt")
+        own_sd = settle(trained, data, model)
+        write_levels(run_dir, trained)
         prior = fit_prior(trained, data, model.weight_sd)
         spec = CreativeSpec(
             head=record.fingerprint,
@@ -78,7 +80,7 @@ def train(
             horizon_days=model.within_h / 24,
             fields=data.fields,
         )
-        write_creatives(run_dir, spec, data.arrays, vocabularies, prior)
+        write_creatives(run_dir, spec, data.arrays | {OWN_SD: own_sd}, vocabularies, prior)
         report = record.report
         Console(stderr=True).print(
             f"log loss of a click: by title {report['title_log_loss']:.5f}, with the creative {report['log_loss']:.5f}"
@@ -121,7 +123,10 @@ def make_data(
     people, items = tower_vectors(dataset, moments, retrieval.path)
     owner = dataset.vocabularies["item"].indices(creatives["item_id"])
     known = {name: array[1:] for name, array in arrays.items()}
-    where = places(fields, known, owner, *_choices(dataset, retrieval.path))
+    chosen, choosers = _choices(dataset, retrieval.path)
+    newest = Moments(np.array([NOBODY]), np.array([split.train_until_us]))
+    nobody, _ = tower_vectors(dataset, newest, retrieval.path)
+    where = places(fields, known, owner, chosen, choosers, np.stack([choosers.mean(0), nobody[0]]))
     where = unit_spread(where, fields, arrays, train, people)
     return CreativeData(fields, arrays, people, items, where, train, valid), vocabularies
 

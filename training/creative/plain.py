@@ -26,6 +26,8 @@ from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import load_weights, read_run
 from playbill.training.settings import TrainSettings
 
+_LEVELS = "levels.npz"
+
 
 class PlainCreativeHead(nn.Module):
     """U people once, M pairs of person and creative broadcast from them -> features [M, d], title's logit [M].
@@ -79,6 +81,12 @@ def load_trained(data: CreativeData, settings: TrainSettings, checkpoint: Path) 
     return model.eval()
 
 
+def write_levels(run_dir: Path, model: CreativeModel) -> None:
+    """Write what `prior.settle` has set after the best checkpoint: levels of creatives and of titles."""
+    own, title = (weight.detach()[:, 0].numpy() for weight in (model.head.own.weight, model.title.item.weight))
+    np.savez(run_dir / _LEVELS, own=own, title=title)
+
+
 def read_head(run_dir: Path) -> HeadFiles:
     """Return what `train` wrote beside the weights.
 
@@ -114,4 +122,9 @@ def load_plain_head(run_dir: Path, retrieval: Path, items: Arrays) -> PlainCreat
     title = TitleNet(vectors, model.max_positions, 0.0)
     whole = nn.ModuleDict({"head": head, "title": title})
     load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
+    if (run_dir / _LEVELS).is_file():  # runs of earlier versions have theirs in the checkpoint alone
+        levels = read_arrays(run_dir / _LEVELS)
+        with torch.no_grad():
+            head.own.weight.copy_(torch.from_numpy(levels["own"])[:, None])
+            title.item.weight.copy_(torch.from_numpy(levels["title"])[:, None])
     return PlainCreativeHead(head, title).eval()

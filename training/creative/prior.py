@@ -1,4 +1,4 @@
-"""What is believed of the last layer's weights before anything is served: fitted on the decisions of training time."""
+"""What is believed before anything is served, of single creatives and of the last layer's weights: from the log."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from playbill.creative.posterior import Posterior, updated
 from playbill.training.creative.data import CreativeData
 from playbill.training.creative.module import CreativeModel
+from playbill.training.creative.own import pooled
 from playbill.training.creative.scoring import less_mean, pair_features
+from playbill.training.creative_settings import Creative
 
 _SIZE = 8192
+_OWN_SCALE_SD = 0.01  # `own` is shrunk as far as it should be: the same log would only say to shrink it less
 
 
 @torch.no_grad()
@@ -31,6 +34,36 @@ def training_features(model: CreativeModel, data: CreativeData) -> tuple[np.ndar
     return np.concatenate(features), np.concatenate(titles)
 
 
+@torch.no_grad()
+def settle(model: CreativeModel, data: CreativeData, settings: Creative) -> np.ndarray:
+    """Give every creative and title what is their own by partial pooling (`own.py`), in place.
+
+    Returns:
+        [C + 1] float32, how far what a creative has of its own may be wrong, in log-odds; row 0 is of an unknown one.
+    """
+    features, title = training_features(model, data)
+    train, levels = data.train, model.title.item.weight[:, 0].double().numpy()
+    row, column = np.nonzero(train.eligible >= 0)
+    owner = np.zeros(len(model.head.own.weight), np.int64)
+    owner[train.eligible[row, column]] = train.item[row]
+    found = pooled(
+        features[:, :-1],
+        title - levels[train.item],
+        train.item,
+        train.eligible[np.arange(len(train)), train.shown].astype(np.int64),
+        train.clicked.astype(np.float64),
+        owner,
+        len(levels),
+        settings.own_sd,
+        settings.item_sd,
+        settings.weight_sd,
+    )
+    model.title.item.weight.copy_(torch.from_numpy(found.item)[:, None])
+    model.head.own.weight.copy_(torch.from_numpy(found.own)[:, None])
+    model.head.weight.copy_(torch.from_numpy(found.weights))
+    return found.own_sd.astype(np.float32)
+
+
 def fit_prior(model: CreativeModel, data: CreativeData, weight_sd: float) -> Posterior:
     """Return the belief about the weights after training time, the title held fixed.
 
@@ -39,7 +72,7 @@ def fit_prior(model: CreativeModel, data: CreativeData, weight_sd: float) -> Pos
     """
     features, title = training_features(model, data)
     share = float(np.clip(data.train.clicked.mean(), 1e-6, 0.5))
-    start = np.zeros(features.shape[1])
-    start[-1] = 1.0
-    before = Posterior(start, np.eye(len(start)) / weight_sd**2, 1 / (share * (1 - share)))
+    start, spread = np.zeros(features.shape[1]), np.full(features.shape[1], weight_sd)
+    start[-1], spread[-1] = 1.0, _OWN_SCALE_SD
+    before = Posterior(start, np.diag(1 / spread**2), 1 / (share * (1 - share)))
     return updated(before, features, data.train.clicked, 1.0, title)

@@ -3,7 +3,8 @@
     creatives.parquet      the creatives table; creative_index is the row + 1, 0 is an unknown creative
     creatives.json         CreativeSpec: what the head was trained on
     creative_vocab/        vocabularies of its fields
-    creative_arrays.npz    encoder arrays by name, [C + 1, ...], row 0 is the unknown creative
+    creative_arrays.npz    encoder arrays by name, [C + 1, ...], row 0 is the unknown creative; `own_sd` beside them:
+                           how far what a creative has of its own, in `phi`, may be wrong (log-odds; 0 where missing)
     creative_head.onnx     vectors of people (`query`, as query_tower.onnx gives them), arrays of item and creative ->
                            `phi` [M, d] float32 and, where the head has it, `title_logit` [M] float32: the reward's
                            logit without the creative's effect. Heads of version 1 read what query_tower.onnx reads
@@ -34,6 +35,7 @@ from playbill.tables.files import write_atomic
 
 TABLE, SPEC, VOCABULARIES = "creatives.parquet", "creatives.json", "creative_vocab"
 ARRAYS, HEAD, PRIOR = "creative_arrays.npz", "creative_head", "creative_prior.npz"
+OWN_SD = "own_sd"
 QUERY = "query"  # output of query_tower.onnx and input of creative_head.onnx
 SPEC_VERSION = 2  # 2: the head may read `query`; version 1 is read as it is
 

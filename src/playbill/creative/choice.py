@@ -33,6 +33,8 @@ class CreativePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         kind: thompson, epsilon_greedy, softmax or default.
+        spread: of thompson, factor on how far scores may be wrong, 0 or more: below 1 it explores less than it is
+            unsure, which pays where rewards are few.
         epsilon: share of epsilon_greedy that is even over all eligible creatives, 0..1.
         temperature: of softmax, in logits, more than 0.
         floor: share of every choice that is even over all eligible creatives, 0..1: none is ever less probable than
@@ -45,6 +47,7 @@ class CreativePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     kind: Kind = Kind.THOMPSON
+    spread: float = 1.0
     epsilon: float = 0.1
     temperature: float = 1.0
     floor: float = 0.0
@@ -65,8 +68,9 @@ def check_policy(policy: CreativePolicy, where: str) -> None:
             raise CreativeError(f"{where}.{name} must lie in 0..1, got {getattr(policy, name)}")
     if not 0 < policy.temperature < np.inf:
         raise CreativeError(f"{where}.temperature must be more than 0, got {policy.temperature}")
-    if not 0 <= policy.switch_cost < np.inf:
-        raise CreativeError(f"{where}.switch_cost must be 0 or more, got {policy.switch_cost}")
+    for name in ("spread", "switch_cost"):
+        if not 0 <= getattr(policy, name) < np.inf:
+            raise CreativeError(f"{where}.{name} must be 0 or more, got {getattr(policy, name)}")
 
 
 def centred(phi: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -100,7 +104,7 @@ def chances(policy: CreativePolicy, mean: np.ndarray, sd: np.ndarray, there: np.
         raise CreativeError("a creative's score is not finite; look at the head before choosing by it")
     mean, count = np.where(there, mean, -np.inf), there.sum(-1, keepdims=True)
     if policy.kind is Kind.THOMPSON:
-        found = chance_of_best(np.where(there, mean, 0.0), np.where(there, sd, 0.0), there)
+        found = chance_of_best(np.where(there, mean, 0.0), np.where(there, policy.spread * sd, 0.0), there)
     elif policy.kind is Kind.SOFTMAX:
         found = np.exp((mean - mean.max(-1, keepdims=True)) / policy.temperature)
         found /= found.sum(-1, keepdims=True)

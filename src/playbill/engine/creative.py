@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from scipy.special import expit
 
-from playbill.bundle.creatives import QUERY, Creatives, CreativeSpec
+from playbill.bundle.creatives import OWN_SD, QUERY, Creatives, CreativeSpec
 from playbill.creative.choice import CreativePolicy, Kind, centred, chances, draw, uniforms
 from playbill.creative.posterior import Posterior, combined, marginals
 from playbill.engine.creative_sets import Memory, Sets, sets_of
@@ -236,6 +236,9 @@ class CreativeStep:
         mine = found.asked
         even = centred(found.phi[mine], sets.there[mine].astype(np.float64))
         found.mean[mine], found.sd[mine] = marginals(belief.posterior.mean, belief.covariance, even)
+        own_sd = now.stock.arrays.get(OWN_SD)
+        if own_sd is not None:  # each creative's own is believed independently of the others', and of the weights
+            found.sd[mine] = np.hypot(found.sd[mine], own_sd[now.stock.shelf.source[sets.rows[mine]] + 1])
         return found
 
     def _run(
