@@ -96,7 +96,7 @@ class Contextual:
         """Take in what was shown ([n] columns), and return its features as the posterior learns from them [n, d]."""
         assert self.model is not None and self.belief is not None
         decisions, at = self.seen.decisions, np.arange(len(rows))
-        own = centred(phi, chance)[at, column]
+        own: np.ndarray = centred(phi, chance)[at, column]
         person = torch.from_numpy(self.data.people[decisions.moment[rows]])
         with torch.no_grad():
             item, position = torch.from_numpy(decisions.item[rows]), torch.from_numpy(decisions.position[rows])

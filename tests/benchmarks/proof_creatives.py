@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from creative_ceiling import learned_pulls
 from creative_live import Stage, live
+from creative_plot import plot
 from creative_world import Impressions, informed, read_impressions, true_effects
 from record import machine, record
 
@@ -78,7 +79,9 @@ def main(arguments: list[str]) -> int:
         _print(name, figures[name])
     figures["missed"] = _missed(figures)
     print("\n" + ("; ".join(figures["missed"]) or "everything reached"))
-    print(f"written to {record('creatives', figures, started)}")
+    path = record("creatives", figures, started)
+    plot(figures, most, path.with_name("creatives_regret.png"))
+    print(f"written to {path}")
     return int(bool(figures["missed"]))
 
 
