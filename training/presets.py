@@ -22,7 +22,7 @@ from playbill.training.settings import Aim, Effort, Loss, Preset, Query, Tables,
 _FULL_SOFTMAX_ITEMS = 50_000
 # events that are gone through in less than ten minutes, and in about a quarter of an hour, on two cores
 _EVENTS = {Effort.fast: 10_000_000, Effort.best: 16_000_000}
-_LATER_EVENTS = 10_000_000  # what comes later is learned in fewer passes: few events say much of it
+_LATER_EVENTS, _LATER_PASSES = 6_000_000, 12  # what comes later is soon learned: few events say much of it
 _LATER_K = 100  # it is judged by a longer list, for there are many right answers, and the first ten hardly tell
 _LONGEST = 200
 
@@ -106,12 +106,11 @@ def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:
 
 def _later(shape: Shape) -> tuple[TwoTower, int]:
     """What comes later: learned from what people did when they came back, the newest visits counting most."""
-    epochs = min(max(_LATER_EVENTS // shape.events, 1), 60)
+    epochs = min(max(_LATER_EVENTS // shape.events, 1), _LATER_PASSES)
     model = TwoTower(
         dropout=0.4,
         batch_tokens=1024 if shape.events < 500_000 else 2048,
         max_epochs=epochs,
-        validate_every=max(1, epochs // 20),
         averaging=0.999,
     )
     return _by_catalogue(model, shape), _length(shape)

@@ -30,7 +30,7 @@ def test_there_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"format_version": 2}, "format 2, this Playbill reads 1"),
+        ({"format_version": 3}, "format 3, this Playbill reads 2"),
         ({"members": []}, "members must be different names"),
         ({"members": ["ease", "ease"]}, "members must be different names"),
         ({"features": ["magic"]}, "features must be different ones of standard, share, rank"),

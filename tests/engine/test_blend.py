@@ -221,7 +221,7 @@ def test_a_file_that_is_no_blend_is_named_and_not_served(
     bundle = blended_bundle()
     bundle.file("blend.json").write_bytes(b'{"format_version": 7}')
     engine = Engine.open(bundle, store)
-    assert "format 7, this Playbill reads 1" in engine.describe()["missing"]["blend"]
+    assert "format 7, this Playbill reads 2" in engine.describe()["missing"]["blend"]
     assert engine.recommend(requests_of(dataset, 1)[0])[0].rung == "retrieval"
 
 
