@@ -14,6 +14,7 @@ from torch import Tensor  # noqa: E402
 from playbill.training.retrieval.attention import (  # noqa: E402
     TIME_KNOTS,
     Layout,
+    by_padding,
     heads_of,
     packed_attention,
     padded_attention,
@@ -60,6 +61,11 @@ def test_packed_attention_and_its_gradients_equal_the_padded_form(softmax: bool,
     ours = packed_attention(*leaves[:3], layout(), HEADS, softmax, place, time)
     theirs = naive(*leaves[:3], place, time, softmax)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)  # the softmax is in float32
+    more = 5  # rows that only fill a matrix up
+    filled = [torch.cat([leaf, torch.randn(more, DIM, dtype=torch.float64)]) for leaf in leaves[:3]]
+    other = by_padding(*filled, layout(), HEADS, softmax, place, time)  # a GPU's
+    torch.testing.assert_close(other[:total], theirs, rtol=1e-5, atol=1e-6)
+    assert len(other) == total + more and not other[total:].any()
     for mine, expected in zip(
         torch.autograd.grad((ours * pull).sum(), leaves),
         torch.autograd.grad((theirs * pull).sum(), leaves),

@@ -144,17 +144,34 @@ def packed_attention(
     if query.device.type == "cpu":
         attended: Tensor = _Packed.apply(query, key, value, place, time, layout, heads, softmax)  # type: ignore[no-untyped-call]  # torch's
         return attended
+    return by_padding(query, key, value, layout, heads, softmax, place, time)
+
+
+def by_padding(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    heads: int,
+    softmax: bool,
+    place: Tensor,
+    time: Tensor | None,
+) -> Tensor:
+    """Return the same as `packed_attention`, of sequences padded to the longest: the form for GPUs."""
     lengths = layout.lengths()
+    # rows behind the last sequence only fill a matrix up
+    more, events = len(query) - layout.offsets[-1], layout.offsets[-1]
+    query, key, value = query[:events], key[:events], value[:events]
     columns = [heads_of(pad(t, lengths), heads).transpose(1, 2) for t in (query, key, value)]
     longest = max(lengths)
     bias = toeplitz(place, longest).unsqueeze(0)
     if time is not None:
         assert layout.days is not None
-        days = pad(layout.days.unsqueeze(-1), lengths).squeeze(-1)
+        days = pad(layout.days[:events].unsqueeze(-1), lengths).squeeze(-1)
         bias = bias + time_bias(time, days.unsqueeze(-1) - days.unsqueeze(-2)).transpose(0, 1)
     causal = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril()
     found = padded_attention(columns[0], columns[1], columns[2], bias, causal, softmax)
-    return unpad(found.transpose(1, 2).flatten(2), lengths)
+    return functional.pad(unpad(found.transpose(1, 2).flatten(2), lengths), (0, 0, 0, more))
 
 
 def padded_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, allowed: Tensor, softmax: bool) -> Tensor:
