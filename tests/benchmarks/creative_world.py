@@ -152,13 +152,7 @@ def informed(world: World, seen: Impressions, people: np.ndarray, pull: np.ndarr
         pull: [C] what is believed of each artwork's own pull; None: the truth.
     """
     base = world.click_base if pull is None else world.click_base - world.creatives.pull + pull
-    known = seen.moments.person != NOBODY
-    guess = np.zeros_like(seen.tastes)
-    for group in (known, ~known):
-        if group.any():
-            design = np.hstack([people[group], np.ones((int(group.sum()), 1))]).astype(np.float64)
-            gram = design.T @ design + 1e-3 * len(design) / design.shape[1] * np.eye(design.shape[1])
-            guess[group] = design @ np.linalg.solve(gram, design.T @ seen.tastes[group])
+    guess = taste_read(seen, people)
     score = np.full(seen.click.shape, -np.inf, np.float32)
     decisions = seen.decisions
     for low in range(0, len(seen), _SIZE):
@@ -168,6 +162,18 @@ def informed(world: World, seen: Impressions, people: np.ndarray, pull: np.ndarr
         score[cut] = np.where(seen.there[cut], logit + base[rows], -np.inf)
     best: np.ndarray = score.argmax(1)
     return best
+
+
+def taste_read(seen: Impressions, people: np.ndarray) -> np.ndarray:
+    """Return [V, D] what a linear reading of the towers' vectors says of tastes, fitted on the truth (`informed`)."""
+    known = seen.moments.person != NOBODY
+    guess = np.zeros_like(seen.tastes)
+    for group in (known, ~known):
+        if group.any():
+            design = np.hstack([people[group], np.ones((int(group.sum()), 1))]).astype(np.float64)
+            gram = design.T @ design + 1e-3 * len(design) / design.shape[1] * np.eye(design.shape[1])
+            guess[group] = design @ np.linalg.solve(gram, design.T @ seen.tastes[group])
+    return guess
 
 
 def true_effects(world: World, seen: Impressions) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,10 @@ and heads are trained on the earlier 80 % of it, and asked about the impressions
 Then live, over all impressions: every policy is asked day by day and learns from what came back, once with clicks known
 the same day and once 0 to 72 hours late. Thompson sampling chooses evenly until a tenth has been shown; then heads are
 trained on its own log, over towers that know that tenth alone, and again after every further tenth; towers are trained
-again at four tenths. In between the posterior learns alone, as an engine does between two bundles. Tastes drift
-throughout, as presets say. Values are expected true utilities (click times completion) under each policy's
-probabilities, so no draw adds noise; intervals are over people.
+again at four tenths. In between the posterior learns alone, as an engine does between two bundles. Beside it the
+ceiling: the same choice by somebody who has nothing but the pulls of artworks to learn. Tastes drift throughout, as
+presets say. Values are expected true utilities (click times completion) under each policy's probabilities, so no draw
+adds noise; intervals are over people.
 
 Settings were chosen in worlds of seed 11. Each part is kept in home as soon as it is there (proofs/), and a run that
 was stopped goes on from it; remove the folder to measure again.
@@ -41,8 +42,8 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from creative_ceiling import learned_pulls
-from creative_live import Stage, live
+from creative_ceiling import learned_pulls, live_ceiling
+from creative_live import SPREAD, Stage, live
 from creative_plot import plot
 from creative_world import Impressions, informed, read_impressions, true_effects
 from record import machine, record
@@ -64,6 +65,7 @@ from playbill.world.settings import GenerateSettings
 from playbill.world.truth import open_truth
 
 LEAST = 500
+RATIO = "last quarter's regret to oracle over the first's"
 TOWERS_AT = (0.1, 0.4)
 SHARES = {"fitted": 0.9, "hard": 0.75}
 
@@ -111,10 +113,15 @@ def one_world(name: str, home: Path, most: int, seed: int, epochs: int) -> dict[
             stages.extend(_stage(share, home / "tables" / tables, common, run, seen) for share in TOWERS_AT)
         return live(world, seen, stages, run.settings, late_days)
 
+    def of_ceiling() -> dict[str, Any]:
+        people, _ = tower_vectors(dataset, seen.moments, retrieval.path)
+        return {f"{late} days late": live_ceiling(world, seen, people, late, SPREAD) for late in (0, 3)}
+
     kept = home / "proofs" / tables
     found = {"from_log": _once(kept / "from_log.json", of_log)}
     found["live"] = _once(kept / "live.json", lambda: of_live(0))
     found["live, clicks late"] = _once(kept / "late.json", lambda: of_live(3))
+    found["live ceiling"] = _once(kept / "ceiling.json", of_ceiling)
     found["seconds"] = round(sum(part.pop("seconds") for part in found.values()), 1)
     return found
 
@@ -306,7 +313,7 @@ def _missed(figures: dict[str, Any]) -> list[str]:
         if not share >= least:
             missed.append(f"{name}: {share:.3f} of the oracle's gain in the last tenth, aim {least}")
         for which in ("live", "live, clicks late"):
-            ratio = figures[name][which]["everybody"]["last quarter's regret to oracle over the first's"]
+            ratio = figures[name][which]["everybody"][RATIO]
             if not ratio <= 0.2:
                 missed.append(f"{name}, {which}: last quarter's regret {ratio:.2f} of the first's, aim 0.2")
     return missed
@@ -333,6 +340,10 @@ def _print(name: str, found: dict[str, Any]) -> None:
                 if key != "by_tenth":
                     shown = value if isinstance(value, list) else [value]
                     print(f"    {key}: " + ", ".join(f"{v:.4g}" for v in shown))
+    for late, whose in found["live ceiling"].items():
+        for who, part in whose.items():
+            print(f"  ceiling, clicks {late}, {who.replace('_', ' ')}: regret, last quarter over first", end=" ")
+            print(f"{part[RATIO]:.3f}, tenths " + " ".join(f"{1000 * v:.4f}" for v in part["by_tenth"]))
 
 
 if __name__ == "__main__":

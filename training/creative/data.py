@@ -26,6 +26,8 @@ class CreativeData:
         items: [N + 1, D] float32 the tower's vectors of the catalogue.
         places: by array name, see `places.places`.
         train, valid: decisions before and within validation time.
+        neutral: [k, D] float64 orthonormal, the directions in which people stand apart of whom nothing is known: hours
+            and devices, not tastes. What the heads say of artworks does not depend on them.
     """
 
     fields: list[Field]
@@ -35,6 +37,7 @@ class CreativeData:
     places: dict[str, np.ndarray]
     train: Decisions
     valid: Decisions
+    neutral: np.ndarray | None = None
 
 
 @dataclass(slots=True)

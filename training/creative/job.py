@@ -19,9 +19,9 @@ from playbill.features.vocabulary import Vocabulary
 from playbill.tables.folder import read_folder, read_table
 from playbill.training.batches.rows import learnable, take
 from playbill.training.creative.data import CreativeData
-from playbill.training.creative.decisions import NOBODY, Decisions, Moments, read_decisions
+from playbill.training.creative.decisions import Decisions, Moments, read_decisions
 from playbill.training.creative.module import FIGURES, METRIC, CreativeModule
-from playbill.training.creative.people import tower_vectors
+from playbill.training.creative.people import neutral_directions, tower_vectors
 from playbill.training.creative.places import places, unit_spread
 from playbill.training.creative.plain import load_trained, write_levels
 from playbill.training.creative.prior import fit_prior, settle
@@ -123,12 +123,10 @@ def make_data(
     people, items = tower_vectors(dataset, moments, retrieval.path)
     owner = dataset.vocabularies["item"].indices(creatives["item_id"])
     known = {name: array[1:] for name, array in arrays.items()}
-    chosen, choosers = _choices(dataset, retrieval.path)
-    newest = Moments(np.array([NOBODY]), np.array([split.train_until_us]))
-    nobody, _ = tower_vectors(dataset, newest, retrieval.path)
-    where = places(fields, known, owner, chosen, choosers, np.stack([choosers.mean(0), nobody[0]]))
+    neutral = neutral_directions(dataset, moments, retrieval.path)
+    where = places(fields, known, owner, *_choices(dataset, retrieval.path), neutral)
     where = unit_spread(where, fields, arrays, train, people)
-    return CreativeData(fields, arrays, people, items, where, train, valid), vocabularies
+    return CreativeData(fields, arrays, people, items, where, train, valid, neutral), vocabularies
 
 
 def _choices(dataset: Dataset, retrieval: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,7 @@ from playbill.training.creative.decisions import NOBODY, Moments
 from playbill.training.retrieval.plain import ItemTower, QueryTower, load_plain
 
 _SIZE = 4096
+_NOBODIES, _KEPT = 500, 0.99  # moments that are looked at, and how much of their vectors the directions hold
 
 
 def moment_arrays(dataset: Dataset, moments: Moments, rows: np.ndarray) -> Arrays:
@@ -75,3 +76,17 @@ def catalogue_vectors(item_tower: ItemTower, query_tower: QueryTower, items: Arr
     vectors = item_tower({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()})
     width = vectors.shape[1] - query_tower.extra
     return torch.cat([torch.zeros(1, width), vectors[:, :width]])
+
+
+def neutral_directions(dataset: Dataset, moments: Moments, retrieval: Path) -> np.ndarray:
+    """Return [k, D] float64 orthonormal: where the tower puts people of whom nothing is known, at some moments.
+
+    They lean to no artwork; what their vectors say is the hour, the day and the device.
+    """
+    some = np.unique(np.linspace(0, len(moments) - 1, _NOBODIES).astype(np.int64))
+    context = {name: [values[row] for row in some] for name, values in moments.context.items()}
+    vectors, _ = tower_vectors(dataset, Moments(np.full(len(some), NOBODY), moments.now[some], context), retrieval)
+    _, size, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
+    count = int(np.searchsorted(np.cumsum(size**2), _KEPT * np.square(size).sum())) + 1
+    found: np.ndarray = directions[: min(count, vectors.shape[1] // 4)]
+    return found

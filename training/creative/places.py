@@ -39,8 +39,7 @@ def places(
         owner: [C] int64 item_index each creative belongs to, 0 for none.
         chosen: [R] int64 item_index of events.
         people: [R, D] float32 the tower's vectors of the people right before.
-        neutral: [k, D] vectors of those who lean nowhere, such as somebody unknown: places are at right angles to them,
-            so that what an artwork does to everybody is said by `main` and `own` alone.
+        neutral: [k, D] orthonormal directions that say nothing of tastes: places are at right angles to them.
     """
     size = int(max(owner.max(initial=0), chosen.max(initial=0))) + 1
     count = np.bincount(owner, minlength=size)
@@ -56,8 +55,7 @@ def places(
         target -= target.mean(0) if len(rows) else 0
         found[field.array] = _ridge(vectors, target, _RIDGE).T.astype(np.float32)
     if neutral is not None:
-        basis = np.linalg.qr(neutral.T.astype(np.float64))[0]
-        found = {name: (place - place @ basis @ basis.T).astype(np.float32) for name, place in found.items()}
+        found = {name: (place - place @ neutral.T @ neutral).astype(np.float32) for name, place in found.items()}
     return found
 
 

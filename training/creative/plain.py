@@ -82,9 +82,9 @@ def load_trained(data: CreativeData, settings: TrainSettings, checkpoint: Path) 
 
 
 def write_levels(run_dir: Path, model: CreativeModel) -> None:
-    """Write what `prior.settle` has set after the best checkpoint: levels of creatives and of titles."""
+    """Write what `prior.settle` set after the best checkpoint: levels, and how people are read."""
     own, title = (weight.detach()[:, 0].numpy() for weight in (model.head.own.weight, model.title.item.weight))
-    np.savez(run_dir / _LEVELS, own=own, title=title)
+    np.savez(run_dir / _LEVELS, own=own, title=title, person=model.head.person.weight.detach().numpy())
 
 
 def read_head(run_dir: Path) -> HeadFiles:
@@ -127,4 +127,5 @@ def load_plain_head(run_dir: Path, retrieval: Path, items: Arrays) -> PlainCreat
         with torch.no_grad():
             head.own.weight.copy_(torch.from_numpy(levels["own"])[:, None])
             title.item.weight.copy_(torch.from_numpy(levels["title"])[:, None])
+            head.person.weight.copy_(torch.from_numpy(levels["person"]))
     return PlainCreativeHead(head, title).eval()
