@@ -59,7 +59,7 @@ class Ranker:
     """Age at which a training row's weight has halved, down to weight_floor; 0 = all rows weigh the same."""
     weight_floor: float = 0.1
     """Weight of the oldest training rows relative to the newest, 0 <= x <= 1."""
-    departure_weight: float = 0.03
+    departure_weight: float = 0.1
     """Events: weight of the loss that keeps the order near the retrieval's: more trusts the retrieval more, 0 not at
     all."""
     uniform_negatives: int = 8
@@ -68,7 +68,7 @@ class Ranker:
     """Events: items a person never touched, drawn from the top of the tower's list for each training row."""
     hard_pool: int = 100
     """How far down the tower's list hard negatives are drawn, and how many candidates validation re-ranks."""
-    later_share: float = 0.25
+    later_share: float = 0.5
     """Share of the training rows, the latest, that the ranker learns from; a tower of the rows before scores them."""
     max_rows: int = 200_000
     """Newest of these rows used at most; of slates where it learns from impressions."""

@@ -113,7 +113,7 @@ class TwoTower:
     """What a person did after being away so long is learned from what was known before; 0 = no such difference."""
     visit_share: float = 0.02
     """Share of all other events that is learned, where away_days makes a difference: what a visit brings next says
-    little of the visits to come."""
+    little of the visits to come. Rises to 1 where fewer than a tenth of the events follow an absence."""
     half_life_days: float = 14.0
     """Age at which a training event's weight has halved, down to weight_floor; 0 = all weigh the same."""
     weight_floor: float = 0.1

@@ -53,7 +53,9 @@ def home(ml100k_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_film_without_events_lands_near_films_of_its_genres(home: Path, ml100k_tables: Path) -> None:
-    model = TwoTower(query=Query.pooled, dim=16, hidden=32, max_epochs=2, unknown_share=0.1, half_life_days=0)
+    model = TwoTower(
+        query=Query.pooled, dim=16, hidden=32, max_epochs=2, unknown_share=0.1, half_life_days=0, away_days=0
+    )
     features = FeatureSettings(history_length=20, context=[])
     settings = TrainSettings(home=str(home), tables="cold", model=model, features=features, threads=1)
     run(settings)

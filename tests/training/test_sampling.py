@@ -9,8 +9,15 @@ import pytest
 
 from playbill.dataset.dataset import Examples
 from playbill.errors import ConfigError, TrainingError
+from playbill.features.fold import EventPool
 from playbill.training.batches import order
-from playbill.training.batches.rows import cut_histories, earlier_and_later, recency_weights
+from playbill.training.batches.rows import (
+    before_absences,
+    cut_histories,
+    earlier_and_later,
+    recency_weights,
+    share_within_visits,
+)
 from playbill.training.ranking.sampling import Touched, candidates_of, list_offset
 from playbill.training.retrieval.data import forget
 
@@ -46,6 +53,18 @@ def test_batch_rows() -> None:
         order.batch_rows(1000, 256, processes=3)
     with pytest.raises(ConfigError, match="1 training rows are too few for 2"):
         order.batch_rows(1, 256, processes=2)
+
+
+def test_rows_are_asked_as_if_the_person_were_away() -> None:
+    at = (np.asarray([0.0, 0.1, 0.2, 5.0, 5.1, 9.0]) * DAY_US).astype(np.int64)
+    zeros = np.zeros(6, np.int64)
+    pool = EventPool(zeros + 1, zeros + 1, zeros.astype(np.float32), at, zeros, np.asarray([0, 6]), np.arange(6))
+    whole = rows([0.0, 0.1, 0.2, 5.0, 5.1, 9.0])
+    assert before_absences(pool, whole, 0.0, 0.1, order.generator(1, 0, 0, order.CUTS)) is whole
+    found = before_absences(pool, whole, 1.0, 1e-9, order.generator(1, 0, 0, order.CUTS))
+    assert found.target_row.tolist() == [3, 4, 5] and found.end.tolist() == [3, 3, 5]
+    assert share_within_visits(0.02, 0.0) == 1 and share_within_visits(0.02, 0.5) == 0.02
+    assert share_within_visits(0.02, 0.05) == pytest.approx(0.5)
 
 
 def test_cut_histories_keeps_the_older_end() -> None:

@@ -8,7 +8,10 @@ import numpy as np
 
 from playbill.dataset.dataset import Dataset, Examples, examples, query_arrays
 from playbill.errors import TrainingError
-from playbill.features.encoder import DAY_US, Arrays
+from playbill.features.encoder import DAY_US, Arrays, point_in_time
+from playbill.features.fold import EventPool
+
+_ENOUGH = 0.1
 
 
 def learnable(dataset: Dataset) -> Examples:
@@ -41,6 +44,36 @@ def earlier_and_later(rows: Examples, later_share: float, most: int) -> tuple[Ex
             f"{len(rows)} training rows cannot be parted with model.later_share={later_share}: one part would be empty"
         )
     return take(rows, np.sort(by_time[:cut])), take(rows, np.sort(by_time[cut:][-most:]))
+
+
+def before_absences(
+    pool: EventPool, rows: Examples, away_days: float, visit_share: float, draw: np.random.Generator
+) -> Examples:
+    """Return rows as they would be asked while a person is away: what a visit brought, from what was known before it.
+
+    Rows of people who had not been away, newcomers among them, stay as they are, a share of them.
+
+    Args:
+        away_days: how long is away; 0 = rows stay as they are.
+        visit_share: share of the other rows that stays, where there is enough without them.
+    """
+    if not away_days:
+        return rows
+    end = point_in_time(pool, rows.person, rows.now - int(away_days * DAY_US))[1]
+    away = end > rows.start
+    kept = np.flatnonzero(away | (draw.random(len(rows)) < share_within_visits(visit_share, float(away.mean()))))
+    end = np.where(away, end, rows.end)
+    return take(Examples(rows.person, rows.target_row, rows.start, end, rows.now), kept)
+
+
+def share_within_visits(least: float, away: float) -> float:
+    """Return the share of the events within visits that is learned: all of them where nobody comes back.
+
+    Args:
+        least: share where enough people come back.
+        away: share of all events that follow an absence; a tenth is enough.
+    """
+    return max(least, 1 - away / _ENOUGH)
 
 
 def cut_histories(rows: Examples, stale: float, empty: float, draw: np.random.Generator) -> Examples:

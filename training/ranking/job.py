@@ -18,6 +18,7 @@ from playbill.errors import TrainingError
 from playbill.features.encoder import Arrays
 from playbill.training.batches import order
 from playbill.training.batches.rows import (
+    before_absences,
     cut_histories,
     earlier_and_later,
     learnable,
@@ -122,9 +123,10 @@ class _Road:
         """Return the latest events as rows, with what a tower of the earlier ones says of them."""
         model, dataset, pool = self.settings.model, self.dataset, self.dataset.pool
         earlier, later = earlier_and_later(learnable(dataset), model.later_share, model.max_rows)
-        rows = cut_histories(
-            later, model.stale_share, model.empty_share, order.generator(self.settings.seed, 0, 0, order.CUTS)
-        )
+        towers, draw = self.retrieval.model, order.generator(self.settings.seed, 0, 0, order.CUTS)
+        # asked what the towers are asked
+        later = before_absences(pool, later, towers.away_days, towers.visit_share, draw)
+        rows = cut_histories(later, model.stale_share, model.empty_share, draw)
         before = rows_before(dataset, "valid")
         touched = Touched(pool.person[before], pool.item[before], len(dataset.people), dataset.spec.num_items)
         asked = Unscored(lambda some: queries_of(dataset, take(rows, some)), rows.person, touched)

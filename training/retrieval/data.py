@@ -22,7 +22,7 @@ from playbill.features.encoder import DAY_US, Arrays, point_in_time
 from playbill.features.spec import UNKNOWN
 from playbill.training.batches import order
 from playbill.training.batches.jagged import Inputs, to_fields, to_inputs
-from playbill.training.batches.rows import recency_weights_at
+from playbill.training.batches.rows import recency_weights_at, share_within_visits
 from playbill.training.retrieval.attention import Layout
 from playbill.training.retrieval.negatives import Negatives, draw
 from playbill.training.retrieval.packing import START, Packed, Windows, epoch_windows, pack, step_of
@@ -103,6 +103,7 @@ class Source:
         steps: of an epoch.
         table_row: [N + 1] int64 row of the item table of each item: 0 for those with too few events to have their own.
         counts: [N + 1] int64 events that may be learned from, by item.
+        away_us, visit_share: what is learned from before an absence, and what share of the rest is learned.
     """
 
     def __init__(
@@ -118,10 +119,14 @@ class Source:
         self.dataset, self.end, self.model, self.seed = dataset, end, model, seed
         self.start = pool.offsets[:-1]
         self.counts = np.zeros(dataset.spec.num_items + 1, np.int64)
+        self.away_us, away = int(model.away_days * DAY_US), 0
         for low, person in enumerate_blocks(pool.person):
             rows = np.arange(low, low + len(person))
             items = pool.item[low : low + len(person)][rows < end[person]]
             self.counts += np.bincount(items, minlength=len(self.counts))
+            since = pool.at[low : low + len(person)] - pool.at[self.start[person]]
+            away += int((since[rows < end[person]] > self.away_us).sum())
+        self.visit_share = share_within_visits(model.visit_share, away / max(int(self.counts.sum()), 1))
         self.counts[0] = 0
         self.since_us = since_us
         self.table_row = own_rows(self.counts if warm is None else self.counts + warm)
@@ -172,8 +177,8 @@ class Source:
         some = windows.take(chosen)
         strict = dataset.split.kind is SplitKind.global_time
         draw_cuts = self._draw(epoch, step, order.CUTS)
-        away_us = int(model.away_days * DAY_US)
-        packed = pack(pool, some, strict, model.stale_share, model.empty_share, draw_cuts, away_us, model.visit_share)
+        shares = model.stale_share, model.empty_share
+        packed = pack(pool, some, strict, *shares, draw_cuts, self.away_us, self.visit_share)
         whole = self._weights(packed)
         total = float(whole.sum()) / processes
         # windows of a group share their negatives; whole groups go to a process, so that their number changes nothing
