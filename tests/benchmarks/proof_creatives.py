@@ -92,7 +92,7 @@ def one_world(name: str, home: Path, most: int, seed: int, epochs: int) -> dict[
     tables = f"creatives-{name}-{seed}-{most}"
     world = write_world(name, home / "tables" / tables, most, seed)
     common = [f"home={home}", f"tables={tables}", "features.context=[hour,weekday,device]"]
-    heads = [f"model.max_epochs={epochs}", "model.match=1"]
+    heads = [f"model.max_epochs={epochs}", "model.main=1", "model.match=1"]
     assert playbill(["train", *common]) == 0  # each says so and stops where it is up to date
     assert playbill(["train", "model=creative", *common, *heads]) == 0
     run = read_run(home / "runs" / f"{tables}-creative", "creative")

@@ -123,7 +123,7 @@ def make_data(
     people, items = tower_vectors(dataset, moments, retrieval.path)
     owner = dataset.vocabularies["item"].indices(creatives["item_id"])
     known = {name: array[1:] for name, array in arrays.items()}
-    neutral = neutral_directions(dataset, moments, retrieval.path)
+    neutral = neutral_directions(dataset, moments, people, retrieval.path)
     where = places(fields, known, owner, *_choices(dataset, retrieval.path), neutral)
     where = unit_spread(where, fields, arrays, train, people)
     return CreativeData(fields, arrays, people, items, where, train, valid, neutral), vocabularies

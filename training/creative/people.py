@@ -78,15 +78,20 @@ def catalogue_vectors(item_tower: ItemTower, query_tower: QueryTower, items: Arr
     return torch.cat([torch.zeros(1, width), vectors[:, :width]])
 
 
-def neutral_directions(dataset: Dataset, moments: Moments, retrieval: Path) -> np.ndarray:
-    """Return [k, D] float64 orthonormal: where the tower puts people of whom nothing is known, at some moments.
+def neutral_directions(dataset: Dataset, moments: Moments, people: np.ndarray, retrieval: Path) -> np.ndarray:
+    """Return [k, D] float64 orthonormal: directions in which nobody leans to an artwork more than others do.
 
-    They lean to no artwork; what their vectors say is the hour, the day and the device.
+    They are where the tower puts people of whom nothing is known, which is the hour, the day and the device, and where
+    it puts the mean of all: what the mean person answers is said of artworks alone, and holds for unknown people too.
+
+    Args:
+        people: [V, D] the tower's vectors of the moments.
     """
     some = np.unique(np.linspace(0, len(moments) - 1, _NOBODIES).astype(np.int64))
     context = {name: [values[row] for row in some] for name, values in moments.context.items()}
     vectors, _ = tower_vectors(dataset, Moments(np.full(len(some), NOBODY), moments.now[some], context), retrieval)
     _, size, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
     count = int(np.searchsorted(np.cumsum(size**2), _KEPT * np.square(size).sum())) + 1
-    found: np.ndarray = directions[: min(count, vectors.shape[1] // 4)]
+    told = directions[: min(count, vectors.shape[1] // 4)]
+    found: np.ndarray = np.linalg.qr(np.vstack([told, people.mean(0, dtype=np.float64)]).T)[0].T
     return found
