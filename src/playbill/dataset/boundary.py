@@ -42,9 +42,18 @@ class Queries:
     def with_history(self) -> Queries:
         """Return the queries of people of whom something is known."""
         rows = np.flatnonzero(self.end > self.start)
-        columns = [getattr(self, name)[rows] for name in ("person", "start", "end", "now")]
-        targets = _lists(self.target_indptr, self.target_item, rows)
-        return Queries(*columns, *targets, *_lists(self.seen_indptr, self.seen_item, rows))
+        target_indptr, target_item = _lists(self.target_indptr, self.target_item, rows)
+        seen_indptr, seen_item = _lists(self.seen_indptr, self.seen_item, rows)
+        return Queries(
+            person=self.person[rows],
+            start=self.start[rows],
+            end=self.end[rows],
+            now=self.now[rows],
+            target_indptr=target_indptr,
+            target_item=target_item,
+            seen_indptr=seen_indptr,
+            seen_item=seen_item,
+        )
 
 
 def boundary_queries(dataset: Dataset, part: str) -> Queries:
