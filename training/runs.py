@@ -121,7 +121,7 @@ class Run:
 
 
 def fingerprint(
-    settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None, refit: RunRecord | None
+    settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None, refit: RunRecord | None = None
 ) -> str:
     """Return sha256 over all that decides what a run ends with."""
     what = msgspec.to_builtins(settings)

@@ -32,7 +32,7 @@ import msgspec
 from record import machine, record
 
 from playbill.dataset.dataset import open_dataset
-from playbill.dataset.ends import training_ends
+from playbill.dataset.ends import learning_ends
 from playbill.training.retrieval.data import Source
 from playbill.training.runs import read_run
 
@@ -119,7 +119,7 @@ def ours(given: dict[str, Any], precision: str, batch_tokens: int) -> dict[str, 
 def one_epoch(settings: Any) -> tuple[int, int, float]:
     """Return the targets of one epoch's batches, its steps, and the seconds that putting the batches together takes."""
     dataset = open_dataset(Path(settings.home) / "tables" / settings.tables, settings.features, settings.split)
-    source = Source(dataset, training_ends(dataset), settings.model, settings.seed)
+    source = Source(dataset, learning_ends(dataset), settings.model, settings.seed)
     begun = time.perf_counter()
     positions = sum(len(batch.target) for batch in source.batches(0, 0, 0, 1))
     return positions, source.steps, time.perf_counter() - begun

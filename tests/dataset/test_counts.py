@@ -11,7 +11,7 @@ import pytest
 
 from playbill.dataset.counts import in_words
 from playbill.dataset.dataset import examples, item_counts, open_dataset
-from playbill.dataset.ends import training_ends
+from playbill.dataset.ends import learning_ends
 from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.features.settings import FeatureSettings
 
@@ -66,7 +66,7 @@ def test_every_row_is_accounted_for(shop: Path, stream_above: int) -> None:
 def test_training_ends_where_the_split_says(ml100k_tables: Path) -> None:
     for split in (SplitSettings(), LAST):
         dataset = open_dataset(ml100k_tables, FeatureSettings(), split)
-        ends, offsets = training_ends(dataset), dataset.pool.offsets
+        ends, offsets = learning_ends(dataset), dataset.pool.offsets
         for person in np.random.default_rng(1).integers(0, len(dataset.people), 40):
             mine = dataset.split.part[offsets[person] : offsets[person + 1]]
             assert ends[person] - offsets[person] == (mine == 0).sum()

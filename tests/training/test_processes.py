@@ -126,7 +126,7 @@ def test_one_process_goes_on_from_two(
 
 
 def test_two_processes_train_the_ranker_like_one(tiny_home: Path, train: Start, train_here: Here) -> None:
-    train_here(tiny_home, "model.max_epochs=1")
+    train_here(tiny_home, "model.max_epochs=1", "model.away_days=0")  # and so the ranker has all rows
     # no hard negatives: the scores differ in their last digits, hence the order of near equals in the lists
     choices = ("model=ranker", "model.hard_negatives=0", "model.tables=fused", "model.learning_rate=0.01")
     two = train(tiny_home, *choices, "run=two", processes=2)

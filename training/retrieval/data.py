@@ -180,7 +180,7 @@ class Source:
         shares = model.stale_share, model.empty_share
         packed = pack(pool, some, strict, *shares, draw_cuts, self.away_us, self.visit_share)
         whole = self._weights(packed)
-        total = float(whole.sum()) / processes
+        total = max(float(whole.sum()) / processes, np.finfo(np.float32).tiny)
         # windows of a group share their negatives; whole groups go to a process, so that their number changes nothing
         groups = processes if model.loss is Loss.full_softmax else model.negative_groups
         borders = np.linspace(0, len(chosen), groups + 1).astype(np.int64)
@@ -190,6 +190,8 @@ class Source:
         part = slice(learned[mine[0]], learned[mine[-1]])
         weight = whole[part]
         counted = np.flatnonzero(weight > 0)
+        if not len(counted):  # a process that drew nothing takes part in the step all the same
+            counted = np.flatnonzero(pool.item[packed.target_row[part]] > 0)[:1]
         rows, number = packed.rows[events], len(packed.rows)
         state = packed.state[part][counted]
         state = np.where(state == START, len(rows), state - events.start)

@@ -64,7 +64,10 @@ def encode_vectors(raw: Any, num_rows: int, field: Field) -> np.ndarray:
     if raw is None:
         return np.zeros((num_rows, field.width), np.float32)
     rows, _ = matrix(raw, field.width, field.name)
-    return (rows / field.std).astype(np.float32)
+    with np.errstate(over="ignore"):  # numbers at the end of what float32 holds: no finite vector either
+        scaled: np.ndarray = (rows / field.std).astype(np.float32)
+    scaled[~np.isfinite(scaled).all(1)] = 0
+    return scaled
 
 
 def matrix(raw: Any, width: int, name: str) -> tuple[np.ndarray, np.ndarray]:
