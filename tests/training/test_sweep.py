@@ -258,7 +258,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(
     pytest.importorskip("ray.tune")
     more = ["space={model.learning_rate: [1e-2, 1e-6, 1e-3]}", "search=grid", "parallel=2", "threads=1",
             "reduction=2", "grace_epochs=12", "job.model.max_epochs=24", "job.model.patience_epochs=0",
-            "job.checkpoint_every_steps=2"]  # fmt: skip
+            "job.checkpoint_every_steps=9", "job.model.batch_tokens=128"]  # fmt: skip
     runs, folder = tiny_home / "runs", tiny_home / "sweeps/s"
     runs.mkdir()
     (runs / "s-0003").write_text("in the way of the run's folder")
