@@ -19,7 +19,8 @@ class Ranker:
     """Ranking: cross network, MLP and attention over history, item, context and retrieval score, for declared tasks.
 
     Learns from impressions where the tables hold decisions about items, else from events and items that a person never
-    touched. The tasks of one model share all but their last layers; how much of each a surface wants is its policy.
+    touched; after an absence as its towers do (their away_days). The tasks of one model share all but their last
+    layers; how much of each a surface wants is its policy.
     """
 
     name: str = "ranker"
