@@ -38,7 +38,7 @@ def live_ceiling(world: World, seen: Impressions, people: np.ndarray, late_days:
     first day. Pulls are learned every night from clicks of known people, 0 to `late_days` days late; Thompson sampling.
 
     Args:
-        people: [V, D] the tower's vectors.
+        people: [V, P] profiles.
     """
     rng, decisions, n = np.random.default_rng(3), seen.decisions, len(seen)
     day = seen.day[decisions.moment]

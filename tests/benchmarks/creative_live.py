@@ -32,7 +32,7 @@ PULL_SD = 0.3  # how far single artworks are believed to differ: what the record
 
 @dataclass(slots=True)
 class Stage:
-    """Content, places and people's vectors of towers that know the first `share` of all impressions' time."""
+    """Content, places, vectors and profiles by towers that know the first `share` of all impressions' time."""
 
     share: float
     data: CreativeData
@@ -86,7 +86,7 @@ class Contextual:
         if self.model is None or self.belief is None:
             return there / there.sum(1, keepdims=True), None
         decisions = self.seen.decisions
-        raw = pair_features(self.model.head, self.data.arrays, self.data.people, decisions, rows)
+        raw = pair_features(self.model.head, self.data.arrays, self.data.profiles, decisions, rows)
         phi = less_mean(raw, decisions.eligible[rows]).astype(np.float64)
         mean, sd = marginals(self.belief[0].mean, self.belief[1], phi)
         sd = np.hypot(sd, self.own_sd[np.maximum(decisions.eligible[rows], 0)])
@@ -170,7 +170,7 @@ def live(
     value["random"] = seen.value(seen.there / seen.there.sum(1, keepdims=True))
     full, _ = true_effects(world, seen)
     value["single, truth"] = seen.click[every, _best(seen, every, full)] * seen.worth
-    value["informed"] = seen.click[every, informed(world, seen, stages[-1].data.people)] * seen.worth
+    value["informed"] = seen.click[every, informed(world, seen, stages[-1].data.profiles)] * seen.worth
     value["oracle"] = seen.click[every, seen.oracle] * seen.worth
     return {"everybody": _told(seen, value, every), "known_people": _told(seen, value, np.flatnonzero(known))}
 

@@ -142,13 +142,13 @@ def read_impressions(world: World, tables: Path, dataset: Dataset) -> Impression
 
 
 def informed(world: World, seen: Impressions, people: np.ndarray, pull: np.ndarray | None = None) -> np.ndarray:
-    """Return [N] int64 columns of the best that can be shown to people as the towers know them.
+    """Return [N] int64 columns of the best that can be shown to people as their profiles tell.
 
-    Whoever chooses so knows the truth of every artwork; of a person, only what a linear reading of the tower's vector
+    Whoever chooses so knows the truth of every artwork; of a person, only what a linear reading of the profile
     says of their taste (fitted on the truth), and of those of whom nothing may be known, the mean of all such.
 
     Args:
-        people: [V, D] the tower's vectors.
+        people: [V, P] profiles.
         pull: [C] what is believed of each artwork's own pull; None: the truth.
     """
     base = world.click_base if pull is None else world.click_base - world.creatives.pull + pull
@@ -165,7 +165,7 @@ def informed(world: World, seen: Impressions, people: np.ndarray, pull: np.ndarr
 
 
 def taste_read(seen: Impressions, people: np.ndarray) -> np.ndarray:
-    """Return [V, D] what a linear reading of the towers' vectors says of tastes, fitted on the truth (`informed`)."""
+    """Return [V, D] what a linear reading of profiles says of tastes, fitted on the truth (`informed`)."""
     known = seen.moments.person != NOBODY
     guess = np.zeros_like(seen.tastes)
     for group in (known, ~known):

@@ -10,7 +10,7 @@ and heads are trained on the earlier 80 % of it, and asked about the impressions
     single, heads   of each item the one that the heads say is best over all visitors
     single, truth   of each item the one that is in truth best over all visitors: no log can do better without persons
     contextual      what the heads say is best for this person
-    informed        best by the truth of artworks, people known as the towers know them: what better heads could reach
+    informed        best by the truth of artworks, people known as their profiles tell: what better heads could reach
     ceiling         the same, but pulls of artworks known as far as these clicks tell somebody who knows all else
     oracle          best by the truth of everything, also for people who never log in
 
@@ -57,6 +57,7 @@ from playbill.training.creative.job import make_data
 from playbill.training.creative.network import CreativeNet
 from playbill.training.creative.people import tower_vectors
 from playbill.training.creative.plain import HeadFiles, load_plain_head, read_head
+from playbill.training.creative.profile import profiles
 from playbill.training.creative.scoring import pair_features
 from playbill.training.runs import Run, read_run
 from playbill.world.build import World, build
@@ -67,6 +68,7 @@ from playbill.world.truth import open_truth
 LEAST = 500
 RATIO = "last quarter's regret to oracle over the first's"
 TOWERS_AT = (0.1, 0.4)
+LENGTH = "features.history_length=200"  # a profile says the more of a taste the more of a history it reads
 SHARES = {"fitted": 0.9, "hard": 0.75}
 
 
@@ -91,7 +93,7 @@ def one_world(name: str, home: Path, most: int, seed: int, epochs: int) -> dict[
     """Return all figures of one preset."""
     tables = f"creatives-{name}-{seed}-{most}"
     world = write_world(name, home / "tables" / tables, most, seed)
-    common = [f"home={home}", f"tables={tables}", "features.context=[hour,weekday,device]"]
+    common = [f"home={home}", f"tables={tables}", "features.context=[hour,weekday,device]", LENGTH]
     heads = [f"model.max_epochs={epochs}", "model.main=1", "model.match=1"]
     assert playbill(["train", *common]) == 0  # each says so and stops where it is up to date
     assert playbill(["train", "model=creative", *common, *heads]) == 0
@@ -100,9 +102,10 @@ def one_world(name: str, home: Path, most: int, seed: int, epochs: int) -> dict[
     dataset = open_dataset(home / "tables" / tables, run.settings.features, run.settings.split)
     seen = read_impressions(world, home / "tables" / tables, dataset)
 
+    plain = load_plain_head(run.path, retrieval.path, dataset.item_arrays)
+    people = profiles(dataset, seen.moments, plain.head.contents.numpy())
+
     def of_log() -> dict[str, Any]:
-        people, _ = tower_vectors(dataset, seen.moments, retrieval.path)
-        plain = load_plain_head(run.path, retrieval.path, dataset.item_arrays)
         found = from_log(world, seen, people, dataset, plain.head, read_head(run.path))
         return found | {"log_loss": run.record.report}
 
@@ -114,7 +117,6 @@ def one_world(name: str, home: Path, most: int, seed: int, epochs: int) -> dict[
         return live(world, seen, stages, run.settings, late_days)
 
     def of_ceiling() -> dict[str, Any]:
-        people, _ = tower_vectors(dataset, seen.moments, retrieval.path)
         return {f"{late} days late": live_ceiling(world, seen, people, late, SPREAD) for late in (0, 3)}
 
     kept = home / "proofs" / tables
@@ -146,7 +148,8 @@ def _stage(share: float, tables: Path, common: list[str], run: Run, seen: Impres
     dataset = open_dataset(tables, towers.settings.features, towers.settings.split)
     people, _ = tower_vectors(dataset, seen.moments, towers.path)
     data, _ = make_data(tables, dataset, run.model, towers)
-    return Stage(share, replace(data, people=people))
+    known = profiles(dataset, seen.moments, data.contents)
+    return Stage(share, replace(data, people=people, profiles=known))
 
 
 def write_world(name: str, folder: Path, most: int, seed: int) -> World:

@@ -29,14 +29,15 @@ from playbill.tables.folder import read_folder, read_table, write_folder
 from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 from playbill.training.creative.data import CreativeData
-from playbill.training.creative.decisions import NOBODY, Decisions, read_decisions
+from playbill.training.creative.decisions import NOBODY, Decisions, Moments, read_decisions
 from playbill.training.creative.module import CreativeModel, CreativeModule
 from playbill.training.creative.network import CreativeNet, centred
 from playbill.training.creative.own import pooled
-from playbill.training.creative.people import moment_arrays, tower_vectors
+from playbill.training.creative.people import moment_arrays
 from playbill.training.creative.places import places
 from playbill.training.creative.plain import load_plain_head, read_head
 from playbill.training.creative.prior import fit_prior
+from playbill.training.creative.profile import DRAWN, contents, profile, profiles
 from playbill.training.creative.scoring import less_mean, pair_features
 from playbill.training.creative_settings import Creative
 from playbill.training.exporting.parity import open_session
@@ -121,7 +122,7 @@ def test_the_heads_find_the_image_for_the_person(home: Path, dataset: Dataset) -
     test = decisions.take(decisions.at >= dataset.split.valid_until_us)
     run, towers = home / "runs" / "shop-creative", home / "runs" / "shop-two_tower"
     head, files = load_plain_head(run, towers, dataset.item_arrays).head, read_head(run)
-    people, _ = tower_vectors(dataset, moments, towers)
+    people = profiles(dataset, moments, head.contents.numpy())
     every, there = np.arange(len(test)), test.eligible != PAD
     features = less_mean(pair_features(head, files.arrays, people, test, every), test.eligible)
     users = np.array([dataset.people.user_ids[int(p)] for p in moments.person]) - 1
@@ -174,7 +175,8 @@ def test_effects_are_found_with_the_title_held_fixed(tmp_path: Path) -> None:
     field = Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=7)
     arrays = {"creative_index": np.arange(items * each + 1), "creative_tone": np.concatenate([[0], tag])}
     catalogue = np.zeros((items + 1, width), np.float32)
-    data = CreativeData([field], arrays, people, catalogue, {field.array: direction}, decisions, decisions)
+    places = {field.array: direction}
+    data = CreativeData([field], arrays, people, catalogue, people, catalogue, places, decisions, decisions)
     model = Creative(main=3, match=2, batch_size=1000, max_epochs=12, learning_rate=0.02, weight_decay=0.1)
     settings = TrainSettings(home=str(tmp_path), model=model, threads=1)
     with processes(settings):
@@ -248,7 +250,7 @@ def test_the_heads_read_the_vectors_that_retrieval_has(folder: Path) -> None:
     engine = Engine.open(open_bundle(folder, require_sealed=False))
     tower, head = engine.parts.query_tower, engine.parts.creative_head
     assert tower is not None and head is not None
-    assert "query" in head.inputs and not set(tower.inputs) & set(head.inputs)
+    assert "query" in head.inputs and set(tower.inputs) & set(head.inputs) == {"history_item"}
     asked = []
 
     class Counted:
@@ -316,11 +318,38 @@ def test_content_stands_where_its_items_stand() -> None:
     assert found["creative_tone"][1, 0] > 0.45 and found["creative_tone"][2, 0] < -0.45
     assert found["creative_light"][0, 0] > 0.9 and abs(found["creative_light"][0, 1]) < 0.05
     assert np.abs(found["creative_tone"][0]).max() == 0  # a value that no creative has
-    # whoever leans nowhere is like no creative at all, and the others keep their side
-    nobody = np.array([[0.6, 0.8]], np.float32)
-    turned = places(fields, arrays, owner, chosen, people, nobody)
-    assert np.abs(turned["creative_tone"] @ nobody[0]).max() < 1e-6
+    # the mean person leans nowhere, and the others keep their side
+    mean = np.array([0.6, 0.8], np.float32)
+    turned = places(fields, arrays, owner, chosen, people, mean)
+    assert np.abs(turned["creative_tone"] @ mean).max() < 1e-6
     assert turned["creative_tone"][1, 0] > 0.2 and turned["creative_tone"][2, 0] < -0.2
+
+
+def test_profiles_say_what_was_chosen_less_what_everybody_chooses() -> None:
+    """By hand: two items whose places and images are opposite, and a third that has no image."""
+    field = Field(name="light", side=Side.CREATIVE, encoding=Encoding.NUMBER)
+    arrays = {"creative_light": np.array([3.0, 5.0, 1.0, 3.0, 9.0], np.float32)}  # 4 and 2 on average
+    owner, items = np.array([1, 1, 2, 2, 0]), np.array([[9.0], [1.0], [-1.0], [0.0]], np.float32)
+    table = contents([field], arrays, owner, items, np.array([1, 2, 3, 3, 0]))
+    size = 2**-0.5  # root mean square of the places over choices; images spread over those that have one alone
+    np.testing.assert_allclose(table, [[0, 0], [1 / size, 1], [-1 / size, -1], [0, 0]], atol=1e-6)
+    histories = torch.tensor([[1, 1, 2, -1], [-1, -1, -1, -1], [0, 99, 3, 1]])
+    found = profile(histories, torch.from_numpy(table))
+    expected = np.array([table[1] / (3 + DRAWN), [0, 0], table[1] / (2 + DRAWN)])
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_profiles_know_what_was_done_strictly_before(home: Path, dataset: Dataset) -> None:
+    table = np.eye(dataset.spec.num_items + 1, dtype=np.float32)
+    person = int(np.diff(dataset.pool.offsets).argmax())
+    first, end = (int(row) for row in dataset.pool.offsets[person : person + 2])
+    now = dataset.pool.at[first + (end - first) // 2]
+    moments = Moments(np.array([person, NOBODY]), np.array([now, now]))
+    before = dataset.pool.item[first:end][dataset.pool.at[first:end] < now][-dataset.spec.history_length :]
+    found = profiles(dataset, moments, table) * (DRAWN + len(before))
+    assert 1 < len(before) and now in dataset.pool.at[first:end]  # what happened at that very moment is not known yet
+    np.testing.assert_allclose(found[0], np.bincount(before, minlength=len(table)), atol=1e-5)
+    assert not found[1].any()
 
 
 def test_single_creatives_are_believed_as_far_as_their_records_go() -> None:
@@ -349,7 +378,7 @@ def test_single_creatives_are_believed_as_far_as_their_records_go() -> None:
 
 def test_weights_count_what_a_creative_has_of_its_own_as_it_is() -> None:
     field = Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=3)
-    net = CreativeNet([field], num_creatives=4, person_dim=8, field_dim=4, main=2, match=3)
+    net = CreativeNet([field], num_creatives=4, contents=torch.zeros(2, 8), field_dim=4, main=2, match=3)
     assert net.width == 1 + 2 + 3 + 1 == len(net.weights()) and float(net.weights().detach()[-1]) == 1
     assert net.inputs == ["creative_index", "creative_tone"]
 

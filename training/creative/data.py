@@ -22,18 +22,22 @@ class CreativeData:
     Attributes:
         fields: content of a creative.
         arrays: of the unknown creative and all others, [C + 1, ...] each, creative_index among them.
-        people: [V, D] float32 the tower's vectors of the moments.
+        people: [V, D] float32 the tower's vectors of the moments, which the title reads.
         items: [N + 1, D] float32 the tower's vectors of the catalogue.
+        profiles: [V, P] float32 what people had chosen by then, which the heads read, see `profile.profiles`.
+        contents: [N + 1, P] float32 what items stand for in profiles.
         places: by array name, see `places.places`.
         train, valid: decisions before and within validation time.
-        neutral: [k, D] float64 orthonormal, the directions in which people stand apart of whom nothing is known: hours
-            and devices, not tastes. What the heads say of artworks does not depend on them.
+        neutral: [P] float64 of unit length, where the mean profile points. What the heads say of artworks does not
+            depend on it: what the mean person answers is said of artworks alone, and holds for unknown people too.
     """
 
     fields: list[Field]
     arrays: Arrays
     people: np.ndarray
     items: np.ndarray
+    profiles: np.ndarray
+    contents: np.ndarray
     places: dict[str, np.ndarray]
     train: Decisions
     valid: Decisions
@@ -45,12 +49,13 @@ class CreativeBatch:
     """B decisions of one process, E creatives at most to choose from.
 
     Attributes:
-        person: [B, D] float32. item, position, shown: [B] int64. clicked: [B] float32.
+        person: [B, D] float32. profile: [B, P] float32. item, position, shown: [B] int64. clicked: [B] float32.
         eligible: [B, E] int64 creative_index, PAD behind.
         counted: [B] float32, 0 for rows that only keep the processes in step.
     """
 
     person: Tensor
+    profile: Tensor
     item: Tensor
     position: Tensor
     shown: Tensor
@@ -66,6 +71,7 @@ def make_batch(data: CreativeData, decisions: Decisions, rows: np.ndarray, count
     """Return the batch of some decisions ([B] int64 rows); counted [B] bool."""
     return CreativeBatch(
         person=torch.from_numpy(data.people[decisions.moment[rows]]),
+        profile=torch.from_numpy(data.profiles[decisions.moment[rows]]),
         item=torch.from_numpy(decisions.item[rows]),
         position=torch.from_numpy(decisions.position[rows]),
         shown=torch.from_numpy(decisions.shown[rows]),

@@ -21,10 +21,11 @@ from playbill.training.batches.rows import learnable, take
 from playbill.training.creative.data import CreativeData
 from playbill.training.creative.decisions import Decisions, Moments, read_decisions
 from playbill.training.creative.module import FIGURES, METRIC, CreativeModule
-from playbill.training.creative.people import neutral_directions, tower_vectors
+from playbill.training.creative.people import tower_vectors
 from playbill.training.creative.places import places, unit_spread
 from playbill.training.creative.plain import load_trained, write_levels
 from playbill.training.creative.prior import fit_prior, settle
+from playbill.training.creative.profile import contents, profiles
 from playbill.training.creative_settings import MOST_FEATURES, Creative
 from playbill.training.distributed import rank
 from playbill.training.fit import agree, train_run
@@ -123,19 +124,24 @@ def make_data(
     people, items = tower_vectors(dataset, moments, retrieval.path)
     owner = dataset.vocabularies["item"].indices(creatives["item_id"])
     known = {name: array[1:] for name, array in arrays.items()}
-    neutral = neutral_directions(dataset, moments, people, retrieval.path)
-    where = places(fields, known, owner, *_choices(dataset, retrieval.path), neutral)
-    where = unit_spread(where, fields, arrays, train, people)
-    return CreativeData(fields, arrays, people, items, where, train, valid, neutral), vocabularies
+    choices, chosen = _choices(dataset)
+    table = contents(fields, known, owner, items, chosen)
+    found, before = profiles(dataset, moments, table), profiles(dataset, choices, table)
+    # of a size at which steps are learned as well as with any other input
+    size = float(np.sqrt(np.square(before).sum(1).mean())) if before.any() else 1.0
+    table, found, before = table / size, found / size, before / size
+    mean = found[train.moment].mean(0, dtype=np.float64)
+    neutral = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    where = unit_spread(places(fields, known, owner, chosen, before, neutral), fields, arrays, train, found)
+    return CreativeData(fields, arrays, people, items, found, table, where, train, valid, neutral), vocabularies
 
 
-def _choices(dataset: Dataset, retrieval: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return item_index [R] and the tower's vectors of the people right before [R, D], of events of training time."""
+def _choices(dataset: Dataset) -> tuple[Moments, np.ndarray]:
+    """Return the moments right before events of training time, and item_index [R] of what was chosen then."""
     rows = learnable(dataset)
     some = np.unique(np.linspace(0, len(rows) - 1, _MOST_CHOICES).astype(np.int64))
     chosen = take(rows, some)
-    vectors, _ = tower_vectors(dataset, Moments(chosen.person, chosen.now), retrieval)
-    return dataset.pool.item[chosen.target_row], vectors
+    return Moments(chosen.person, chosen.now), dataset.pool.item[chosen.target_row]
 
 
 def creative_arrays(creatives: pa.Table, fields: list[Field], vocabularies: dict[str, Vocabulary]) -> Arrays:

@@ -34,15 +34,15 @@ class CreativeModel(nn.Module):
     """Title and creative in one forward pass.
 
     Args:
-        data: gives sizes, content of creatives, places, and the catalogue's vectors.
+        data: gives sizes, content of creatives and items, places, and the catalogue's vectors.
     """
 
     def __init__(self, data: CreativeData, settings: TrainSettings) -> None:
         super().__init__()
         model = settings.model
         share = float(np.clip(data.train.clicked.mean(), 1e-6, 1 - 1e-6))
-        num_creatives, person_dim = len(data.arrays[CREATIVE_INDEX]) - 1, data.people.shape[1]
-        self.head = CreativeNet(data.fields, num_creatives, person_dim, model.field_dim, model.main, model.match)
+        num_creatives, contents = len(data.arrays[CREATIVE_INDEX]) - 1, torch.from_numpy(data.contents)
+        self.head = CreativeNet(data.fields, num_creatives, contents, model.field_dim, model.main, model.match)
         self.title = TitleNet(torch.from_numpy(data.items), model.max_positions, math.log(share / (1 - share)))
         for name, place in data.places.items():
             getattr(self.head, f"place_{name}").copy_(torch.from_numpy(place))
@@ -56,7 +56,7 @@ class CreativeModel(nn.Module):
         there = is_there(batch.eligible)
         row, column = torch.nonzero(there, as_tuple=True)
         content = {name: getattr(self, f"content_{name}") for name in self.names}
-        features = self.head(batch.person[row], creative_inputs(content, batch.eligible[row, column]))
+        features = self.head(batch.profile[row], creative_inputs(content, batch.eligible[row, column]))
         score = title.new_zeros(there.shape)
         score[row, column] = features @ self.head.weights()
         shown = centred(score, there).gather(1, batch.shown.unsqueeze(1)).squeeze(1)

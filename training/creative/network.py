@@ -9,13 +9,17 @@ last layer are what the Bayesian posterior is about (`prior.py`); features are l
 
 The features, [M, d], d at most 32:
 
-    likeness   one for each column of content: how much of it stands with what this person tends to choose
+    likeness   one for each column of content: how much of it stands with what this person has chosen so far
                (`places.py`). It is known before any click on a creative, and of one that was never shown
     main       what the content does to everybody
     match      where person and content meet in a way that the places do not know
     own        what this creative has beyond its content, 0 for one that training did not know
 
-Shape legend: U people, M pairs of person and creative, D width of the person's vector, d width of the features.
+A person is read as a profile, the mean of what the items of their history stand for (`profile.py`): nothing at all for
+somebody of whom nothing is known, so that nobody leans anywhere by the hour or the device.
+
+Shape legend: U people, M pairs of person and creative, N items, D width of the query tower's vectors, P width of
+profiles, d width of the features.
 
 Source: C. Riquelme, G. Tucker, J. Snoek, Deep Bayesian Bandits Showdown (2018), section 3 (NeuralLinear).
 """
@@ -39,13 +43,15 @@ class CreativeNet(nn.Module):
     Args:
         fields: content of a creative, in the order in which it is read.
         num_creatives: C, creatives known to training.
-        person_dim: D.
+        contents: [N + 1, P] what items stand for in profiles, 0 for the unknown one.
         field_dim: width of the tables of tags.
         main, match: numbers of such features.
     """
 
+    contents: Tensor
+
     def __init__(
-        self, fields: Sequence[Field], num_creatives: int, person_dim: int, field_dim: int, main: int, match: int
+        self, fields: Sequence[Field], num_creatives: int, contents: Tensor, field_dim: int, main: int, match: int
     ) -> None:
         super().__init__()
         self.fields = list(fields)
@@ -53,12 +59,13 @@ class CreativeNet(nn.Module):
         width = sum(field_dim if _has_table(f) else f.width or 1 for f in self.fields)
         self.main = nn.Linear(width, main, bias=False)
         self.match = nn.Linear(width, match, bias=False)
-        self.person = nn.Linear(person_dim, match, bias=False)
+        self.register_buffer("contents", contents, persistent=False)
+        self.person = nn.Linear(contents.shape[1], match, bias=False)
         self.own = nn.Embedding(num_creatives + 1, 1)
         for f in self.fields:
             rows = f.size if _has_table(f) else f.width or 1
             # measured from the catalogue, never trained; see `places.py`
-            self.register_buffer(f"place_{f.array}", torch.zeros(rows, person_dim))
+            self.register_buffer(f"place_{f.array}", torch.zeros(rows, contents.shape[1]))
         self.weight = nn.Parameter(torch.full((self.width - 1,), 0.1))
         nn.init.zeros_(self.own.weight)
         for table in self.tags.values():
@@ -75,7 +82,7 @@ class CreativeNet(nn.Module):
         return [CREATIVE_INDEX, *(f.array for f in self.fields)]
 
     def forward(self, person: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Return features [M, d]. Args: person [M, D]; arrays of the creatives by name, [M, ...] each."""
+        """Return features [M, d]. Args: person [M, P] profiles; arrays of the creatives by name, [M, ...] each."""
         parts, likeness = [], []
         for f in self.fields:
             raw = arrays[f.array]

@@ -1,7 +1,7 @@
-"""How people looked when they were shown something: the query tower's vectors, which the heads read and never change.
+"""How people looked to the towers when they were shown something: what the title is held fixed with.
 
-Clicks on artworks are too few to learn tastes from; the tower has learned them from all that people did. It has seen
-the items that these people went on to choose, but no creative, and the heads compare creatives of one item.
+The tower has seen the items that these people went on to choose, but no creative, and the heads compare creatives of
+one item.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from playbill.training.creative.decisions import NOBODY, Moments
 from playbill.training.retrieval.plain import ItemTower, QueryTower, load_plain
 
 _SIZE = 4096
-_NOBODIES, _KEPT = 500, 0.99  # moments that are looked at, and how much of their vectors the directions hold
 
 
 def moment_arrays(dataset: Dataset, moments: Moments, rows: np.ndarray) -> Arrays:
@@ -76,22 +75,3 @@ def catalogue_vectors(item_tower: ItemTower, query_tower: QueryTower, items: Arr
     vectors = item_tower({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()})
     width = vectors.shape[1] - query_tower.extra
     return torch.cat([torch.zeros(1, width), vectors[:, :width]])
-
-
-def neutral_directions(dataset: Dataset, moments: Moments, people: np.ndarray, retrieval: Path) -> np.ndarray:
-    """Return [k, D] float64 orthonormal: directions in which nobody leans to an artwork more than others do.
-
-    They are where the tower puts people of whom nothing is known, which is the hour, the day and the device, and where
-    it puts the mean of all: what the mean person answers is said of artworks alone, and holds for unknown people too.
-
-    Args:
-        people: [V, D] the tower's vectors of the moments.
-    """
-    some = np.unique(np.linspace(0, len(moments) - 1, _NOBODIES).astype(np.int64))
-    context = {name: [values[row] for row in some] for name, values in moments.context.items()}
-    vectors, _ = tower_vectors(dataset, Moments(np.full(len(some), NOBODY), moments.now[some], context), retrieval)
-    _, size, directions = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
-    count = int(np.searchsorted(np.cumsum(size**2), _KEPT * np.square(size).sum())) + 1
-    told = directions[: min(count, vectors.shape[1] // 4)]
-    found: np.ndarray = np.linalg.qr(np.vstack([told, people.mean(0, dtype=np.float64)]).T)[0].T
-    return found

@@ -1,4 +1,4 @@
-"""The trained heads as a plain module: people's vectors and the creatives' arrays in, features and title logit out."""
+"""The trained heads as a plain module: histories, people's vectors and the creatives' arrays in, features out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from playbill.training.creative.data import CreativeData
 from playbill.training.creative.module import CreativeModel
 from playbill.training.creative.network import CreativeNet, TitleNet
 from playbill.training.creative.people import catalogue_vectors
+from playbill.training.creative.profile import profile
 from playbill.training.creative_settings import Creative
 from playbill.training.retrieval.plain import load_plain
 from playbill.training.runs import load_weights, read_run
 from playbill.training.settings import TrainSettings
 
+HISTORY = "history_item"
 _LEVELS = "levels.npz"
 
 
 class PlainCreativeHead(nn.Module):
     """U people once, M pairs of person and creative broadcast from them -> features [M, d], title's logit [M].
 
-    People come as the vectors that the bundle's query tower gives: whoever asks has them from retrieval already. Of
-    several runs side by side in that tower the first is the heads' own. The title's logit is that of the first
-    position.
+    People come as their histories, which the heads read, and as the vectors that the bundle's query tower gives, which
+    the title reads: whoever asks has both from retrieval already. Of several runs side by side in that tower the first
+    is the heads' own. The title's logit is that of the first position.
 
     Attributes:
         width: columns of the heads' own run.
@@ -46,15 +48,15 @@ class PlainCreativeHead(nn.Module):
         super().__init__()
         self.head, self.title = head, title
         self.width = title.items.shape[1]
-        self.inputs = [QUERY, "cand_user", "item_index", *head.inputs]
+        self.inputs = [HISTORY, QUERY, "cand_user", "item_index", *head.inputs]
         self.outputs = ["phi", "title_logit"]
 
     def forward(self, arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return phi [M, d] and title_logit [M], float32 each.
 
         Args:
-            arrays: query [U, width of the query tower] float32; cand_user, item_index and creative_index [M] int64, and
-                the creatives' fields [M, ...], by name.
+            arrays: history_item [U, L] int64, query [U, width of the query tower] float32, cand_user, item_index and
+                creative_index [M] int64, and the creatives' fields [M, ...], by name.
         """
         # beside other runs the own vector is a part of the unit, and the heads know it whole
         own = functional.normalize(arrays[QUERY][:, : self.width], dim=-1)
@@ -62,7 +64,8 @@ class PlainCreativeHead(nn.Module):
         item = arrays["item_index"]
         # items that came after the export stand behind the catalogue, and the title knows nothing of them
         item = torch.where(item < self.title.items.shape[0], item, torch.zeros_like(item))
-        return self.head(person, arrays), self.title(person, item, torch.zeros_like(item))
+        read = profile(arrays[HISTORY], self.head.contents).index_select(0, arrays["cand_user"])
+        return self.head(read, arrays), self.title(person, item, torch.zeros_like(item))
 
 
 class HeadFiles(msgspec.Struct, frozen=True):
@@ -82,9 +85,10 @@ def load_trained(data: CreativeData, settings: TrainSettings, checkpoint: Path) 
 
 
 def write_levels(run_dir: Path, model: CreativeModel) -> None:
-    """Write what `prior.settle` set after the best checkpoint: levels, and how people are read."""
+    """Write what `prior.settle` set after the best checkpoint, levels and how people are read, and items' contents."""
     own, title = (weight.detach()[:, 0].numpy() for weight in (model.head.own.weight, model.title.item.weight))
-    np.savez(run_dir / _LEVELS, own=own, title=title, person=model.head.person.weight.detach().numpy())
+    person, contents = model.head.person.weight.detach().numpy(), model.head.contents.numpy()
+    np.savez(run_dir / _LEVELS, own=own, title=title, person=person, contents=contents)
 
 
 def read_head(run_dir: Path) -> HeadFiles:
@@ -110,22 +114,22 @@ def load_plain_head(run_dir: Path, retrieval: Path, items: Arrays) -> PlainCreat
         run_dir: of the run; retrieval: of the run whose towers it read.
         items: item-side arrays of the dataset, [N + 1, ...] each.
     Raises:
-        TrainingError: no finished run of creative heads there.
+        TrainingError: no finished run of creative heads there, or one of an earlier version.
     """
     run = read_run(run_dir, model="creative")
     model: Creative = run.model
     files = read_head(run_dir)
     tower, item_tower = load_plain([retrieval], items)
     vectors = catalogue_vectors(item_tower, tower, items, run.spec.num_items)
-    num_creatives = len(files.arrays[CREATIVE_INDEX]) - 1
-    head = CreativeNet(files.spec.fields, num_creatives, vectors.shape[1], model.field_dim, model.main, model.match)
+    levels = read_arrays(run_dir / _LEVELS) if (run_dir / _LEVELS).is_file() else {}
+    if "contents" not in levels:
+        raise TrainingError(f"{run_dir} was written by an earlier version; train model=creative again")
+    num_creatives, contents = len(files.arrays[CREATIVE_INDEX]) - 1, torch.from_numpy(levels["contents"])
+    head = CreativeNet(files.spec.fields, num_creatives, contents, model.field_dim, model.main, model.match)
     title = TitleNet(vectors, model.max_positions, 0.0)
-    whole = nn.ModuleDict({"head": head, "title": title})
-    load_weights(whole, run_dir / "checkpoints" / "best.ckpt")
-    if (run_dir / _LEVELS).is_file():  # runs of earlier versions have theirs in the checkpoint alone
-        levels = read_arrays(run_dir / _LEVELS)
-        with torch.no_grad():
-            head.own.weight.copy_(torch.from_numpy(levels["own"])[:, None])
-            title.item.weight.copy_(torch.from_numpy(levels["title"])[:, None])
-            head.person.weight.copy_(torch.from_numpy(levels["person"]))
+    load_weights(nn.ModuleDict({"head": head, "title": title}), run_dir / "checkpoints" / "best.ckpt")
+    with torch.no_grad():
+        head.own.weight.copy_(torch.from_numpy(levels["own"])[:, None])
+        title.item.weight.copy_(torch.from_numpy(levels["title"])[:, None])
+        head.person.weight.copy_(torch.from_numpy(levels["person"]))
     return PlainCreativeHead(head, title).eval()

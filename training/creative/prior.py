@@ -26,7 +26,7 @@ def training_features(model: CreativeModel, data: CreativeData) -> tuple[np.ndar
     features, titles, train = [], [], data.train
     for low in range(0, len(train), _SIZE):
         rows = np.arange(low, min(low + _SIZE, len(train)))
-        found = less_mean(pair_features(model.head, data.arrays, data.people, train, rows), train.eligible[rows])
+        found = less_mean(pair_features(model.head, data.arrays, data.profiles, train, rows), train.eligible[rows])
         features.append(found[np.arange(len(rows)), train.shown[rows]].astype(np.float64))
         person = torch.from_numpy(data.people[train.moment[rows]])
         item, position = torch.from_numpy(train.item[rows]), torch.from_numpy(train.position[rows])
@@ -38,15 +38,15 @@ def training_features(model: CreativeModel, data: CreativeData) -> tuple[np.ndar
 def settle(model: CreativeModel, data: CreativeData, settings: Creative) -> np.ndarray:
     """Give every creative and title what is their own by partial pooling (`own.py`), in place.
 
-    What the head reads of people turns away from `data.neutral` first: it learns from known people alone, and somebody
-    of whom nothing is known must not lean anywhere by the hour or the device.
+    What the head reads of people turns away from `data.neutral` first: it learns from known people alone, and what they
+    have in common must hold for somebody of whom nothing is known.
 
     Returns:
         [C + 1] float32, how far what a creative has of its own may be wrong, in log-odds; row 0 is of an unknown one.
     """
     if data.neutral is not None:
         turned = model.head.person.weight.double().numpy()
-        model.head.person.weight.copy_(torch.from_numpy(turned - turned @ data.neutral.T @ data.neutral))
+        model.head.person.weight.copy_(torch.from_numpy(turned - np.outer(turned @ data.neutral, data.neutral)))
     features, title = training_features(model, data)
     train, levels = data.train, model.title.item.weight[:, 0].double().numpy()
     row, column = np.nonzero(train.eligible >= 0)

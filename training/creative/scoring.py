@@ -13,17 +13,17 @@ from playbill.training.creative.network import CreativeNet
 
 @torch.no_grad()
 def pair_features(
-    head: CreativeNet, arrays: Arrays, people: np.ndarray, decisions: Decisions, rows: np.ndarray
+    head: CreativeNet, arrays: Arrays, profiles: np.ndarray, decisions: Decisions, rows: np.ndarray
 ) -> np.ndarray:
     """Return [n, E, d] float32 features of all that some decisions could show, 0 where there is none.
 
     Args:
         arrays: of the unknown creative and all others, [C + 1, ...] each.
-        people: [V, D] the tower's vectors of the moments.
+        profiles: [V, P] of the moments.
         rows: [n] int64 of the decisions.
     """
     eligible = torch.from_numpy(decisions.eligible[rows].astype(np.int64))
-    person = torch.from_numpy(people[decisions.moment[rows]])
+    person = torch.from_numpy(profiles[decisions.moment[rows]])
     row, column = torch.nonzero(eligible >= 0, as_tuple=True)
     content = {name: torch.from_numpy(array) for name, array in arrays.items()}
     found = torch.zeros((*eligible.shape, head.width))

@@ -12,7 +12,7 @@ from playbill.bundle.creatives import HEAD, QUERY, write_creatives
 from playbill.dataset.dataset import Dataset
 from playbill.features.creatives import CREATIVE_INDEX
 from playbill.features.encoder import Arrays
-from playbill.training.creative.plain import HeadFiles, PlainCreativeHead, load_plain_head, read_head
+from playbill.training.creative.plain import HISTORY, HeadFiles, PlainCreativeHead, load_plain_head, read_head
 from playbill.training.exporting.graphs import Graph, example_sizes
 from playbill.training.exporting.rows import creative_rows, query_rows
 from playbill.training.retrieval.plain import QueryTower
@@ -35,7 +35,7 @@ class HeadExport:
 
     def example(self, rng: np.random.Generator) -> Arrays:
         """Return inputs of which every varying size is another."""
-        taken = {self.query_width, *(field.width for field in self.files.spec.fields)}
+        taken = {self.query_width, self.dataset.spec.history_length, *(field.width for field in self.files.spec.fields)}
         sizes = example_sizes(("users", "candidates"), taken)
         return self._rows(sizes["users"], sizes["candidates"], rng)
 
@@ -49,6 +49,7 @@ class HeadExport:
         users = len(queries["history_item"])
         rows = len(self.files.arrays[CREATIVE_INDEX])
         case = {
+            HISTORY: queries[HISTORY],
             QUERY: _vectors(self.tower, queries),
             **self.files.arrays,
             "cand_user": np.sort(rng.integers(0, users, rows)),
@@ -64,7 +65,7 @@ class HeadExport:
         num_creatives = len(self.files.arrays[CREATIVE_INDEX]) - 1
         made = creative_rows(self.dataset.spec, self.files.spec.fields, num_creatives, users, rows, rng)
         queries = {name: made.pop(name) for name in self.tower.inputs}
-        return {QUERY: _vectors(self.tower, queries), **made}
+        return {HISTORY: queries[HISTORY], QUERY: _vectors(self.tower, queries), **made}
 
 
 def head_export(run: Run, towers: Run, dataset: Dataset, tower: QueryTower) -> HeadExport:
@@ -75,7 +76,7 @@ def head_export(run: Run, towers: Run, dataset: Dataset, tower: QueryTower) -> H
         tower: of the bundle; that run's, and those of other runs behind it.
     """
     module: PlainCreativeHead = load_plain_head(run.path, towers.path, dataset.item_arrays)
-    sizes = {name: "users" if name == QUERY else "candidates" for name in module.inputs}
+    sizes = {name: "users" if name in (HISTORY, QUERY) else "candidates" for name in module.inputs}
     nobody = query_rows(dataset.spec, 1, np.random.default_rng(0))
     width = _vectors(tower, nobody).shape[1]
     graph = Graph(HEAD, module, sizes, module.outputs, "candidates")

@@ -5,9 +5,10 @@
     creative_vocab/        vocabularies of its fields
     creative_arrays.npz    encoder arrays by name, [C + 1, ...], row 0 is the unknown creative; `own_sd` beside them:
                            how far what a creative has of its own, in `phi`, may be wrong (log-odds; 0 where missing)
-    creative_head.onnx     vectors of people (`query`, as query_tower.onnx gives them), arrays of item and creative ->
-                           `phi` [M, d] float32 and, where the head has it, `title_logit` [M] float32: the reward's
-                           logit without the creative's effect. Heads of version 1 read what query_tower.onnx reads
+    creative_head.onnx     histories (`history_item`) and vectors of people (`query`, as query_tower.onnx gives them),
+                           arrays of item and creative -> `phi` [M, d] float32 and, where the head has it,
+                           `title_logit` [M] float32: the reward's logit without the creative's effect. It may read
+                           anything else that query_tower.onnx reads
     creative_prior.npz     mean [d], precision [d, d] float64, and noise: what is believed of w to begin with
 
 The first stands alone in bundles whose creatives are chosen without a head.

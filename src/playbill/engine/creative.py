@@ -261,8 +261,9 @@ class CreativeStep:
         if QUERY in head.inputs and QUERY not in queries:  # whoever was answered without the tower
             if self.tower is None:
                 raise ValueError(f"it reads {QUERY}, and no query tower works here")
-            queries = {name: queries[name][people] for name in self.tower.inputs}
-            queries, people = {QUERY: self.tower.run(queries, self.tower.outputs[:1])[0]}, np.arange(len(people))
+            queries = {name: array[people] for name, array in queries.items()}
+            vectors = self.tower.run({name: queries[name] for name in self.tower.inputs}, self.tower.outputs[:1])[0]
+            queries, people = queries | {QUERY: vectors}, np.arange(len(people))
         arrays = {"cand_user": user, "item_index": item, **stock.arrays_of(rows)}
         for name in head.inputs:
             if name in queries:
