@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         for size in sizes:
             vectors = _vectors(items, size)
             limit = int(given.get("graph_limit", 1_000_000))
-            mine = [k for k in kinds if size <= limit or k is not Kind.HNSW]
+            mine = [k for k in kinds if size <= limit or k is not Kind.hnsw]
             theirs = [RIVALS[r] for r in rivals if size <= limit]
             queries = int(given.get("queries", 300))
             count = min(queries, len(asked) // 3)
@@ -137,7 +137,7 @@ def measure(
             continue
         set_threads(1)
         row: dict[str, Any] = {
-            "kind": kind.value if kind is not Kind.AUTO else f"auto: {index.kind.value}",
+            "kind": kind.value if kind is not Kind.auto else f"auto: {index.kind.value}",
             "build_s": round(build_s, 2),
             "tune_s": report.build_s,
             "mib": round(_size_mib(index), 1),
@@ -275,9 +275,9 @@ def scaled_like(items: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def _curve(index: ItemIndex, queries: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    if index.kind is Kind.FLAT:
+    if index.kind is Kind.flat:
         return {}
-    efforts = (K, 400, 800, 1_600) if index.kind is Kind.HNSW else (1, 4, 16, 64, 128, 256, 512)
+    efforts = (K, 400, 800, 1_600) if index.kind is Kind.hnsw else (1, 4, 16, 64, 128, 256, 512)
     found = {}
     for effort in sorted({*efforts, index.route.effort(K, 1.0, 1)}):
         one = routed(index, msgspec.structs.replace(index.route, steps=[Step(depth=10**9, effort=effort)]))

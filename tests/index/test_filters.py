@@ -15,7 +15,7 @@ from playbill.index.search import search
 from playbill.index.settings import IndexSettings, Kind
 from playbill.index.tune import IndexReport, recall_at, tune_index
 
-KINDS = (Kind.FLAT, Kind.IVF_SQ8, Kind.IVF_PQ, Kind.HNSW)
+KINDS = (Kind.flat, Kind.ivf_sq8, Kind.ivf_pq, Kind.hnsw)
 K = 50
 FLOOR = 0.95
 
@@ -44,7 +44,7 @@ def test_tuning_reaches_the_floor_on_people_that_it_did_not_see(tuned, kind):
     index, report = tuned[kind]
     assert report.kind == kind.value and report.recall >= FLOOR and report.num_queries == 53
     assert report.recall_low <= report.recall and report.recall_low > FLOOR - 0.03
-    if kind is Kind.FLAT:
+    if kind is Kind.flat:
         assert report.recall == 1.0 and report.steps == []
     else:
         efforts = [step.effort for step in report.steps]
@@ -59,7 +59,7 @@ def test_recall_inside_a_random_filter(tuned, films, kind, share):
     index, report = tuned[kind]
     allowed = np.random.default_rng(3).random(len(films.items)) < share
     recall = inside(index, films, allowed, films.queries[-100:])
-    if kind is Kind.FLAT or share < report.narrow:
+    if kind is Kind.flat or share < report.narrow:
         assert recall.min() == 1.0
     else:
         assert recall.mean() >= FLOOR - 0.01  # 0.96 to 0.99 today
@@ -70,10 +70,10 @@ def test_recall_inside_a_random_filter(tuned, films, kind, share):
 def test_recall_inside_a_genre(tuned, films, kind, genre):
     """Films of a genre lie together, which no random filter imitates."""
     recall = inside(tuned[kind][0], films, films.genres[genre], films.queries[-100:])
-    assert recall.mean() >= (1.0 if kind is Kind.FLAT else FLOOR - 0.01)
+    assert recall.mean() >= (1.0 if kind is Kind.flat else FLOOR - 0.01)
 
 
-@pytest.mark.parametrize("kind", [Kind.IVF_SQ8, Kind.HNSW])
+@pytest.mark.parametrize("kind", [Kind.ivf_sq8, Kind.hnsw])
 def test_a_filter_where_the_index_does_not_look(tuned, films, kind):
     """The half of the films that are farthest from a query: lists and graphs find few of them, so it is done again."""
     index = tuned[kind][0]
@@ -108,7 +108,7 @@ def test_people_who_want_much_the_same_are_served_by_hot_items(films):
     """Towers trained on few events point everybody in nearly one direction: few items are near to anybody."""
     queries = films.queries + 8 * films.queries.mean(0)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    made = IndexSettings(kind=Kind.IVF_SQ8, recall_k=50, threads=1, sample_queries=150)
+    made = IndexSettings(kind=Kind.ivf_sq8, recall_k=50, threads=1, sample_queries=150)
     index = build_index(films.items, np.arange(1, len(films.items)), made)
     route = Route(steps=[Step(depth=50, effort=3)], rescore=1.25)
     hot = hottest(films.items, queries, 300)
@@ -126,14 +126,14 @@ def test_an_index_that_is_no_faster_than_exact_search_is_given_up(films):
     rng = np.random.default_rng(1)
     items = rng.normal(size=(1_000, 64)).astype(np.float32)
     items /= np.linalg.norm(items, axis=1, keepdims=True)
-    made = IndexSettings(kind=Kind.AUTO, recall_k=200, recall_floor=0.99, threads=1, sample_queries=29)
-    index = build_index(items, np.arange(1, len(items)), IndexSettings(kind=Kind.IVF_SQ8, threads=1))
+    made = IndexSettings(kind=Kind.auto, recall_k=200, recall_floor=0.99, threads=1, sample_queries=29)
+    index = build_index(items, np.arange(1, len(items)), IndexSettings(kind=Kind.ivf_sq8, threads=1))
     tuned, report = tune_index(index, rng.normal(size=(29, 64)), made)
-    assert tuned.kind is Kind.FLAT and report.kind == "flat" and report.recall == 1.0 and "ivf_sq8" in report.given_up
+    assert tuned.kind is Kind.flat and report.kind == "flat" and report.recall == 1.0 and "ivf_sq8" in report.given_up
 
 
 def test_hot_items_respect_filters_and_exclusions(tuned, films):
-    index = tuned[Kind.IVF_SQ8][0]
+    index = tuned[Kind.ivf_sq8][0]
     hot = routed(index, Route(steps=index.route.steps, rescore=1.25, hot=list(range(1, 400))))
     queries = films.queries[:20]
     allowed = np.ones(len(films.items), bool)
@@ -156,7 +156,7 @@ def hottest(items: np.ndarray, queries: np.ndarray, count: int) -> list[int]:
 
 
 def test_what_a_filter_must_be(tuned, films):
-    index = tuned[Kind.IVF_SQ8][0]
+    index = tuned[Kind.ivf_sq8][0]
     for wrong in (np.ones(7, bool), np.ones(len(films.items)), np.ones((1, len(films.items)), bool)):
         with pytest.raises(SearchError, match=rf"allowed must be bool \[{len(films.items)}\] by item_index, got"):
             prepare(index, wrong)

@@ -18,7 +18,7 @@ from playbill.index.settings import IndexSettings, Kind
 from playbill.index.tune import recall_at, tune_index
 
 NUM_ITEMS, WIDTH = 10_000, 32
-KINDS = (Kind.FLAT, Kind.IVF_SQ8, Kind.IVF_PQ, Kind.HNSW)
+KINDS = (Kind.flat, Kind.ivf_sq8, Kind.ivf_pq, Kind.hnsw)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def reference(items: np.ndarray, query: np.ndarray, k: int, allowed: np.ndarray)
 
 def test_flat_gives_the_reference_in_order(indexes, vectors):
     items, queries = vectors
-    scores, found = search(indexes[Kind.FLAT], queries, 50)
+    scores, found = search(indexes[Kind.flat], queries, 50)
     for query, score, row in zip(queries, scores, found, strict=True):
         expected = reference(items, query, 50, np.ones(len(items), bool))
         assert row.tolist() == expected.tolist()
@@ -76,10 +76,10 @@ def test_flat_gives_the_reference_in_order(indexes, vectors):
 @pytest.mark.parametrize(
     ("kind", "floor"),
     [
-        (Kind.FLAT, 1.0),  # 1.0000 today
-        (Kind.IVF_SQ8, 0.9),  # at the least effort that tuning to 0.9 found
-        (Kind.IVF_PQ, 0.9),
-        (Kind.HNSW, 0.9),
+        (Kind.flat, 1.0),  # 1.0000 today
+        (Kind.ivf_sq8, 0.9),  # at the least effort that tuning to 0.9 found
+        (Kind.ivf_pq, 0.9),
+        (Kind.hnsw, 0.9),
     ],
 )
 def test_recall_floor(indexes, vectors, kind, floor):
@@ -110,7 +110,7 @@ def test_exclusions_are_each_querys_own(indexes, vectors, kind):
     _, found = search(indexes[kind], queries, 40, exclude)
     assert all(len(row) == 40 for row in found)
     assert not any(np.isin(row, out).any() for row, out in zip(found, exclude, strict=True))
-    if kind is Kind.FLAT:  # the others look harder for more, so what they find depends on how much is asked for
+    if kind is Kind.flat:  # the others look harder for more, so what they find depends on how much is asked for
         assert found[0].tolist() == best[0][:40].tolist()
         assert found[1].tolist() == best[1][3:43].tolist()
         assert found[2].tolist() == best[2][250:290].tolist()
@@ -127,7 +127,7 @@ def test_recall_inside_an_allow_list(indexes, vectors, kind, share, floor):
     for query, row in zip(queries, found, strict=True):
         assert allowed[row].all() and (row > 0).all()
         hits.append(np.isin(reference(items, query, 50, allowed), row).mean())
-    assert np.mean(hits) >= (1.0 if kind is Kind.FLAT else floor)
+    assert np.mean(hits) >= (1.0 if kind is Kind.flat else floor)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,8 +196,8 @@ def test_what_is_refused(vectors, tmp_path: Path):
     with pytest.raises(SearchError, match=r"allowed must be bool \[9\]"):
         search(index, queries[:1], 5, None, np.ones(8, bool))
     with pytest.raises(SearchError, match="even width, got 31"):
-        build_index(items[:50, :31].copy(), np.arange(1, 50), IndexSettings(kind=Kind.IVF_PQ))
-    never = IndexSettings(kind=Kind.IVF_PQ, num_lists=8, recall_floor=1.0, recall_k=100, threads=1)
+        build_index(items[:50, :31].copy(), np.arange(1, 50), IndexSettings(kind=Kind.ivf_pq))
+    never = IndexSettings(kind=Kind.ivf_pq, num_lists=8, recall_floor=1.0, recall_k=100, threads=1)
     with pytest.raises(SearchError, match=r"recall at 100 is 0\.\d+, the floor is 1\.0 \(ivf_pq, 10000 items"):
         tune_index(build_index(items, np.arange(1, len(items)), never), queries, never)
     with pytest.raises(SearchError, match="without queries"):
@@ -218,12 +218,12 @@ def test_what_is_refused(vectors, tmp_path: Path):
 
 def test_kind_by_catalogue_size():
     sizes = (1, FLAT_LIMIT, FLAT_LIMIT + 1, SQ8_LIMIT, SQ8_LIMIT + 1)
-    expected = [Kind.FLAT, Kind.FLAT, Kind.IVF_SQ8, Kind.IVF_SQ8, Kind.IVF_PQ]
+    expected = [Kind.flat, Kind.flat, Kind.ivf_sq8, Kind.ivf_sq8, Kind.ivf_pq]
     assert [choose(n) for n in sizes] == expected
 
 
 def test_a_route_that_cannot_be_is_refused(indexes, vectors, tmp_path: Path):
-    write_index(indexes[Kind.IVF_SQ8], tmp_path / "items.faiss")
+    write_index(indexes[Kind.ivf_sq8], tmp_path / "items.faiss")
     beside = tmp_path / "items.json"
     for text, told in (
         (b"{", "is not an index's route"),

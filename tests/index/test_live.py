@@ -23,7 +23,7 @@ from playbill.index.tune import tune_index
 BUILT = 3_000  # films of the built index; the others come later
 
 
-@pytest.fixture(scope="module", params=[Kind.FLAT, Kind.IVF_SQ8])
+@pytest.fixture(scope="module", params=[Kind.flat, Kind.ivf_sq8])
 def main(request, films, tmp_path_factory: pytest.TempPathFactory) -> ItemIndex:
     """A mapped index, to which FAISS would abort the process if anything were added."""
     set_threads(1)
@@ -46,10 +46,10 @@ def same_answer(state: LiveIndex, films, there: np.ndarray, k: int = 40, floor: 
     for score, item, expected in zip(scores, items, best, strict=True):
         assert there[item].all() and len(set(item.tolist())) == len(item) == len(expected)
         assert (np.diff(score) <= 0).all()
-        if state.main.kind is Kind.FLAT:
+        if state.main.kind is Kind.flat:
             np.testing.assert_allclose(score, expected, atol=1e-6)
     share = np.mean([(s >= e[-1] - 1e-6).mean() for s, e in zip(scores, best, strict=True)])
-    assert share >= (1.0 if state.main.kind is Kind.FLAT else floor)
+    assert share >= (1.0 if state.main.kind is Kind.flat else floor)
 
 
 def test_fresh_and_removed_items_as_in_a_rebuilt_index(main, films):
@@ -70,8 +70,8 @@ def test_fresh_and_removed_items_as_in_a_rebuilt_index(main, films):
     state = with_items(state, back, films.items[back])
     there[back] = True
     same_answer(state, films, there)
-    rebuilt = build_index(films.items, np.flatnonzero(there), IndexSettings(kind=Kind.FLAT, threads=1))
-    if main.kind is Kind.FLAT:
+    rebuilt = build_index(films.items, np.flatnonzero(there), IndexSettings(kind=Kind.flat, threads=1))
+    if main.kind is Kind.flat:
         for old, new in zip(
             search_live(live(rebuilt), films.queries, 30)[0], search_live(state, films.queries, 30)[0], strict=True
         ):
@@ -97,7 +97,7 @@ def test_exclusions_and_filters_reach_fresh_items(main, films):
     _, left = search_live(state, queries, 15, exclude)
     for row, out, found in zip(best, exclude, left, strict=True):
         assert len(found) == 15 and not np.isin(found, out).any()
-        if main.kind is Kind.FLAT:
+        if main.kind is Kind.flat:
             assert found.tolist()[: len(row) - len(out)] == row[1::2].tolist()
     allowed = np.zeros(state.size, bool)
     allowed[[0, 7, 11, BUILT + 5]] = True
@@ -115,7 +115,7 @@ def test_any_history_of_changes_equals_its_outcome(changes, k):
     """Adds, replacements and removals in any order, with equal vectors on purpose: a plain dict says what is there."""
     wheel = np.eye(6, dtype=np.float32)
     built = np.concatenate([np.zeros((1, 6), np.float32), wheel, wheel])[:9]
-    state = live(build_index(built, np.arange(1, 9), IndexSettings(kind=Kind.FLAT, threads=1)))
+    state = live(build_index(built, np.arange(1, 9), IndexSettings(kind=Kind.flat, threads=1)))
     outcome = {i: built[i] for i in range(1, 9)}
     for add, item, vector in changes:
         if add:

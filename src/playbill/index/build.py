@@ -22,8 +22,8 @@ _EF_CONSTRUCTION = 80
 def choose(num_items: int) -> Kind:
     """Return the kind to try for a catalogue of this size."""
     if num_items <= FLAT_LIMIT:
-        return Kind.FLAT
-    return Kind.IVF_SQ8 if num_items <= SQ8_LIMIT else Kind.IVF_PQ
+        return Kind.flat
+    return Kind.ivf_sq8 if num_items <= SQ8_LIMIT else Kind.ivf_pq
 
 
 def build_index(embeddings: np.ndarray, ids: np.ndarray, settings: IndexSettings) -> ItemIndex:
@@ -37,7 +37,7 @@ def build_index(embeddings: np.ndarray, ids: np.ndarray, settings: IndexSettings
         SearchError: ids twice or out of range, or vectors not finite; names the first.
     """
     ids = _checked_ids(embeddings, ids)
-    kind = choose(len(ids)) if settings.kind is Kind.AUTO else settings.kind
+    kind = choose(len(ids)) if settings.kind is Kind.auto else settings.kind
     vectors = np.ascontiguousarray(embeddings[ids], np.float32)
     if not np.isfinite(vectors).all():
         bad = ids[~np.isfinite(vectors).all(1)]
@@ -49,17 +49,17 @@ def build_index(embeddings: np.ndarray, ids: np.ndarray, settings: IndexSettings
 
 def _filled(vectors: np.ndarray, ids: np.ndarray, kind: Kind, settings: IndexSettings) -> Any:
     width = vectors.shape[1]
-    if kind is Kind.FLAT or kind is Kind.HNSW:
-        inner = "Flat" if kind is Kind.FLAT else f"HNSW{settings.links}"
+    if kind is Kind.flat or kind is Kind.hnsw:
+        inner = "Flat" if kind is Kind.flat else f"HNSW{settings.links}"
         index = faiss.index_factory(width, f"IDMap2,{inner}", faiss.METRIC_INNER_PRODUCT)
-        if kind is Kind.HNSW:
+        if kind is Kind.hnsw:
             faiss.downcast_index(index.index).hnsw.efConstruction = _EF_CONSTRUCTION
         index.add_with_ids(vectors, ids)
         return index
     lists = settings.num_lists or max(1, min(int(4 * len(ids) ** 0.5), len(ids) // _MIN_PER_LIST))
-    if kind is Kind.IVF_PQ and width % 2:
+    if kind is Kind.ivf_pq and width % 2:
         raise SearchError(f"ivf_pq holds vectors of even width, got {width}; use index.kind=ivf_sq8")
-    codes = "SQ8" if kind is Kind.IVF_SQ8 else f"PQ{width // 2}x4fs"
+    codes = "SQ8" if kind is Kind.ivf_sq8 else f"PQ{width // 2}x4fs"
     index = faiss.index_factory(width, f"IVF{lists},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = settings.seed + 1  # faiss takes the seed as an int > 0
     index.cp.max_points_per_centroid = _MAX_PER_LIST

@@ -59,7 +59,7 @@ def prepare(index: ItemIndex, allowed: np.ndarray) -> Eligible:
     mask = allowed.copy()
     if share < index.route.narrow:
         return Eligible(rows, share, np.ascontiguousarray(index.embeddings[rows], np.float32), mask)
-    listed = index.kind is not Kind.FLAT
+    listed = index.kind is not Kind.flat
     selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")) if listed else None
     return Eligible(rows, share, None, mask, selector)
 

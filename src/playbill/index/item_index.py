@@ -114,24 +114,24 @@ def read_index(path: Path, embeddings: np.ndarray) -> ItemIndex:
 
 def effort_of(index: ItemIndex) -> int:
     """Return the effort that the FAISS file itself names; what holds where there is no route."""
-    if index.kind is Kind.FLAT:
+    if index.kind is Kind.flat:
         return 0
-    found = faiss.downcast_index(index.faiss_index.index) if index.kind is Kind.HNSW else index.faiss_index
-    return int(found.hnsw.efSearch if index.kind is Kind.HNSW else found.nprobe)
+    found = faiss.downcast_index(index.faiss_index.index) if index.kind is Kind.hnsw else index.faiss_index
+    return int(found.hnsw.efSearch if index.kind is Kind.hnsw else found.nprobe)
 
 
 def _kind(found: Any, path: Path) -> Kind:
     if isinstance(found, faiss.IndexIDMap2):
-        return Kind.HNSW if isinstance(faiss.downcast_index(found.index), faiss.IndexHNSW) else Kind.FLAT
+        return Kind.hnsw if isinstance(faiss.downcast_index(found.index), faiss.IndexHNSW) else Kind.flat
     if isinstance(found, faiss.IndexIVFScalarQuantizer):
-        return Kind.IVF_SQ8
+        return Kind.ivf_sq8
     if isinstance(found, faiss.IndexIVFPQFastScan):
-        return Kind.IVF_PQ
+        return Kind.ivf_pq
     raise SearchError(f"{path} holds a {type(found).__name__}; expected what build_index makes: export again")
 
 
 def _held(found: Any, kind: Kind) -> np.ndarray:
-    if kind in (Kind.FLAT, Kind.HNSW):
+    if kind in (Kind.flat, Kind.hnsw):
         return np.sort(faiss.vector_to_array(found.id_map))
     lists = found.invlists
     parts = [

@@ -98,7 +98,7 @@ def _nearest(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible |
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     if eligible is not None and eligible.vectors is not None:
         return exact_rows(eligible.vectors, queries, k, eligible.rows, together=True)
-    if index.kind is Kind.FLAT:
+    if index.kind is Kind.flat:
         scores, items = _flat(index, queries, k, eligible)
     else:
         scores, items = _approximate(index, queries, k, eligible)
@@ -135,7 +135,7 @@ def _approximate(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligib
     effort = max(1, index.route.effort(k, share, effort_of(index)))
     wanted = min(round(index.route.rescore * k), len(index))
     scores, items = index.faiss_index.search(queries, wanted, params=parameters(index, effort, wanted, eligible))
-    if index.kind is Kind.HNSW and index.hot is None:
+    if index.kind is Kind.hnsw and index.hot is None:
         return scores, items
     return _rescored(index, queries, items, k, eligible)
 
@@ -147,7 +147,7 @@ def parameters(index: ItemIndex, effort: int, wanted: int, eligible: Eligible | 
     reads.
     """
     selector = None if eligible is None else eligible.selector
-    if index.kind is Kind.HNSW:
+    if index.kind is Kind.hnsw:
         return faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, wanted))
     return faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, index.faiss_index.nlist))
 

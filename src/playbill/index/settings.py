@@ -11,18 +11,18 @@ from playbill.errors import ConfigError
 class Kind(Enum):
     """How item vectors are kept."""
 
-    AUTO = "auto"  # by catalogue size, see `choose`
-    FLAT = "flat"  # every vector as it is: exact, and the time of a search grows with the catalogue
-    IVF_SQ8 = "ivf_sq8"  # lists of 8-bit vectors, the best re-scored exactly: a quarter of the memory
-    IVF_PQ = "ivf_pq"  # lists of 4-bit product codes, the best re-scored exactly: for more than 2M items
-    HNSW = "hnsw"  # a graph, for catalogues that hardly change: slow to build, the largest, weakest under filters
+    auto = "auto"  # by catalogue size, see `choose`
+    flat = "flat"  # every vector as it is: exact, and the time of a search grows with the catalogue
+    ivf_sq8 = "ivf_sq8"  # lists of 8-bit vectors, the best re-scored exactly: a quarter of the memory
+    ivf_pq = "ivf_pq"  # lists of 4-bit product codes, the best re-scored exactly: for more than 2M items
+    hnsw = "hnsw"  # a graph, for catalogues that hardly change: slow to build, the largest, weakest under filters
 
 
 @dataclass(slots=True, kw_only=True)
 class IndexSettings:
     """How items.faiss is built and what it must reach."""
 
-    kind: Kind = Kind.AUTO
+    kind: Kind = Kind.auto
     """flat, ivf_sq8, ivf_pq or hnsw; auto takes flat, ivf_sq8 or ivf_pq by the number of items."""
     num_lists: int = 0
     """Inverted lists of the ivf kinds; 0 = 4 * sqrt(items), fewer where a list would get under 39 items."""

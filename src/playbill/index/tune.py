@@ -26,7 +26,7 @@ DEPTHS = (1, 2, 5, 10)  # times recall_k: filters that leave a tenth look ten ti
 SHARES = (0.5, 0.35, 0.2, 0.15)  # of the items, at which exact search and the index are timed against each other
 NARROW = (0.1, 0.5)  # a route's `narrow` lies between these: below for recall, above for memory
 HOT = (0, 1_000, 4_000)  # most hot items that are tried, as long as they are not more than a tenth of all
-RESCORE = {Kind.FLAT: (1.0,), Kind.HNSW: (1.0,), Kind.IVF_SQ8: (1.25,), Kind.IVF_PQ: (2.0, 4.0, 10.0)}
+RESCORE = {Kind.flat: (1.0,), Kind.hnsw: (1.0,), Kind.ivf_sq8: (1.25,), Kind.ivf_pq: (2.0, 4.0, 10.0)}
 Z95 = 1.645  # one-sided
 
 _TIMED = 24  # queries of one timing
@@ -124,7 +124,7 @@ def tune_index(
     third = len(rows) // 3 if len(rows) >= 30 else 0
     k = min(settings.recall_k, len(index))
     depths = [depth for depth in (k * times for times in DEPTHS) if depth <= len(index)] or [k]
-    flat_already = index.kind is Kind.FLAT
+    flat_already = index.kind is Kind.flat
     chosen = _truth(index, queries[rows[2 * third :]], k if flat_already else depths[-1])
     held_out = _truth(index, queries[rows[:third]], k) if third else chosen
     hot = [] if flat_already else _hot(index, queries[rows[third : 2 * third]], k)
@@ -133,10 +133,10 @@ def tune_index(
     set_threads(1)
     search_ms = _median_ms(tuned, one, k)
     exact_ms = search_ms
-    if tuned.kind is not Kind.FLAT:
-        flat = build_index(index.embeddings, all_rows, replace(settings, kind=Kind.FLAT, threads=1))
+    if tuned.kind is not Kind.flat:
+        flat = build_index(index.embeddings, all_rows, replace(settings, kind=Kind.flat, threads=1))
         exact_ms = _median_ms(flat, one, k)
-        if not given_up and settings.kind is Kind.AUTO and search_ms >= exact_ms:
+        if not given_up and settings.kind is Kind.auto and search_ms >= exact_ms:
             given_up = f"{tuned.kind.value} takes {search_ms:.3f} ms to reach the floor, exact search {exact_ms:.3f} ms"
         if given_up:
             tuned, tried, search_ms = flat, {0: 1.0}, exact_ms
@@ -146,7 +146,7 @@ def tune_index(
     low = float(recall.mean() - Z95 * recall.std() / max(1, len(recall)) ** 0.5)
     if recall.mean() < settings.recall_floor:
         raise SearchError(_missed(tuned, float(recall.mean()), settings))
-    lists = tuned.faiss_index.nlist if tuned.kind in (Kind.IVF_SQ8, Kind.IVF_PQ) else 0
+    lists = tuned.faiss_index.nlist if tuned.kind in (Kind.ivf_sq8, Kind.ivf_pq) else 0
     return tuned, IndexReport(
         kind=tuned.kind.value,
         num_items=len(index),
@@ -175,7 +175,7 @@ def _tuned(
     index: ItemIndex, sample: _Sample, settings: IndexSettings, depths: list[int], hot: list[list[int]]
 ) -> tuple[ItemIndex, dict[int, float], str]:
     """Return the index with its steps, the recall by effort at the first depth, and why it is given up, if it is."""
-    if index.kind is Kind.FLAT:
+    if index.kind is Kind.flat:
         return index, {0: float(recall_of(index, sample, depths[0]).mean())}, ""
     best: tuple[float, ItemIndex, dict[int, float]] | None = None
     worst, first = 0.0, depths[0]
@@ -193,7 +193,7 @@ def _tuned(
         if best is None or took_ms < best[0]:
             best = took_ms, tuned, tried
     if best is None:
-        if settings.kind is not Kind.AUTO:
+        if settings.kind is not Kind.auto:
             raise SearchError(_missed(index, worst, settings))
         return index, {}, f"{index.kind.value} stays at recall {worst:.4f}, however hard it looks"
     route = best[1].route
@@ -249,7 +249,7 @@ def _hot(index: ItemIndex, queries: np.ndarray, k: int) -> list[list[int]]:
 def _efforts(index: ItemIndex, depth: int) -> list[int]:
     """Return what may be tried, ascending, each about a fifth more than the one before."""
     low, high = (
-        (depth, min(10 * depth, max(depth, len(index)))) if index.kind is Kind.HNSW else (1, index.faiss_index.nlist)
+        (depth, min(10 * depth, max(depth, len(index)))) if index.kind is Kind.hnsw else (1, index.faiss_index.nlist)
     )
     steps = np.unique(np.round(low * 1.2 ** np.arange(0, 1 + np.log(high / low) / np.log(1.2))).astype(int))
     return [*(int(step) for step in steps if step < high), int(high)]
@@ -257,7 +257,7 @@ def _efforts(index: ItemIndex, depth: int) -> list[int]:
 
 def _narrowed(index: ItemIndex, queries: np.ndarray, k: int) -> tuple[ItemIndex, dict[str, list[float]]]:
     """Return the index with the share below which exact search over the eligible rows is the faster, and the times."""
-    if index.kind is Kind.FLAT:
+    if index.kind is Kind.flat:
         return index, {}
     rng = np.random.default_rng(0)
     narrow, times = NARROW[0], {}
