@@ -84,6 +84,14 @@ def write_tuned(folder: Path, tuned: Tuned, personal: bool) -> tuple[dict[str, s
     return files, choices
 
 
+def write_lately(folder: Path, dataset: Dataset) -> None:
+    """Write lately.npy, by which newcomers are ordered: events of the last days, whatever was tuned for trending."""
+    rows = rows_before(dataset, "test")
+    at = dataset.pool.at[rows]
+    now_us = int(at.max()) + 1 if len(at) else 0
+    write_scores(folder / "lately.npy", trending(dataset.pool.item[rows], at, dataset.spec.num_items, now_us))
+
+
 def write_usual(
     folder: Path, dataset: Dataset, personal: bool, neighbours: int, half_life_days: float
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:

@@ -11,7 +11,7 @@ from playbill.bundle.policy import write_policy
 from playbill.dataset.dataset import Dataset
 from playbill.features.build import write_features
 from playbill.tables.folder import has_table
-from playbill.training.exporting.baselines import write_tuned, write_usual
+from playbill.training.exporting.baselines import write_lately, write_tuned, write_usual
 from playbill.training.exporting.plan import Plan
 
 
@@ -38,6 +38,7 @@ def write_baselines(
         neighbours: kept of each item where nothing was tuned; half_life_days: of trending there.
     """
     personal = plan.rungs["item_knn"].carried
+    write_lately(folder, dataset)
     if plan.tuned.folder is not None:
         return write_tuned(folder, plan.tuned, personal)
     return write_usual(folder, dataset, personal, neighbours, half_life_days)

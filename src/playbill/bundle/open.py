@@ -12,7 +12,7 @@ import polars as pl
 
 from playbill.bundle.creatives import HEAD, TABLE, Creatives, read_creatives
 from playbill.bundle.manifest import MANIFEST, STATE, Manifest, State, decode_draft, decode_manifest
-from playbill.bundle.policy import Policy, read_policy
+from playbill.bundle.policy import PUBLISHED, Policy, read_policy
 from playbill.bundle.rungs import RETRIEVER_FILES, Rung
 from playbill.bundle.verify import (
     check_arrays,
@@ -134,7 +134,7 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         check_retrievers(path, manifest, spec.num_items)
     arrays = read_arrays(path / "item_arrays.npz")
     check_arrays(arrays, spec)
-    for name in ("popularity.npy", "trending.npy", "item_embeddings.npy"):
+    for name in ("popularity.npy", "trending.npy", "lately.npy", "item_embeddings.npy"):
         if (path / name).is_file() and len(_map(path / name)) != spec.num_items + 1:
             raise BundleError(f"{name}: {len(_map(path / name))} rows, expected {spec.num_items + 1}; export again")
     sufficiency = _sufficiency(path)
@@ -143,7 +143,8 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         raise BundleError(
             f"rungs.json: carries {sorted(claimed)}, the bundle says {sorted(manifest.rungs)}; export again"
         )
-    policy = read_policy((path / "policy.json").read_bytes())
+    policy, items = read_policy((path / "policy.json").read_bytes()), _items(path, spec, vocabularies)
+    _check_newcomers(policy, items)
     return Bundle(
         path=path,
         version=manifest.version,
@@ -151,7 +152,7 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         manifest=manifest,
         spec=spec,
         vocabularies=vocabularies,
-        items=_items(path, spec, vocabularies),
+        items=items,
         item_arrays=arrays,
         rungs=list(manifest.rungs),
         sufficiency=sufficiency,
@@ -159,6 +160,19 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         creatives=_creatives(path, manifest, policy, vocabularies["item"]),
         unchecked=unchecked,
     )
+
+
+def _check_newcomers(policy: Policy, items: pl.DataFrame) -> None:
+    for name, surface in policy.surfaces.items():
+        by = surface.newcomers.by
+        if not surface.newcomers.slots or by == PUBLISHED:
+            continue
+        if by not in items.columns or not (items.schema[by].is_numeric() or items.schema[by].is_temporal()):
+            able = [c for c, kind in items.schema.items() if kind.is_numeric() or kind.is_temporal()]
+            raise BundleError(
+                f"policy.surfaces.{name}.newcomers.by is {by!r}, expected a number or a time of items.parquet; it has "
+                f"{', '.join(able)}"
+            )
 
 
 def _items(path: Path, spec: FeatureSpec, vocabularies: dict[str, Vocabulary]) -> pl.DataFrame:

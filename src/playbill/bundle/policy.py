@@ -12,6 +12,8 @@ from playbill.creative.choice import CreativePolicy
 from playbill.creative.choice import check_policy as check_creatives
 from playbill.errors import BundleError, CreativeError
 
+PUBLISHED = "published_at"
+
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Chance given to items that the models would not show.
@@ -43,6 +45,23 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return max(self.slots, math.ceil(self.share * k - 1e-9))
 
 
+class Newcomers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Places kept for items of which too little is known for any model to choose them.
+
+    They cost what would have stood there, and are how such items are seen at all.
+
+    Attributes:
+        slots: positions of a slate, counted from its end; an item that stands higher on its own takes none of them.
+        events: an item is a newcomer while training knew at most so many events of it.
+        by: column of the items table by which the newest come first, a time or a number such as a year; items without
+            a value are none. Of equally new items the one that is chosen more lately comes first.
+    """
+
+    slots: int = 0
+    events: int = 10
+    by: str = PUBLISHED
+
+
 class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one place of the product wants.
 
@@ -51,6 +70,7 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         diversity: strength with which an item loses for being like those above it, 0 (none) .. 1.
         quotas: most candidates taken from each retriever; names are those of RETRIEVERS in bundle/rungs.py.
         exploration: see `Exploration`.
+        newcomers: see `Newcomers`.
         creatives: how each item's creative is chosen. Unset, and left out of the json then: as `CreativePolicy()` says
             where the bundle has a creative head, and none is chosen where it has not.
     """
@@ -61,6 +81,7 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         default_factory=lambda: {"tower": 200, "item_knn": 100, "transitions": 100, "trending": 20, "popularity": 50}
     )
     exploration: Exploration = Exploration()
+    newcomers: Newcomers = Newcomers()
     creatives: CreativePolicy | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -105,6 +126,8 @@ def check_policy(policy: Policy) -> Policy:
         if not 0 <= surface.diversity <= 1:
             raise BundleError(f"{where}.diversity must be in 0..1, got {surface.diversity}")
         _check_exploration(f"{where}.exploration", surface.exploration)
+        if surface.newcomers.slots < 0 or surface.newcomers.events < 0 or not surface.newcomers.by:
+            raise BundleError(f"{where}.newcomers needs slots and events >= 0 and a column, got {surface.newcomers}")
         if strange := sorted(set(surface.quotas) - set(RETRIEVERS)):
             raise BundleError(f"{where}.quotas names {', '.join(strange)}; the retrievers are {', '.join(RETRIEVERS)}")
         if any(quota < 0 for quota in surface.quotas.values()):

@@ -26,6 +26,8 @@ class Catalogue:
         vocabulary: item ids to item_index, of the bundle's own items.
         available: [N + 1] bool, as the bundle says.
         popular, trending: [N + 1] float32, share of the most popular (trending) item's score, 0..1.
+        events, lately: [N + 1] float32, events that training knew of an item, all and the more the later; 0 where the
+            bundle does not say.
         place: [N + 1] int64, 1-based place by popularity.
         popular_order: [N] int64 item_index, most popular first.
         trending_order: [T] int64 item_index with any recent event, best first.
@@ -42,6 +44,8 @@ class Catalogue:
     available: np.ndarray
     popular: np.ndarray
     trending: np.ndarray
+    events: np.ndarray
+    lately: np.ndarray
     place: np.ndarray
     popular_order: np.ndarray
     trending_order: np.ndarray
@@ -125,11 +129,9 @@ def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
         embeddings: [N + 1, d] float32 of the item tower, where the bundle has it.
     """
     num_items = bundle.spec.num_items
-    popular = _share(read_scores(bundle.file("popularity.npy"))) if bundle.has("popularity.npy") else None
-    trending = _share(read_scores(bundle.file("trending.npy"))) if bundle.has("trending.npy") else None
-    nothing = np.zeros(num_items + 1, np.float32)
     # without any counts the catalogue's own order is what is left
-    popular, trending = nothing if popular is None else popular, nothing if trending is None else trending
+    events, trend, lately = (_scores(bundle, name) for name in ("popularity.npy", "trending.npy", "lately.npy"))
+    popular, trending = _share(events), _share(trend)
     by_popularity = np.argsort(-popular[1:], kind="stable") + 1
     place = np.zeros(num_items + 1, np.int64)
     place[by_popularity] = np.arange(1, num_items + 1)
@@ -149,6 +151,8 @@ def open_catalogue(bundle: Bundle, embeddings: np.ndarray | None) -> Catalogue:
         available=available,
         popular=popular,
         trending=trending,
+        events=events,
+        lately=lately,
         place=place,
         popular_order=by_popularity,
         trending_order=by_trend[trending[by_trend] > 0],
@@ -184,10 +188,18 @@ def comparable(vectors: Any, filled: int) -> Any:
     return Unfilled(vectors, filled) if filled else vectors
 
 
-def _share(scores: np.ndarray) -> np.ndarray:
-    """Return scores as shares of the largest; row 0 and anything not finite is 0."""
+def _scores(bundle: Bundle, name: str) -> np.ndarray:
+    """Return [N + 1] float32 of one of the bundle's orders; 0 in row 0, where not finite, and where it has none."""
+    if not bundle.has(name):
+        return np.zeros(bundle.spec.num_items + 1, np.float32)
+    scores = read_scores(bundle.file(name))
     scores = np.where(np.isfinite(scores), scores, 0).astype(np.float32)
     scores[0] = 0
+    return scores
+
+
+def _share(scores: np.ndarray) -> np.ndarray:
+    """Return scores as shares of the largest."""
     most = scores.max(initial=0)
     return scores / most if most > 0 else scores
 

@@ -26,12 +26,14 @@ import numpy as np
 from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.creatives import QUERY
 from playbill.bundle.open import Bundle
+from playbill.bundle.policy import Newcomers
 from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.creative import CreativeStep
 from playbill.engine.fresh import FreshItems, Stock, stock
+from playbill.engine.newcomers import newcomers_of, newcomers_order
 from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
@@ -72,6 +74,7 @@ class Engine:
         self._newest = parts.newest(asked(bundle, parts))
         self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
+        self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
             self._creatives = CreativeStep(
@@ -193,6 +196,7 @@ class Engine:
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
+            row.newcomers = self._newcomers(row, stocked)
             row.candidates = candidates_of(
                 stocked.catalogue,
                 offer,
@@ -209,6 +213,7 @@ class Engine:
                 self.parts.ials if personal else None,
                 row.surface.weights,
                 _newest(row, stocked),
+                row.newcomers,
             )
         if self.parts.blend is not None:
             blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
@@ -286,6 +291,18 @@ class Engine:
             blocked=blocked,
             eligible=len(blocked) - int(np.count_nonzero(blocked)),
         )
+
+    def _newcomers(self, row: Row, stocked: Stock) -> np.ndarray | None:
+        """Return the items that places of this answer are kept for; their order is made anew with the catalogue."""
+        wanted = row.surface.newcomers
+        slots = min(wanted.slots, row.request.k)
+        if not slots:
+            return None
+        version, order = self._newcomers_order.get(wanted, (-1, np.zeros(0, np.int64)))
+        if version != stocked.offer.version:
+            order = newcomers_order(wanted, self.bundle.items, stocked.catalogue, stocked.offer)
+            self._newcomers_order[wanted] = stocked.offer.version, order
+        return newcomers_of(order, slots, row.blocked, stocked.catalogue, int(row.request.at or 0))
 
     def _query(
         self, rows: list[Row], encoded: People | None, stocked: Stock

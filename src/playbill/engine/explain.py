@@ -29,7 +29,7 @@ import numpy as np
 from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours
 from playbill.bundle.rungs import RETRIEVERS
-from playbill.engine.catalogue import Catalogue
+from playbill.engine.catalogue import UNDATED, Catalogue
 from playbill.engine.retrieve import IALS, NEW, POPULARITY, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
 from playbill.features.fold import Past
@@ -87,10 +87,7 @@ def reasons(
                 for share in catalogue.trending[item[places]].tolist()
             ]
         elif code == NEW:
-            made = [
-                Reason(kind="new", text="New here", fact={"published_at": date})
-                for date in catalogue.published[item[places]].tolist()
-            ]
+            made = [_new(catalogue, index) for index in item[places].tolist()]
         elif code == POPULARITY:
             made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
         elif code == TOWER and embeddings is not None:
@@ -105,6 +102,12 @@ def reasons(
         for place, reason in zip(places.tolist(), made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
+
+
+def _new(catalogue: Catalogue, item: int) -> Reason:
+    date = int(catalogue.published[item])
+    fact = {"published_at": date} if date > UNDATED else {"events": float(catalogue.events[item])}
+    return Reason(kind="new", text="New here", fact=fact)
 
 
 def drops(evidence: Evidence, decay: float, items: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:

@@ -233,6 +233,8 @@ def _with_late(
         available=np.concatenate([catalogue.available, np.ones(count, bool)]),
         popular=np.concatenate([catalogue.popular, nothing]),
         trending=np.concatenate([catalogue.trending, nothing]),
+        events=np.concatenate([catalogue.events, nothing]),
+        lately=np.concatenate([catalogue.lately, nothing]),
         place=np.concatenate([catalogue.place, late]),
         popular_order=np.concatenate([catalogue.popular_order, late]),
         published=published,

@@ -128,6 +128,7 @@ def candidates_of(
     ials: FoldingIals | None = None,
     wanted: Collection[str] = (),
     newest: np.ndarray | None = None,
+    newcomers: np.ndarray | None = None,
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
 
@@ -141,6 +142,7 @@ def candidates_of(
         blend: whose members propose their lists of its depth and nothing beyond, so that it may order them.
         wanted: retrievers of ON_DEMAND whose scores are needed though they have no quota.
         newest: [C] int64 cold items, newest first, where they have a quota; see `cold_items`.
+        newcomers: [n] int64 items that places are kept for, see `newcomers_of`.
     """
     members = dict.fromkeys(() if blend is None else blend.members, 0 if blend is None else blend.depth)
     free = ~blocked if members else blocked  # what may be shown, whoever has proposed it
@@ -199,6 +201,8 @@ def candidates_of(
     propose(TRENDING, offer.trending_order[: quota + spare + total], quota)
     if newest is not None:
         propose(NEW, newest, quotas.get("new", 0))
+    if newcomers is not None:
+        propose(NEW, newcomers, len(newcomers))
     quota = max(quotas.get("popularity", 0), k - total)
     propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
 

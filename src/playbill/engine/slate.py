@@ -13,10 +13,11 @@ from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore, order_by_score
 from playbill.engine.explain import reasons
+from playbill.engine.newcomers import keep_places
 from playbill.engine.parts import Parts
 from playbill.engine.profile import Person
 from playbill.engine.rank import ITEM_KNN, POPULAR, RETRIEVAL, utility
-from playbill.engine.retrieve import Candidates, no_candidates
+from playbill.engine.retrieve import NEW, Candidates, no_candidates
 from playbill.engine.types import Reason, Request, Slate, SlateItem
 from playbill.features.fold import Past
 
@@ -33,6 +34,7 @@ class Row:
         left_out: [S] int64 items seen or excluded; `blocked` [N + 1] bool those and what is not available.
         eligible: items that could be shown.
         history, events: what may be used of the past; see `profile.People`.
+        newcomers: [n] int64 items that places are kept for; None where there are none.
         probabilities: by task, for each candidate; empty below the best rung.
     """
 
@@ -47,6 +49,7 @@ class Row:
     history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     events: list[Past] = field(default_factory=list)
     candidates: Candidates = field(default_factory=no_candidates)
+    newcomers: np.ndarray | None = None
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -66,6 +69,11 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
             candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
+    if row.newcomers is not None:
+        by_item = np.argsort(candidates.item)
+        kept = by_item[np.searchsorted(candidates.item, row.newcomers, sorter=by_item)]
+        order, brought = keep_places(order, kept, request.k)
+        candidates.retriever[brought] = NEW
     exploration = surface.exploration
     weight = None
     if exploration.cold_boost > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from playbill.bundle.policy import Newcomers
 from playbill.dataset.settings import SplitKind, SplitSettings
 
 
@@ -29,6 +30,7 @@ class Protocol:
         train: arguments of every training, such as features that the data does not have.
         content: also train without the items' content, to see what it is worth for items with few events.
         cold_events: items with so few events before the test part, at most, are looked at apart; 0 = none.
+        newcomers: places that the engine keeps for such items, in a row of its own; None = none.
         aims: by effort, figures that the headline is held against.
     """
 
@@ -41,6 +43,7 @@ class Protocol:
     train: tuple[str, ...] = ()
     content: bool = False
     cold_events: int = 0
+    newcomers: Newcomers | None = None
     aims: dict[str, dict[str, float]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
 
@@ -105,6 +108,8 @@ PROTOCOLS = {
         headline=("recall_at_20", "ndcg_at_20"),
         content=True,
         cold_events=10,
+        # the year of release is all that says what is new; two places and their order were chosen on validation
+        newcomers=Newcomers(slots=2, events=10, by="release_year"),
         aims={effort: {"recall_at_20": 0.105, "ndcg_at_20": 0.275} for effort in ("fast", "best")},
         published=(
             _later("EASE", 0.0872, 0.2554),

@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from playbill.bundle.open import Bundle, open_bundle
+from playbill.bundle.policy import Newcomers
 from playbill.dataset.boundary import rows_before
 from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.dataset.settings import SplitKind
@@ -38,7 +40,7 @@ from playbill.release.settings import ReproduceSettings
 from playbill.release.steps import playbill, results_folder, see_tables
 from playbill.tables.files import sha256_file, write_atomic
 
-TOWER, SERVED, PLAIN = "tower", "served", "no_content"
+TOWER, SERVED, NEWCOMERS, PLAIN = "tower", "served", "newcomers", "no_content"
 
 
 def run(settings: ReproduceSettings) -> int:
@@ -76,15 +78,16 @@ def run(settings: ReproduceSettings) -> int:
         rivals, notes = rival_roads(dataset, asked, settings.rivals, max(settings.ks), home / "cache", step, tuned)
     ours: dict[str, dict[int, Road]] = {}
     for seed, names in runs.items():
-        for kind, road in _roads(settings, protocol, home, names, blend=settings.effort == "best").items():
+        blend, newcomers = settings.effort == "best", protocol.newcomers
+        for kind, road in _roads(settings, protocol, home, names, blend, newcomers).items():
             ours.setdefault(kind, {})[seed] = road
         if plain:
-            road = _roads(settings, protocol, home, [plain[seed]], blend=False)[TOWER]
+            road = _roads(settings, protocol, home, [plain[seed]], blend=False, newcomers=None)[TOWER]
             ours.setdefault(PLAIN, {})[seed] = road
     before = np.bincount(dataset.pool.item[rows_before(dataset, "test")], minlength=dataset.spec.num_items + 1)
     cold = (before <= protocol.cold_events) & (np.arange(len(before)) > 0) & bool(protocol.cold_events)
     measured = Measured(asked.targets, asked.known, cold, settings.ks, settings.resamples, settings.level)
-    rows = [_ours(measured, kind, ours[kind]) for kind in (SERVED, TOWER, PLAIN) if kind in ours]
+    rows = [_ours(measured, kind, ours[kind]) for kind in (SERVED, TOWER, NEWCOMERS, PLAIN) if kind in ours]
     rows += [rival_row(measured, road) for road in rivals]
     every = [name for names in runs.values() for name in names] + list(plain.values())
     every += [_asked(protocol, name) for name in every if _asked(protocol, name) != name]
@@ -100,6 +103,7 @@ def run(settings: ReproduceSettings) -> int:
         new_people=int((~asked.known).sum()),
         cold_events=protocol.cold_events,
         cold_rows=measured.cold_rows(),
+        newcomers_less_plain=measured.less(NEWCOMERS, PLAIN),
         train=[*protocol.train, *settings.train],
         rows=rows,
         published=[msgspec.to_builtins(p) for p in protocol.published],
@@ -115,6 +119,10 @@ def run(settings: ReproduceSettings) -> int:
     for name, aim in result.aims.items():
         word = "reached" if aim["reached"] else "NOT REACHED"
         console.print(f"{name} {aim['value']:.4f}, aim {aim['aim']:.4f}: {word}")
+    for name in protocol.headline if result.newcomers_less_plain else ():
+        less = result.newcomers_less_plain[name]
+        told = f"{less.value:+.4f} [{less.low:+.4f} {less.high:+.4f}]"
+        console.print(f"{name}, with places kept for newcomers, less towers without content: {told}")
     console.print(f"written to {path}")
     return 0 if all(aim["reached"] for aim in result.aims.values()) else 1
 
@@ -125,7 +133,12 @@ def _members(settings: ReproduceSettings) -> int:
 
 def _ours(measured: Measured, kind: str, roads: dict[int, Road]) -> Row:
     seeds = f" ({len(roads)} seeds)" if len(roads) > 1 else ""
-    label = {SERVED: "the engine, blended", TOWER: "towers", PLAIN: "towers without content"}[kind]
+    label = {
+        SERVED: "the engine, blended",
+        TOWER: "towers",
+        NEWCOMERS: "the engine, places kept for newcomers",
+        PLAIN: "towers without content",
+    }[kind]
     return measured.row(kind, label + seeds, next(iter(roads.values())).about, {s: r.lists for s, r in roads.items()})
 
 
@@ -176,11 +189,17 @@ def _asked(protocol: Protocol, name: str) -> str:
 
 
 def _roads(
-    settings: ReproduceSettings, protocol: Protocol, home: Path, names: list[str], blend: bool
+    settings: ReproduceSettings,
+    protocol: Protocol,
+    home: Path,
+    names: list[str],
+    blend: bool,
+    newcomers: Newcomers | None,
 ) -> dict[str, Road]:
     """Return what one seed's bundle answers; exports and scores only what is not there yet.
 
-    The exported towers are searched exactly; with a blend, the engine is asked besides, as a server would ask it.
+    The exported towers are searched exactly; with a blend, the engine is asked besides, as a server would ask it, and
+    so it is with places kept for newcomers.
     """
     folder = home / "bundled" / names[0]
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +209,7 @@ def _roads(
             (folder / shared).symlink_to((home / shared).resolve())
     asked_names = [_asked(protocol, name) for name in names]
     weights = [sha256_file(home / "runs" / name / "checkpoints" / "best.ckpt") for name in asked_names]
-    key = hashlib.sha256(msgspec.json.encode([weights, settings.ks, blend])).hexdigest()[:24]
+    key = hashlib.sha256(msgspec.json.encode([weights, settings.ks, blend, newcomers])).hexdigest()[:24]
     kept = folder / f"roads-{key}.msgpack"
     if kept.is_file():
         return {road.name: road for road in _read(kept)}
@@ -208,7 +227,12 @@ def _roads(
     asked, k = ask(dataset, "test"), max(settings.ks)
     roads = [tower_road(bundle, dataset, asked, k)]
     if blend:
-        roads.append(_served(bundle, tables, dataset, asked, k))
+        roads.append(_served(bundle, tables, dataset, asked, k, SERVED))
+    if newcomers is not None:
+        policy = bundle.policy
+        surfaces = {n: msgspec.structs.replace(s, newcomers=newcomers) for n, s in policy.surfaces.items()}
+        keeping = replace(bundle, policy=msgspec.structs.replace(policy, surfaces=surfaces))
+        roads.append(_served(keeping, tables, dataset, asked, k, NEWCOMERS))
     for old in folder.glob("roads-*.msgpack"):
         old.unlink()
     write_atomic(kept, msgspec.msgpack.encode([[r.name, r.label, r.about, r.lists.tolist()] for r in roads]))
@@ -219,8 +243,8 @@ def _export(names: list[str]) -> list[str]:
     return ["export", f"run={names[0]}", *([f"beside=[{','.join(names[1:])}]"] if names[1:] else [])]
 
 
-def _served(bundle: Bundle, tables: Path, dataset: Dataset, asked: Asked, k: int) -> Road:
-    return engine_road(bundle, tables, dataset, asked, k, SERVED, "the engine", lambda done, total: None)
+def _served(bundle: Bundle, tables: Path, dataset: Dataset, asked: Asked, k: int, name: str) -> Road:
+    return engine_road(bundle, tables, dataset, asked, k, name, "the engine", lambda done, total: None)
 
 
 def _read(path: Path) -> list[Road]:

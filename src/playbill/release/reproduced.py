@@ -37,6 +37,7 @@ class Result(msgspec.Struct, kw_only=True):
     """The json of one reproduction, in the form of all benchmark results.
 
     Attributes:
+        newcomers_less_plain: the engine with places kept for newcomers, less towers without content, same people.
         cold_rows: test rows of items with at most `cold_events` events before the test part.
         aims: figures that the first row is held against, and whether it reached them.
         training_seconds: by run, as the training itself counted them, in this run of the job or an earlier one.
@@ -55,6 +56,7 @@ class Result(msgspec.Struct, kw_only=True):
     new_people: int
     cold_events: int
     cold_rows: int
+    newcomers_less_plain: dict[str, Interval]
     train: list[str]
     rows: list[Row]
     published: list[dict[str, object]]
@@ -78,7 +80,7 @@ class Measured:
     ) -> None:
         self.targets, self.known, self.cold, self.ks = targets, known, cold, ks
         self.boot: dict[str, Any] = {"resamples": resamples, "level": level}
-        self.first: dict[str, np.ndarray] | None = None
+        self.means: dict[str, dict[str, np.ndarray]] = {}
 
     def row(self, name: str, label: str, about: str, lists: dict[int, np.ndarray]) -> Row:
         """Return the row of one model. Args: lists, by seed [U, K] int64 item_index, padded with -1."""
@@ -88,16 +90,21 @@ class Measured:
         row = Row(name=name, label=label, about=about, metrics=intervals(mean, **boot))
         if len(by_seed) > 1:
             row.by_seed = {s: {m: float(v.mean()) for m, v in metrics.items()} for s, metrics in by_seed.items()}
-        if self.first is None:
-            self.first = mean
-        else:
-            row.first_less_this = compare(self.first, mean, **boot)
+        if self.means:
+            row.first_less_this = compare(next(iter(self.means.values())), mean, **boot)
+        self.means[name] = mean
         new = ~self.known
         if new.any():
             row.new = intervals({m: v[new] for m, v in mean.items()}, **boot)
         if self.cold.any():
             row.cold = {f"recall_at_{k}": float(np.mean([self._found(f, k) for f in lists.values()])) for k in self.ks}
         return row
+
+    def less(self, one: str, other: str) -> dict[str, Interval]:
+        """Return the metrics of one row less those of another, by name; empty where there is not both."""
+        if not {one, other} <= set(self.means):
+            return {}
+        return compare(self.means[one], self.means[other], **self.boot)
 
     def cold_rows(self) -> int:
         """Return how many test rows are of items with few events."""
