@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from playbill.errors import ConfigError, SearchError
+from playbill.index import search as index_search
 from playbill.index.build import FLAT_LIMIT, SQ8_LIMIT, build_index, choose
-from playbill.index.item_index import ItemIndex, read_index, set_threads, write_index
-from playbill.index.route import Route
+from playbill.index.item_index import ItemIndex, read_index, routed, set_threads, write_index
+from playbill.index.route import Route, Step
 from playbill.index.search import exact, search
 from playbill.index.settings import IndexSettings, Kind
 from playbill.index.tune import recall_at, tune_index
@@ -139,6 +140,23 @@ def test_short_answers_hold_no_padding(indexes, vectors, kind):
     assert sorted(found[0].tolist()) == [5, 11] and sorted(found[1].tolist()) == [5, 9, 11]
     _, none = search(indexes[kind], queries[:1], 10, None, np.zeros(len(items), bool))
     assert none[0].tolist() == []
+
+
+@pytest.mark.parametrize("kind", (Kind.ivf_sq8, Kind.ivf_pq))
+def test_what_few_lists_cannot_fill_is_looked_for_in_more(indexes, vectors, kind, monkeypatch):
+    items, queries = vectors
+    narrow = routed(indexes[kind], Route(steps=[Step(depth=10**9, effort=1)]))
+    best = exact(items, queries, 400, np.ones(len(items), bool))[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(index_search, "exact_rows", None)  # a quarter of the lists holds 400 items: none is asked exactly
+        _, found = search(narrow, queries, 400)
+    assert all(len(set(row.tolist())) == 400 for row in found)
+    # the first list, of some 80 items, could hold no more than a fifth of the nearest 400
+    assert np.mean([np.isin(b, f).mean() for b, f in zip(best, found, strict=True)]) > 0.3
+    # nearly everything is wanted: exact, in order, each once
+    _, whole = search(narrow, queries[:2], len(items) - 5)
+    reference = exact(items, queries[:2], len(items) - 5, np.ones(len(items), bool))[1]
+    assert [row.tolist() for row in whole] == reference.tolist()
 
 
 def test_k_beyond_the_catalogue_and_zero(vectors):

@@ -5,11 +5,13 @@ more and drops them, which keeps the fast kernel of a flat index; so does a filt
 Kinds that keep compressed vectors have what they found scored again exactly, together with the hot items: what people
 want is concentrated, and where query and item vectors point in different directions (towers trained on few events make
 them so) lists and graphs lead elsewhere, while the few items that are near to anybody are quickly compared with
-everybody. A search that comes back short although more is eligible is done again, exactly.
+everybody. A search that comes back short although more is eligible, as deep ones do of which few lists have been looked
+at, is done again in more lists, and where that would be a large part of all, exactly.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from playbill.index.settings import Kind
 __all__ = ["Found", "exact", "search"]
 
 Found = tuple[list[np.ndarray], list[np.ndarray]]
+_WIDER, _SPARE, _MOST_LISTS = 4, 2.0, 0.25  # lists are of uneven length; beyond a quarter of them all rows are as quick
 
 
 def search(
@@ -101,13 +104,38 @@ def _nearest(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible |
     if index.kind is Kind.flat:
         scores, items = _flat(index, queries, k, eligible)
     else:
-        scores, items = _approximate(index, queries, k, eligible)
-    # a query that is not finite finds nothing, also exactly
-    short = np.flatnonzero((items[:, -1] < 0) & np.isfinite(queries).all(1))
-    if len(short):
-        rows = index.ids() if eligible is None else eligible.rows
-        scores[short], items[short] = exact_rows(index.embeddings, queries[short], k, rows)
+        share = 1.0 if eligible is None else eligible.share
+        effort = max(1, index.route.effort(k, share, effort_of(index)))
+        scores, items = _approximate(index, queries, k, eligible, effort)
+        short = _short(queries, items)
+        if len(short) and (wider := _wider(index, k, share, effort)):
+            scores[short], items[short] = _approximate(index, queries[short], k, eligible, wider)
+    short = _short(queries, items)
+    if not len(short):
+        return scores, items
+    if eligible is not None:
+        scores[short], items[short] = exact_rows(index.embeddings, queries[short], k, eligible.rows)
+    elif index.held is None:  # all rows as they lie, none gathered
+        found = exact_rows(index.embeddings[1:], queries[short], k, index.ids(), together=True)
+        scores[short], items[short] = found
+    else:
+        scores[short], items[short] = exact_rows(index.embeddings, queries[short], k, index.held)
     return scores, items
+
+
+def _short(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return the rows that want more than was found; a query that is not finite finds nothing, also exactly."""
+    return np.flatnonzero((items[:, -1] < 0) & np.isfinite(queries).all(1))
+
+
+def _wider(index: ItemIndex, k: int, share: float, effort: int) -> int:
+    """Return how many lists hold enough eligible items, 0 where there are no lists or it were too many of them."""
+    if index.kind in (Kind.flat, Kind.hnsw):
+        return 0
+    lists = index.faiss_index.nlist
+    full = index.route.rescore * k * lists / max(share * len(index), 1e-9)
+    wider = max(_WIDER * effort, math.ceil(_SPARE * full))
+    return wider if wider <= _MOST_LISTS * lists else 0
 
 
 def _flat(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible | None) -> Pair:
@@ -130,9 +158,7 @@ def _drop(found: Pair, mask: np.ndarray, k: int) -> Pair:
     return best, np.where(np.take_along_axis(keep, order, 1), chosen, -1)
 
 
-def _approximate(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible | None) -> Pair:
-    share = 1.0 if eligible is None else eligible.share
-    effort = max(1, index.route.effort(k, share, effort_of(index)))
+def _approximate(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible | None, effort: int) -> Pair:
     wanted = min(round(index.route.rescore * k), len(index))
     scores, items = index.faiss_index.search(queries, wanted, params=parameters(index, effort, wanted, eligible))
     if index.kind is Kind.hnsw and index.hot is None:
