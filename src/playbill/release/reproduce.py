@@ -24,7 +24,6 @@ from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.policy import Newcomers
 from playbill.dataset.boundary import rows_before
 from playbill.dataset.dataset import Dataset, open_dataset
-from playbill.dataset.settings import SplitKind
 from playbill.errors import ConfigError, PlaybillError
 from playbill.features.settings import FeatureSettings
 from playbill.release.bundles import encode, find_bundle
@@ -41,6 +40,7 @@ from playbill.release.steps import playbill, results_folder, see_tables
 from playbill.tables.files import sha256_file, write_atomic
 
 TOWER, SERVED, NEWCOMERS, PLAIN = "tower", "served", "newcomers", "no_content"
+VALIDATED = "validated"  # towers as they were before they learned the validation part
 
 
 def run(settings: ReproduceSettings) -> int:
@@ -87,7 +87,7 @@ def run(settings: ReproduceSettings) -> int:
     before = np.bincount(dataset.pool.item[rows_before(dataset, "test")], minlength=dataset.spec.num_items + 1)
     cold = (before <= protocol.cold_events) & (np.arange(len(before)) > 0) & bool(protocol.cold_events)
     measured = Measured(asked.targets, asked.known, cold, settings.ks, settings.resamples, settings.level)
-    rows = [_ours(measured, kind, ours[kind]) for kind in (SERVED, TOWER, NEWCOMERS, PLAIN) if kind in ours]
+    rows = [_ours(measured, kind, ours[kind]) for kind in (SERVED, TOWER, VALIDATED, NEWCOMERS, PLAIN) if kind in ours]
     rows += [rival_row(measured, road) for road in rivals]
     every = [name for names in runs.values() for name in names] + list(plain.values())
     every += [_asked(protocol, name) for name in every if _asked(protocol, name) != name]
@@ -136,6 +136,7 @@ def _ours(measured: Measured, kind: str, roads: dict[int, Road]) -> Row:
     label = {
         SERVED: "the engine, blended",
         TOWER: "towers",
+        VALIDATED: "towers before they learned the validation part",
         NEWCOMERS: "the engine, places kept for newcomers",
         PLAIN: "towers without content",
     }[kind]
@@ -180,12 +181,8 @@ def _train_all(
 
 
 def _asked(protocol: Protocol, name: str) -> str:
-    """Return the run that is asked about the test part: where time splits, it has learned validation time as well.
-
-    Rivals count what happened until the test part begins, and so must ours. Where the last events are held out,
-    published models have not learned the one before last, and ours does not either.
-    """
-    return f"{name}-refit" if protocol.split.kind is SplitKind.global_time else name
+    """Return the run that is asked about the test part."""
+    return f"{name}-refit" if protocol.refit else name
 
 
 def _roads(
@@ -219,6 +216,7 @@ def _roads(
     if blend:  # fitted with towers that have not learned its people
         playbill(*_export(names), *common)
         playbill("blend", *common, *split, "bundle=latest", "name=reproduced")
+        before = open_bundle(find_bundle(folder / "bundles", "latest"), require_sealed=False)
     playbill(*_export(asked_names), *common, *(["blend=reproduced"] if blend else []))
     bundle = open_bundle(find_bundle(folder / "bundles", "latest"), require_sealed=False)
     tables = folder / "tables" / protocol.source
@@ -226,6 +224,8 @@ def _roads(
     dataset = open_dataset(tables, features, kind)
     asked, k = ask(dataset, "test"), max(settings.ks)
     roads = [tower_road(bundle, dataset, asked, k)]
+    if blend and protocol.refit:
+        roads.append(replace(tower_road(before, dataset, asked, k), name=VALIDATED))
     if blend:
         roads.append(_served(bundle, tables, dataset, asked, k, SERVED))
     if newcomers is not None:
