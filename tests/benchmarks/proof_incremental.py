@@ -97,7 +97,7 @@ def cut(source: Path, into: Path) -> tuple[str, str]:
     moment = int(at[int(len(at) * BEFORE)])
     before = pc.less(events["at"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()), moment)
     known = read_table(source, "items")
-    there = pc.is_in(known["item_id"], value_set=pc.unique(events.filter(before)["item_id"]).combine_chunks())
+    there = pc.is_in(known["item_id"], value_set=pc.unique(events.filter(before)["item_id"]))
     for name, items, kept in (("early", known.filter(there), events.filter(before)), ("now", known, events)):
         if not (into / name / "tables.json").is_file():
             tables = {"items": items, "events": kept} | (
