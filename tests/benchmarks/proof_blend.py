@@ -155,10 +155,10 @@ def engine(bundle: Any, dataset: Any, part: Part, settings: Any, blend: Blend) -
         for name in ("without", "with"):
             with atomic_folder(Path(place) / name / bundle.version) as folder:
                 shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-                (folder / "ranker.onnx").unlink(missing_ok=True)
                 if name == "with" and served is not None:
                     (folder / FILE).write_bytes(write_blend(served))
             opened = open_bundle(Path(place) / name / bundle.version, require_sealed=False, verify=False)
+            (opened.path / "ranker.onnx").unlink(missing_ok=True)  # lost since: the rung that a blend orders answers
             asked = Engine.open(opened, store, EngineSettings(provider=Provider.CPU))
             for request in requests[:50]:
                 asked.recommend([request])
