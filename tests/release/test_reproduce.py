@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from playbill.bundle.policy import Newcomers
 from playbill.errors import ConfigError, PlaybillError
 from playbill.release import reproduce
 from playbill.release.settings import ReproduceSettings, RivalSettings
@@ -70,6 +72,28 @@ def test_movielens_leave_last_out(
     assert reproduce.run(given) == 0
     assert steps == ["train", "train", "tune"]
     assert json.loads(file.read_bytes())["rows"] == result["rows"]
+
+
+@pytest.mark.slow
+def test_movielens_by_time_with_places_for_newcomers(
+    ml100k_tables: Path, tmp_path: Path, few_rivals: RivalSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked has learned validation time; beside it towers without content, and places kept for few events."""
+    (tmp_path / "tables").symlink_to(ml100k_tables.parent)
+    kept = Newcomers(slots=10, events=10, by="release_year")
+    whole = replace(reproduce.PROTOCOLS["ml-100k-global-time"], content=True, cold_events=10, newcomers=kept, aims={})
+    monkeypatch.setitem(reproduce.PROTOCOLS, "ml-100k-global-time", whole)
+    assert reproduce.run(settings(tmp_path, few_rivals, name="ml-100k-global-time", seeds=[7])) == 0
+    (file,) = (tmp_path / "results").glob("reproduce-ml-100k-global-time-fast_*-cores_*.json")
+    result = json.loads(file.read_bytes())
+    assert {f"fast-seed-7-{kind}" for kind in ("0-refit", "no-content-refit")} < set(result["training_seconds"])
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows)[:3] == ["tower", "newcomers", "no_content"] and result["cold_rows"] > 0
+    found = rows["newcomers"]["cold"]  # the first ten places hold none of them
+    assert found["recall_at_20"] > max(rows["tower"]["cold"]["recall_at_20"], found["recall_at_10"])
+    less = result["newcomers_less_plain"]["ndcg_at_20"]["value"]
+    values = {name: rows[name]["metrics"]["ndcg_at_20"]["value"] for name in ("newcomers", "no_content")}
+    assert less == pytest.approx(values["newcomers"] - values["no_content"])
 
 
 def test_an_unknown_protocol_lists_those_there_are(tmp_path: Path, few_rivals: RivalSettings) -> None:
