@@ -48,8 +48,9 @@ def contents(
     weight[0] = 0
     shown = _centred(mean, weight * (count > 0))
     if shown.shape[1] > _SHOWN:
-        torch.manual_seed(0)
-        _, _, directions = torch.pca_lowrank(torch.from_numpy(shown), min(_SHOWN, len(items)), center=False)
+        with torch.random.fork_rng(devices=[]):  # the method draws; the training's own draws stay as they are
+            torch.manual_seed(0)
+            _, _, directions = torch.pca_lowrank(torch.from_numpy(shown), min(_SHOWN, len(items)), center=False)
         shown = shown @ directions.numpy()
     parts = []
     for part, there in ((_centred(items.astype(np.float64), weight), weight), (shown, weight * (count > 0))):
