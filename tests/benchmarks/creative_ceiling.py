@@ -34,7 +34,7 @@ def learned_pulls(world: World, creative: np.ndarray, chance: np.ndarray, clicke
 def live_ceiling(world: World, seen: Impressions, people: np.ndarray, late_days: int, spread: float) -> dict[str, Any]:
     """Return what somebody reaches live who has only pulls to learn: mean values by tenth, and regret by quarter.
 
-    People are known as the towers know them, by a reading fitted on the truth; all else but pulls is known from the
+    People are known as their profiles tell, by a reading fitted on the truth; all else but pulls is known from the
     first day. Pulls are learned every night from clicks of known people, 0 to `late_days` days late; Thompson sampling.
 
     Args:

@@ -206,7 +206,7 @@ def _roads(
             (folder / shared).symlink_to((home / shared).resolve())
     asked_names = [_asked(protocol, name) for name in names]
     weights = [sha256_file(home / "runs" / name / "checkpoints" / "best.ckpt") for name in asked_names]
-    key = hashlib.sha256(msgspec.json.encode([weights, settings.ks, blend, newcomers])).hexdigest()[:24]
+    key = hashlib.sha256(msgspec.json.encode([weights, settings.ks, blend, protocol.refit, newcomers])).hexdigest()[:24]
     kept = folder / f"roads-{key}.msgpack"
     if kept.is_file():
         return {road.name: road for road in _read(kept)}
