@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -56,6 +57,9 @@ def processes(settings: TrainSettings) -> Iterator[None]:
     finally:
         if opened:
             dist.destroy_process_group()
+            # Gloo's threads end when nobody holds the group, and the trainer is a cycle that does. One that lets go of
+            # its last tensor while Python shuts down aborts the process.
+            gc.collect()
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
 
