@@ -39,7 +39,7 @@ from playbill.features.spec import Encoding, Field, Side
 from playbill.training.batches import order
 from playbill.training.batches.rows import learnable, take
 from playbill.training.creative.network import CreativeNet, TitleNet
-from playbill.training.creative.plain import PlainCreativeHead
+from playbill.training.creative.plain import HISTORY, PlainCreativeHead
 from playbill.training.creative_settings import Creative
 from playbill.training.exporting.graphs import Graph, write_graph
 from playbill.training.exporting.parity import open_session
@@ -257,9 +257,10 @@ def head_rows(spec: Any, users: int, rows: int, draw: np.random.Generator) -> di
 def head_graph(spec: Any, draw: np.random.Generator) -> tuple[Graph, dict[str, np.ndarray]]:
     """Return the graph of untrained creative heads, of the default size, with an example."""
     model = Creative()
-    net = CreativeNet(FIELDS, 4 * spec.num_items, 64, model.field_dim, model.main, model.match)
+    contents = torch.randn(spec.num_items + 1, 128)  # as wide as profiles become
+    net = CreativeNet(FIELDS, 4 * spec.num_items, contents, model.field_dim, model.main, model.match)
     head = PlainCreativeHead(net, TitleNet(torch.randn(spec.num_items + 1, 64), model.max_positions, 0.0)).eval()
-    sizes = {name: "users" if name == "query" else "candidates" for name in head.inputs}
+    sizes = {name: "users" if name in (HISTORY, "query") else "candidates" for name in head.inputs}
     return Graph("creative_head", head, sizes, head.outputs, "candidates"), head_rows(spec, 3, 7, draw)
 
 

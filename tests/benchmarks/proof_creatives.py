@@ -289,7 +289,9 @@ def _effects(
     rows = np.arange(1, first[-1] + 1)
     with torch.no_grad():
         content = {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
-        score = head(torch.from_numpy(person).expand(len(rows), -1), content).numpy() @ weights
+        score = (
+            head(torch.from_numpy(person)[None], torch.zeros(len(rows), dtype=torch.int64), content).numpy() @ weights
+        )
     mean = np.add.reduceat(score, first[:-1]) / np.diff(first)
     found: np.ndarray = score - np.repeat(mean, np.diff(first))
     return found

@@ -144,7 +144,7 @@ def test_a_new_creative_starts_near_its_like(home: Path, dataset: Dataset) -> No
     known = {name: torch.from_numpy(array[1:6]) for name, array in arrays.items()}
     new = known | {"creative_index": torch.zeros(5, dtype=torch.int64)}
     with torch.no_grad():
-        of_known, of_new = head(person, known), head(person, new)
+        of_known, of_new = (head(person, torch.arange(5), of) for of in (known, new))
     assert torch.equal(of_known[:, :-1], of_new[:, :-1])
     assert (of_new[:, -1] == 0).all() and (of_known[:, -1] != 0).any()
 

@@ -73,7 +73,9 @@ def test_effects_are_found_with_the_title_held_fixed(tmp_path: Path) -> None:
     assert 0.85 < (score * truth).sum() / (truth**2).sum() < 1.15
     # what makes items popular, and is shown more often, is not credited to the tag: for nobody in particular it is 0
     middle = trained.head(
-        torch.zeros(7, width), {"creative_index": torch.zeros(7, dtype=torch.int64), "creative_tone": torch.arange(7)}
+        torch.zeros(1, width),
+        torch.zeros(7, dtype=torch.int64),
+        {"creative_index": torch.zeros(7, dtype=torch.int64), "creative_tone": torch.arange(7)},
     )
     level = middle.detach().numpy() @ prior.mean
     assert abs(level[1] - level[3:].mean()) < 0.2 and 0.3 < level[2] - level[3:].mean() < 0.7
@@ -154,3 +156,37 @@ def test_weights_count_what_a_creative_has_of_its_own_as_it_is() -> None:
     net = CreativeNet([field], num_creatives=4, contents=torch.zeros(2, 8), field_dim=4, main=2, match=3)
     assert net.width == 1 + 2 + 3 + 1 == len(net.weights()) and float(net.weights().detach()[-1]) == 1
     assert net.inputs == ["creative_index", "creative_tone"]
+
+
+def test_people_are_read_once_and_meet_the_creatives_of_their_pairs() -> None:
+    """Features of pairs are those of each person alone, computed one by one from the definition."""
+    torch.manual_seed(3)
+    fields = [
+        Field(name="tones", side=Side.CREATIVE, encoding=Encoding.CATEGORIES, size=5, width=3),
+        Field(name="tone", side=Side.CREATIVE, encoding=Encoding.CATEGORY, size=4),
+        Field(name="look", side=Side.CREATIVE, encoding=Encoding.VECTOR, width=2),
+        Field(name="light", side=Side.CREATIVE, encoding=Encoding.NUMBER),
+    ]
+    net = CreativeNet(fields, num_creatives=6, contents=torch.zeros(2, 8), field_dim=4, main=2, match=3)
+    for field in fields:
+        getattr(net, f"place_{field.array}").normal_()
+    arrays = {
+        "creative_index": torch.tensor([1, 2, 0, 5]),
+        "creative_tones": torch.tensor([[1, 2, -1], [4, -1, -1], [-1, -1, -1], [3, 3, 0]]),
+        "creative_tone": torch.tensor([1, 0, 3, 2]),
+        "creative_look": torch.randn(4, 2),
+        "creative_light": torch.randn(4),
+    }
+    person, user = torch.randn(2, 8), torch.tensor([1, 0, 0, 1])
+    with torch.no_grad():
+        found = net(person, user, arrays)
+    for row, whose in enumerate(user):
+        tones = [tag for tag in arrays["creative_tones"][row].tolist() if tag >= 0]
+        where = net.place_creative_tones[tones].mean(0) if tones else torch.zeros(8)
+        expected = [
+            person[whose] @ where,
+            person[whose] @ net.place_creative_tone[arrays["creative_tone"][row]],
+            person[whose] @ (arrays["creative_look"][row] @ net.place_creative_look),
+            person[whose] @ (arrays["creative_light"][row] * net.place_creative_light[0]),
+        ]
+        assert found[row, :4].tolist() == pytest.approx([float(e) for e in expected], abs=1e-5)

@@ -21,7 +21,7 @@ from playbill.training.embeddings import TrainingEncoder, join_fields
 from playbill.training.exporting.graphs import Graph, write_graph
 from playbill.training.exporting.parity import open_session
 from playbill.training.fit import processes
-from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
+from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width, mean_of_rows
 from playbill.training.settings import TrainSettings
 
 SPEC = FeatureSpec(
@@ -227,3 +227,14 @@ def test_shared_rows_learn_under_torchrec(rate: float | None) -> None:
     assert rows is not None
     # item 9's shared rows and item 5's own one, and no others
     assert set(torch.nonzero(moved).flatten().tolist()) == {*rows[9].tolist(), *rows[5].tolist()}
+
+
+@pytest.mark.parametrize(("width", "columns"), [(3, 4), (40, 16)])
+def test_mean_of_rows_counts_what_is_there(width: int, columns: int) -> None:
+    """However it is computed for that width."""
+    rng = np.random.default_rng(0)
+    weight = torch.from_numpy(rng.standard_normal((7, columns)).astype(np.float32))
+    ids = torch.from_numpy(rng.integers(-1, 7, (50, width)))
+    ids[0] = -1
+    expected = [weight[row[row >= 0]].mean(0) if (row >= 0).any() else torch.zeros(columns) for row in ids]
+    torch.testing.assert_close(mean_of_rows(ids, weight), torch.stack(expected))

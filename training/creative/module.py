@@ -56,7 +56,7 @@ class CreativeModel(nn.Module):
         there = is_there(batch.eligible)
         row, column = torch.nonzero(there, as_tuple=True)
         content = {name: getattr(self, f"content_{name}") for name in self.names}
-        features = self.head(batch.profile[row], creative_inputs(content, batch.eligible[row, column]))
+        features = self.head(batch.profile, row, creative_inputs(content, batch.eligible[row, column]))
         score = title.new_zeros(there.shape)
         score[row, column] = features @ self.head.weights()
         shown = centred(score, there).gather(1, batch.shown.unsqueeze(1)).squeeze(1)

@@ -81,25 +81,27 @@ class CreativeNet(nn.Module):
         """Names of the creatives' arrays, in order."""
         return [CREATIVE_INDEX, *(f.array for f in self.fields)]
 
-    def forward(self, person: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Return features [M, d]. Args: person [M, P] profiles; arrays of the creatives by name, [M, ...] each."""
+    def forward(self, person: Tensor, user: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return features [M, d].
+
+        Args:
+            person: [U, P] profiles. user: [M] int64, whose pair each is: what hangs on people alone is computed once.
+            arrays: of the creatives by name, [M, ...] each.
+        """
         parts, likeness = [], []
         for f in self.fields:
             raw = arrays[f.array]
             place: Tensor = getattr(self, f"place_{f.array}")
             if f.encoding is Encoding.CATEGORIES:
                 parts.append(mean_of_rows(raw, self.table(f)))
-                where = mean_of_rows(raw, place)
             elif f.encoding is Encoding.CATEGORY:
                 parts.append(functional.embedding(raw, self.table(f)))
-                where = functional.embedding(raw, place)
             else:
                 parts.append(raw if raw.ndim == 2 else raw.unsqueeze(-1))
-                where = parts[-1] @ place
-            likeness.append((person * where).sum(-1, keepdim=True))
+            likeness.append(_likeness(f, raw if _has_table(f) else parts[-1], place, person, user))
         own = functional.embedding(arrays[CREATIVE_INDEX], self.own.weight)
         content = torch.cat(parts, -1)
-        match = self.person(person) * self.match(content)
+        match = self.person(person).index_select(0, user) * self.match(content)
         return torch.cat([*likeness, torch.tanh(self.main(content)), match, own], -1)
 
     def table(self, field: Field) -> Tensor:
@@ -148,6 +150,22 @@ def centred(score: Tensor, there: Tensor) -> Tensor:
     weight = there.to(score.dtype)
     mean = (score * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
     return (score - mean) * weight
+
+
+def _likeness(field: Field, raw: Tensor, place: Tensor, person: Tensor, user: Tensor) -> Tensor:
+    """Return [M, 1] products of a person and where a creative's content stands, the mean over several tags.
+
+    Args:
+        raw: [M, ...] content. place: [rows, P] of each tag, or of each number. person: [U, P]. user: [M].
+    """
+    near = person @ place.T
+    if not _has_table(field):
+        return (near.index_select(0, user) * raw).sum(-1, keepdim=True)
+    tags = raw if raw.ndim == 2 else raw.unsqueeze(-1)
+    there = (tags >= 0).to(near.dtype)
+    at = user.unsqueeze(-1) * place.shape[0] + tags.clamp(min=0)
+    found = near.reshape(-1).index_select(0, at.reshape(-1)).view(tags.shape) * there
+    return found.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _has_table(field: Field) -> bool:

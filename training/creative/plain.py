@@ -64,8 +64,8 @@ class PlainCreativeHead(nn.Module):
         item = arrays["item_index"]
         # items that came after the export stand behind the catalogue, and the title knows nothing of them
         item = torch.where(item < self.title.items.shape[0], item, torch.zeros_like(item))
-        read = profile(arrays[HISTORY], self.head.contents).index_select(0, arrays["cand_user"])
-        return self.head(read, arrays), self.title(person, item, torch.zeros_like(item))
+        read = profile(arrays[HISTORY], self.head.contents)
+        return self.head(read, arrays["cand_user"], arrays), self.title(person, item, torch.zeros_like(item))
 
 
 class HeadFiles(msgspec.Struct, frozen=True):

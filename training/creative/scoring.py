@@ -27,7 +27,7 @@ def pair_features(
     row, column = torch.nonzero(eligible >= 0, as_tuple=True)
     content = {name: torch.from_numpy(array) for name, array in arrays.items()}
     found = torch.zeros((*eligible.shape, head.width))
-    found[row, column] = head(person[row], creative_inputs(content, eligible[row, column]))
+    found[row, column] = head(person, row, creative_inputs(content, eligible[row, column]))
     return found.numpy()
 
 
