@@ -34,7 +34,8 @@ class CreativePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         kind: thompson, epsilon_greedy, softmax or default.
         spread: of thompson, factor on how far scores may be wrong, 0 or more: below 1 it explores less than it is
-            unsure, which pays where rewards are few.
+            unsure, which pays where rewards are few; a half gained more than 1 on real tests of images, and in
+            simulated services (O. Chapelle, L. Li 2011, section 3).
         epsilon: share of epsilon_greedy that is even over all eligible creatives, 0..1.
         temperature: of softmax, in logits, more than 0.
         floor: share of every choice that is even over all eligible creatives, 0..1: none is ever less probable than
@@ -47,7 +48,7 @@ class CreativePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     kind: Kind = Kind.THOMPSON
-    spread: float = 1.0
+    spread: float = 0.5
     epsilon: float = 0.1
     temperature: float = 1.0
     floor: float = 0.0
