@@ -121,6 +121,26 @@ def test_people_who_want_much_the_same_are_served_by_hot_items(films):
     assert report.num_hot == len(tuned.route.hot) <= len(films.items) // 10
 
 
+def test_a_filter_that_lets_half_of_the_hot_items_through() -> None:
+    """The others are looked for in lists that hold enough: as many as are wanted would be the second best of all."""
+    rng, width = np.random.default_rng(0), 32
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    items = np.concatenate([np.zeros((1, width), np.float32), unit(rng.normal(size=(40_000, width)))])
+    queries = unit(unit(rng.normal(size=(1, width))) + 0.03 * rng.normal(size=(300, width)))
+    made = IndexSettings(kind=Kind.ivf_sq8, recall_k=50, threads=1, sample_queries=240)
+    tuned, report = tune_index(build_index(items, np.arange(1, len(items)), made), queries[:240], made)
+    assert report.recall >= 0.95 and report.num_hot > 0
+    wide = routed(tuned, msgspec.structs.replace(tuned.route, narrow=0.0))
+    for share in (0.7, 0.5, 0.5, 0.5, 0.35, 0.25):
+        allowed = rng.random(len(items)) < share
+        found = search(wide, queries[240:], 50, None, prepare(wide, allowed))[0]
+        best = exact(items, queries[240:], 50, allowed)[0]
+        assert np.mean([(f >= b[-1] - 1e-6).mean() for f, b in zip(found, best, strict=True)]) >= 0.95
+
+
 def test_an_index_that_is_no_faster_than_exact_search_is_given_up(films):
     """Noise has no lists: the floor takes nearly all of them, and then some time on top."""
     rng = np.random.default_rng(1)

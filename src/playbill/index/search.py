@@ -106,6 +106,8 @@ def _nearest(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible |
     else:
         share = 1.0 if eligible is None else eligible.share
         effort = max(1, index.route.effort(k, share, effort_of(index)))
+        if eligible is not None or (index.route.steps and k > index.route.steps[0].depth):
+            effort = max(effort, _holding(index, k, share))  # else it may be full of the second best, and not short
         scores, items = _approximate(index, queries, k, eligible, effort)
         short = _short(queries, items)
         if len(short) and (wider := _wider(index, k, share, effort)):
@@ -128,14 +130,19 @@ def _short(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.flatnonzero((items[:, -1] < 0) & np.isfinite(queries).all(1))
 
 
-def _wider(index: ItemIndex, k: int, share: float, effort: int) -> int:
-    """Return how many lists hold enough eligible items, 0 where there are no lists or it were too many of them."""
+def _holding(index: ItemIndex, k: int, share: float) -> int:
+    """Return how many lists hold twice as many eligible items as are wanted, 0 where there are no lists."""
     if index.kind in (Kind.flat, Kind.hnsw):
         return 0
-    lists = index.faiss_index.nlist
-    full = index.route.rescore * k * lists / max(share * len(index), 1e-9)
-    wider = max(_WIDER * effort, math.ceil(_SPARE * full))
-    return wider if wider <= _MOST_LISTS * lists else 0
+    return math.ceil(_SPARE * index.route.rescore * k * index.faiss_index.nlist / max(share * len(index), 1e-9))
+
+
+def _wider(index: ItemIndex, k: int, share: float, effort: int) -> int:
+    """Return in how many lists to look again, 0 where there are no lists or it were too many of them."""
+    if index.kind in (Kind.flat, Kind.hnsw):
+        return 0
+    wider = max(_WIDER * effort, _holding(index, k, share))
+    return wider if wider <= _MOST_LISTS * index.faiss_index.nlist else 0
 
 
 def _flat(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible | None) -> Pair:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -29,6 +30,7 @@ HOT = (0, 1_000, 4_000)  # most hot items that are tried, as long as they are no
 RESCORE = {Kind.flat: (1.0,), Kind.hnsw: (1.0,), Kind.ivf_sq8: (1.25,), Kind.ivf_pq: (2.0, 4.0, 10.0)}
 Z95 = 1.645  # one-sided
 
+_MASKS = 8  # draws of a filter, each for its part of the queries
 _TIMED = 24  # queries of one timing
 _ROUNDS = 3
 _STRIDE = 4  # efforts, each a fifth more than the one before
@@ -80,13 +82,13 @@ class _Sample:
     truth: np.ndarray
 
 
-def recall_of(index: ItemIndex, sample: _Sample, k: int) -> np.ndarray:
+def recall_of(index: ItemIndex, sample: _Sample, k: int, eligible: Eligible | None = None) -> np.ndarray:
     """Return [Q] float64, the share of each query's exact top k that the index finds, 0..1.
 
     What scores as the last of the exact answer does is as right as that one: items without content of their own have
     equal vectors.
     """
-    found, _ = search(index, sample.queries, k)
+    found, _ = search(index, sample.queries, k, None, eligible)
     least = sample.truth[:, k - 1] - _ROUNDING
     return np.asarray([np.count_nonzero(got >= low) / k for got, low in zip(found, least, strict=True)])
 
@@ -198,7 +200,9 @@ def _tuned(
         return index, {}, f"{index.kind.value} stays at recall {worst:.4f}, however hard it looks"
     route = best[1].route
     for depth in depths[1:]:
-        effort = _least_effort(index, sample, settings.recall_floor, depth, route, {}, route.steps[-1].effort)
+        # what a filter leaves lies as deep, but is fewer: a search for k of it is not short as one for `depth` is
+        filtered = _filtered(index, sample.queries, first, first / depth)
+        effort = _least_effort(index, sample, settings.recall_floor, depth, route, {}, route.steps[-1].effort, filtered)
         if effort is None:  # beyond, effort grows in proportion to depth
             break
         route = msgspec.structs.replace(route, steps=[*route.steps, Step(depth=depth, effort=effort)])
@@ -213,15 +217,24 @@ def _least_effort(
     base: Route,
     tried: dict[int, float],
     at_least: int = 1,
+    filtered: Sequence[tuple[_Sample, Eligible]] = (),
 ) -> int | None:
-    """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is."""
+    """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is.
+
+    Args:
+        filtered: of each filter that leaves what lies so deep, queries with their answers; recall holds there too.
+    """
     efforts = [effort for effort in _efforts(index, depth) if effort >= at_least] or [at_least]
 
     def enough(place: int) -> bool:
         route = msgspec.structs.replace(base, steps=[Step(depth=depth, effort=efforts[place])])
-        recall = recall_of(routed(index, route), sample, depth)
+        one = routed(index, route)
+        recall = recall_of(one, sample, depth)
         tried[efforts[place]] = float(recall.mean())
-        return bool(recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor)
+        if not _surely(recall, floor):
+            return False
+        # each filter by itself: what one leaves may hang on a few items that it lets through or not
+        return all(recall_of(one, some, some.truth.shape[1], left).mean() >= floor for some, left in filtered)
 
     # recall grows with effort, and so does the time to measure it: up in strides of about twice, then back between
     low, high = 0, 0
@@ -233,6 +246,25 @@ def _least_effort(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return efforts[low]
+
+
+def _surely(recall: np.ndarray, floor: float) -> bool:
+    """Return whether the mean is, at 95 %, not below the floor."""
+    return bool(recall.mean() - Z95 * recall.std() / len(recall) ** 0.5 >= floor)
+
+
+def _filtered(index: ItemIndex, queries: np.ndarray, k: int, share: float) -> list[tuple[_Sample, Eligible]]:
+    """Return filters that leave an even draw of `share` of the items, each with some queries and their exact top k."""
+    rng, rows = np.random.default_rng(0), index.ids()
+    unrouted = replace(index, route=msgspec.structs.replace(index.route, narrow=0.0))
+    found = []
+    for some in np.array_split(queries, _MASKS):
+        allowed = rng.random(len(index.embeddings)) < share
+        left = rows[allowed[rows]]
+        if len(some) and len(left):
+            best = exact_rows(index.embeddings, some, min(k, len(left)), left)[0]
+            found.append((_Sample(some, best), prepare(unrouted, allowed)))
+    return found
 
 
 def _hot(index: ItemIndex, queries: np.ndarray, k: int) -> list[list[int]]:
