@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from playbill.errors import TrainingError
 from playbill.training.checkpoints import Checkpoints
 from playbill.training.distributed import sum_over_processes
 from playbill.training.module import ShardedModule
@@ -82,7 +84,13 @@ class Report(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.timed_steps += 1
-        self._losses.append(float(outputs["loss"]))
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {trainer.global_step}; lower model.learning_rate, or look for outliers "
+                "among the features"
+            )
+        self._losses.append(loss)
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step)
         if self.open_tracker is not None and trainer.global_step % self.log_every_steps == 0:

@@ -169,12 +169,37 @@ def read_run(run_dir: Path, model: str) -> Run:
 
 
 def start_run(run_dir: Path, settings: TrainSettings, record: RunRecord) -> None:
-    """Make an empty run folder in the place of whatever was there, with config.json and run.json."""
-    if run_dir.exists():
+    """Make an empty run folder in the place of whatever was there, with config.json and run.json.
+
+    What was there stands aside until the new run is finished: `put_back` restores it, `let_go` removes it.
+    """
+    before, aside = read_record(run_dir), _aside(run_dir)
+    if before is not None and before.completed:
+        shutil.rmtree(aside, ignore_errors=True)
+        run_dir.replace(aside)
+    elif run_dir.exists():
         shutil.rmtree(run_dir)
     (run_dir / "checkpoints").mkdir(parents=True)
     write_atomic(run_dir / "config.json", msgspec.json.format(msgspec.json.encode(settings, order="sorted"), indent=1))
     write_record(run_dir, record)
+
+
+def put_back(run_dir: Path) -> bool:
+    """Return whether a new run that has no checkpoint yet gave way to the finished one that it was to replace."""
+    if not _aside(run_dir).is_dir() or any((run_dir / "checkpoints").glob("*.ckpt")):
+        return False
+    shutil.rmtree(run_dir, ignore_errors=True)
+    _aside(run_dir).replace(run_dir)
+    return True
+
+
+def let_go(run_dir: Path) -> None:
+    """Remove the run that a finished one has replaced."""
+    shutil.rmtree(_aside(run_dir), ignore_errors=True)
+
+
+def _aside(run_dir: Path) -> Path:
+    return run_dir.with_name(f".replaced-{run_dir.name}")
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playbill.dataset.settings import SplitSettings
@@ -187,7 +189,11 @@ class Aim(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Preset:
-    """A retrieval model chosen by the data's size and shape; config.json of the run says what was chosen."""
+    """A retrieval model chosen by the data's size and shape; config.json of the run says what was chosen.
+
+    It also chooses features.history_length where that is left as it is, and precision: bf16-mixed where the hardware
+    has it.
+    """
 
     name: str = "two_tower"
     """Ends the run's folder name; leave it."""
@@ -220,7 +226,7 @@ class TrainSettings:
     tables: str = "ml-100k"
     """Name of prepared tables: <home>/tables/<tables>."""
     run: str | None = None
-    """Name of the run's folder; null = <tables>-<model>."""
+    """Name of the run's folder; null = <tables>-<model>, and -warm or -refit behind it for those."""
     model: Any = None  # TwoTower, Preset or Ranker: a declared type would shut out the others
     """A choice: two_tower (what null means), fast or best (chosen by the data), ranker, creative, response."""
     retrieval_run: str | None = None
@@ -265,10 +271,21 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self.model = TwoTower() if self.model is None else self.model
+        for name in ("run", "refit", "retrieval_run"):
+            given = getattr(self, name)
+            if given is not None and (not given or given.startswith(".") or Path(given).name != given):
+                raise ConfigError(f"{name} must be the name of a folder in <home>/runs, got {given!r}")
+        known = [("", self), ("model.", self.model)] if is_dataclass(self.model) else [("", self)]  # else: from a json
+        for where, settings in known:
+            for name in (f.name for f in fields(settings)):
+                value = getattr(settings, name)
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ConfigError(f"{where}{name} must be finite, got {value}")
         if self.accumulate_grad_batches != 1:
             raise ConfigError(
                 f"accumulate_grad_batches must be 1, got {self.accumulate_grad_batches}: embedding tables are updated "
-                "inside each backward pass, so gradients cannot be gathered over several; raise model.batch_size"
+                "inside each backward pass, so gradients cannot be gathered over several; raise model.batch_tokens "
+                "(model.batch_size of a ranker)"
             )
         if self.precision not in ("32-true", "bf16-mixed"):
             why = ": fp16 needs scaled gradients, which the fused tables would apply as they are" * (
@@ -305,7 +322,11 @@ class TrainSettings:
 
     @property
     def run_name(self) -> str:
-        return self.run or (f"{self.tables}-{self.model.name}" if self.refit is None else f"{self.refit}-refit")
+        if self.run is not None:
+            return self.run
+        if self.refit is not None:
+            return f"{self.refit}-refit"
+        return f"{self.tables}-{self.model.name}" + ("" if self.warm_start is None else "-warm")
 
 
 @dataclass(slots=True, kw_only=True)

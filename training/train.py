@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from playbill.training.response_settings import Response
 from playbill.training.runs import (
     Run,
     RunRecord,
+    let_go,
     new_record,
+    put_back,
     read_record,
     read_run,
     retrieval_name,
@@ -78,8 +82,15 @@ def run(settings: TrainSettings) -> int:
 
     asked, settings = settings, resolve(settings)
     if settings is not asked:
-        console.print(f"chosen by the data: {settings.model}, histories of {settings.features.history_length} events")
-    with processes(settings):
+        console.print(
+            f"chosen by the data: {settings.model}, histories of {settings.features.history_length} events, "
+            f"precision {settings.precision}"
+        )
+    if settings.warm_start is not None:
+        from playbill.training.retrieval.warm import warm_run
+
+        warm_run(settings)  # before anything is replaced
+    with processes(settings), _kept_until_trained(run_dir, console):
         resume = agree(resume)  # rank 0 is about to change the folder that others may still be reading
         if rank() == 0 and resume is not None:
             console.print(f"going on from {resume}")
@@ -121,10 +132,22 @@ def run(settings: TrainSettings) -> int:
         record.completed = True
         if rank() == 0:
             write_record(run_dir, record)
+            let_go(run_dir)
             _say(console, run_dir, record)
         if tracker is not None:
             tracker.finish(msgspec.to_builtins(record))
     return 0
+
+
+@contextmanager
+def _kept_until_trained(run_dir: Path, console: Console) -> Iterator[None]:
+    """Give a finished run that is about to be replaced its place back when the new one fails before it has weights."""
+    try:
+        yield
+    except BaseException:
+        if os.environ.get("RANK", "0") == "0" and put_back(run_dir):
+            console.print(f"{run_dir} is what it was before")
+        raise
 
 
 def _validated(path: Path, settings: TrainSettings) -> Run:

@@ -117,3 +117,30 @@ def test_what_does_not_fit_is_refused(home: Path) -> None:
         open_warm(settings, other)
     assert main(["train", f"home={home}", "tables=late", "since=tomorrow"]) == 2
     assert main(["train", f"home={home}", "tables=late", "run=never", "since=2200-01-01", *SMALL]) == 1
+
+
+def test_a_finished_run_outlives_what_was_to_replace_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever fails before there are new weights, what was there is back; also what a warm start begins with."""
+    (version,) = (p.name for p in (home / "bundles").iterdir() if p.is_dir() and not p.name.startswith("."))
+    run = home / "runs" / "early-two_tower"
+    before = {p.name: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
+    early = ["train", f"home={home}", "tables=early", *SMALL]
+    assert main([*early, f"warm_start={version}", "run=early-two_tower"]) == 1
+    assert "holds the weights to begin with, and would be replaced" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*early, "run=early-two_tower", "warm_start=0123456789ab"]) == 1
+    assert main([*early, "run=early-two_tower", "since=2200-01-01"]) == 1
+    assert main([*early, "run=early-two_tower", "model.learning_rate=1e30"]) == 1
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "the loss is" in said and "is what it was before" in said
+    assert {p.name: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()} == before
+    # by itself a warm start has a place of its own, and what it replaces there is gone once it is finished
+    assert main([*early, f"warm_start={version}", "model.max_epochs=1"]) == 0
+    assert main([*early, f"warm_start={version}", "model.max_epochs=1", "seed=2"]) == 0
+    assert read_run(home / "runs" / "early-two_tower-warm", "two_tower").settings.seed == 2
+    assert not list((home / "runs").glob(".*"))
+
+
+@pytest.mark.parametrize("wrong", ["run=../../away", "run=.hidden", "refit=a/b", "model.learning_rate=inf"])
+def test_names_and_numbers_that_cannot_be(home: Path, wrong: str) -> None:
+    assert main(["train", f"home={home}", "tables=early", wrong]) == 2
+    assert not (home.parent / "away").exists()

@@ -165,7 +165,8 @@ def _add(bundles: Mapping[str, FoundBundle], version: str, report: Report) -> No
 
 
 def _trainings(runs: Path) -> Iterator[Training]:
-    there = [p for p in (runs.iterdir() if runs.is_dir() else []) if (p / "run.json").is_file()]
+    folders = [p for p in (runs.iterdir() if runs.is_dir() else []) if not p.name.startswith(".")]
+    there = [p for p in folders if (p / "run.json").is_file()]
     for path in sorted(there, key=lambda p: ((p / "run.json").stat().st_mtime, p.name)):
         record = read_record(path)
         if record is not None:

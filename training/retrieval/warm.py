@@ -24,7 +24,7 @@ from playbill.features.spec import Encoding, FeatureSpec
 from playbill.features.vocabulary import Vocabulary
 from playbill.tables.files import sha256_file
 from playbill.training.distributed import copy_in
-from playbill.training.runs import read_run
+from playbill.training.runs import Run, read_run
 from playbill.training.settings import TrainSettings, TwoTower
 
 _TABLES = ("encoder.items.embeddings.", "encoder.query_fields.embedding_bags.", "encoder.item_fields.embedding_bags.")
@@ -45,12 +45,12 @@ class Warm:
     about: str
 
 
-def open_warm(settings: TrainSettings, dataset: Dataset) -> Warm:
-    """Return what `settings.warm_start` names, for the vocabularies of `dataset`.
+def warm_run(settings: TrainSettings) -> tuple[str, Run]:
+    """Return the version of the bundle that `settings.warm_start` names, and the run that its towers come from.
 
     Raises:
         BundleError: no such bundle, or it carries no towers.
-        TrainingError: its run is gone or was trained again since, or has other features or another model.
+        TrainingError: its run is gone or was trained again since, or would be replaced by the one that begins with it.
     """
     home, name = Path(settings.home), str(settings.warm_start)
     version = current(home / "bundles") if name == "current" else name
@@ -64,6 +64,19 @@ def open_warm(settings: TrainSettings, dataset: Dataset) -> Warm:
     file = run.path / "checkpoints" / "best.ckpt"
     if origin.get("weights") != sha256_file(file):
         raise TrainingError(f"{run.path} was trained again since bundle {version} was exported: its weights are gone")
+    if run.path.name == settings.run_name:
+        raise TrainingError(f"{run.path} holds the weights to begin with, and would be replaced; give another run=")
+    return version, run
+
+
+def open_warm(settings: TrainSettings, dataset: Dataset) -> Warm:
+    """Return what `settings.warm_start` names, for the vocabularies of `dataset`.
+
+    Raises:
+        BundleError, TrainingError: see `warm_run`, or it has other features or another model.
+    """
+    version, run = warm_run(settings)
+    file = run.path / "checkpoints" / "best.ckpt"
     _check(run.model, settings, run.spec, dataset)
     state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     old = {key.removeprefix("dmp."): value for key, value in state.items()}
