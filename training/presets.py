@@ -15,6 +15,7 @@ import polars as pl
 
 from playbill.dataset.settings import SplitKind
 from playbill.errors import TrainingError
+from playbill.features.settings import FeatureSettings
 from playbill.tables.folder import read_folder
 from playbill.training.distributed import fast_bf16
 from playbill.training.settings import Aim, Effort, Loss, Preset, Query, Tables, TrainSettings, TwoTower
@@ -61,7 +62,10 @@ def shape_of(tables: Path) -> Shape:
 
 
 def resolve(settings: TrainSettings) -> TrainSettings:
-    """Return the settings with a preset replaced by what it stands for: model, history length, precision."""
+    """Return the settings with a preset replaced by what it stands for: model, history length, precision.
+
+    A history length other than the default is the caller's and stays.
+    """
     preset = settings.model
     if not isinstance(preset, Preset):
         return settings
@@ -70,7 +74,9 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     if aim is Aim.auto:
         aim = Aim.next if settings.split.kind is SplitKind.leave_last_out else Aim.later
     model, length = _next(preset.effort, shape) if aim is Aim.next else _later(shape)
-    features = replace(settings.features, history_length=length)
+    given = settings.features.history_length
+    asked = given != FeatureSettings().history_length
+    features = replace(settings.features, history_length=given if asked else length)
     precision = "bf16-mixed" if fast_bf16() else "32-true"
     metric_k = settings.metric_k if aim is Aim.next else max(settings.metric_k, _LATER_K)
     return replace(settings, model=model, features=features, precision=precision, metric_k=metric_k)

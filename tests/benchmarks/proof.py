@@ -45,16 +45,17 @@ RANKING_PROTOCOLS = ("ml-100k-likes-frozen", "ml-1m-likes-frozen", "ml-1m-likes-
 def steps(home: str, data: str) -> dict[str, list[str]]:
     """Return the command of every step by name; benchmarks need the demo's bundle, so it comes first."""
     real = [f"data={data}"] if data else []
+    kept = [*real, f"results={HERE / 'results'}"]
     return {
         "demo": [*PLAYBILL, "demo", f"home={home}"],
         # before anything else stages a bundle: the latest is the demo's
         "blend": [sys.executable, str(HERE / "proof_blend.py"), f"home={home}"],
         "gate": [sys.executable, str(HERE / "proof_gate.py"), f"home={home}"],
         **{
-            f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *real]
+            f"reproduce-{n}-{e}": [*PLAYBILL, "reproduce", n, f"effort={e}", f"home={home}", *kept]
             for n, e in PROTOCOLS
         },
-        **{f"reproduce-{n}": [*PLAYBILL, "reproduce", n, f"home={home}", *real] for n in RANKING_PROTOCOLS},
+        **{f"reproduce-{n}": [*PLAYBILL, "reproduce", n, f"home={home}", *kept] for n in RANKING_PROTOCOLS},
         "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
         "ranker-speed": [sys.executable, str(HERE / "bench_ranker.py"), f"home={home}"],
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],

@@ -9,6 +9,7 @@ import pytest
 
 from playbill.cli import compose
 from playbill.dataset.settings import SplitKind, SplitSettings
+from playbill.features.settings import FeatureSettings
 from playbill.tables.folder import read_table
 from playbill.training.presets import Shape, _later, _next, resolve, shape_of
 from playbill.training.settings import Effort, Loss, Preset, Query, Tables, TrainSettings, TwoTower
@@ -51,6 +52,8 @@ def test_the_aim_follows_the_split(tiny_home: Path) -> None:
     assert later.model.stale_share > 0 and following.model.stale_share == 0
     assert (later.metric_k, following.metric_k) == (100, 10)
     assert later.features.history_length == following.features.history_length == 200
+    short = dataclasses.replace(asked, features=FeatureSettings(history_length=16))
+    assert resolve(short).features.history_length == 16  # what was typed is not overruled
     given = TrainSettings(home=str(tiny_home), tables="tiny")
     assert resolve(given) is given
     assert compose("train", ["model=best"]).model == Preset(effort=Effort.best)

@@ -125,7 +125,7 @@ class ReproduceSettings:
     rivals: RivalSettings = field(default_factory=RivalSettings)
     """What the baselines are tuned over."""
     results: str | None = None
-    """Folder of the json; null = tests/benchmarks/results in a checkout, else this job's folder."""
+    """Folder of the json; null = <home>/reproduce/<name>."""
     force: bool = False
     """Train again although finished runs are there."""
 

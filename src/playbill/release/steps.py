@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from playbill.errors import PlaybillError
-from playbill.release.record import checkout
 from playbill.release.settings import ReproduceSettings
 
 
@@ -30,7 +29,11 @@ def see_tables(settings: ReproduceSettings, source: str, folder: str, home: Path
     Args:
         folder: where `settings.data` may hold the source's files; else they are fetched.
         home: the job's.
+    Raises:
+        PlaybillError: `settings.data` is no folder.
     """
+    if settings.data is not None and not Path(settings.data).is_dir():
+        raise PlaybillError(f"data={settings.data} is no folder; leave it away to fetch what is needed")
     if not (Path(settings.home) / "tables" / source).is_dir():
         here = None if settings.data is None else Path(settings.data) / folder
         given = [f"source.folder={here}"] if here is not None and here.is_dir() else []
@@ -43,8 +46,5 @@ def see_tables(settings: ReproduceSettings, source: str, folder: str, home: Path
 
 
 def results_folder(settings: ReproduceSettings, home: Path) -> Path:
-    """Return where the json goes: as told, else beside the other results of a checkout, else into the job's folder."""
-    root = checkout()
-    if settings.results is not None:
-        return Path(settings.results)
-    return home if root is None else root / "tests" / "benchmarks" / "results"
+    """Return where the json goes: as told, else into the job's folder."""
+    return home if settings.results is None else Path(settings.results)
