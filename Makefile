@@ -62,7 +62,7 @@ quick: install
 	$(PYTEST) -m "not slow"
 
 proof: install
-	$(BIN)/python tests/benchmarks/proof.py home=$(HOME_DIR)
+	$(BIN)/python tests/benchmarks/proof.py home=$(HOME_DIR) $(if $(PEERS),peers=$(PEERS))
 
 # what no other target can check; never run yet where this was made, for there was no GPU
 gpu:

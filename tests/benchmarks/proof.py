@@ -3,6 +3,7 @@
     python tests/benchmarks/proof.py home=var            all steps
     python tests/benchmarks/proof.py home=var engine     one of them
     python tests/benchmarks/proof.py data=DIR            where the real logs lie; else PLAYBILL_SHARED_DATA
+    python tests/benchmarks/proof.py peers=DIR           rivals' environments (peers/README.md); else they are left out
 
 Results stand in tests/benchmarks/results/ as json with commit and machine, and are committed.
 """
@@ -42,8 +43,9 @@ PROTOCOLS = [
 RANKING_PROTOCOLS = ("ml-100k-likes-frozen", "ml-1m-likes-frozen", "ml-1m-likes-running", "trivago-clicks")
 
 
-def steps(home: str, data: str) -> dict[str, list[str]]:
+def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
     """Return the command of every step by name; benchmarks need the demo's bundle, so it comes first."""
+    rectools, rechub = (f"peer={Path(peers) / name / 'bin' / 'python'}" for name in ("rectools", "rechub"))
     real = [f"data={data}"] if data else []
     kept = [*real, f"results={HERE / 'results'}"]
     return {
@@ -57,7 +59,7 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         },
         **{f"reproduce-{n}": [*PLAYBILL, "reproduce", n, f"home={home}", *kept] for n in RANKING_PROTOCOLS},
         "training": [sys.executable, str(HERE / "bench_training.py"), f"home={home}"],
-        "ranker-speed": [sys.executable, str(HERE / "bench_ranker.py"), f"home={home}"],
+        "ranker-speed": [sys.executable, str(HERE / "bench_ranker.py"), f"home={home}", *([rechub] if peers else [])],
         "engine": [sys.executable, str(HERE / "bench_engine.py"), f"home={home}"],
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
@@ -66,6 +68,17 @@ def steps(home: str, data: str) -> dict[str, list[str]]:
         "scale": [sys.executable, str(HERE / "proof_scale.py"), f"home={home}"],
         "index": [sys.executable, str(HERE / "proof_index.py"), f"home={home}"],
         **{name: [sys.executable, str(HERE / f"proof_{name}.py"), f"home={home}", *real] for name in STATEMENTS},
+        **_beside_rivals(home, peers, real, rectools),
+    }
+
+
+def _beside_rivals(home: str, peers: str, real: list[str], rectools: str) -> dict[str, list[str]]:
+    """Return the steps that need others' code; none where there is none of it."""
+    if not peers:
+        return {}
+    return {
+        "training-speed": [sys.executable, str(HERE / "proof_training_speed.py"), f"home={home}", rectools, *real],
+        "peers": [sys.executable, str(HERE / "proof_peers.py"), f"home={home}", f"peers={peers}", *real],
     }
 
 
@@ -73,8 +86,9 @@ def main(arguments: list[str]) -> int:
     """Run the named steps (all when none is named) and return 1 when one failed."""
     home = next((a.partition("=")[2] for a in arguments if a.startswith("home=")), "var")
     data = next((a.partition("=")[2] for a in arguments if a.startswith("data=")), "")
+    peers = next((a.partition("=")[2] for a in arguments if a.startswith("peers=")), "")
     named = [a for a in arguments if "=" not in a]
-    todo = steps(home, data)
+    todo = steps(home, data, peers)
     unknown = set(named) - set(todo)
     if unknown:
         print(f"no step {', '.join(sorted(unknown))}; steps: {', '.join(todo)}", file=sys.stderr)
@@ -95,6 +109,8 @@ def main(arguments: list[str]) -> int:
             failed.append(name)
             continue
         stamp.write_text(f"{time.perf_counter() - begin:.0f} s\n")
+    if not peers:
+        print("left out, without peers=DIR: training-speed, peers, and the rival of ranker-speed", flush=True)
     print(f"failed: {', '.join(failed)}" if failed else "all steps done", flush=True)
     return int(bool(failed))
 
