@@ -22,6 +22,8 @@ from playbill.engine.retrieve import candidates_of
 from playbill.engine.types import Request, Slate
 from playbill.errors import BundleError, RequestError
 from playbill.features.encoder import point_in_time
+from playbill.features.spec import Encoding, Field, Side
+from playbill.features.vocabulary import Vocabulary
 from playbill.state.events import Event
 from playbill.state.keys import id_key
 from playbill.state.store import Store
@@ -105,6 +107,17 @@ def test_a_slate_is_what_graphs_and_tables_say_by_hand(engine: Engine, dataset: 
         assert item.score == pytest.approx(utility[index], abs=1e-6)
         assert item.title == dataset.items["title"][index - 1] and item.propensity == 1.0
     assert [i.position for i in slate.items] == list(range(20))
+
+
+def test_a_column_surface_is_the_requests_own(engine: Engine, store: Store) -> None:
+    """What the log says under `surface` a request says by asking for one, unless its context says otherwise."""
+    column = Field(name="surface", side=Side.CONTEXT, encoding=Encoding.CATEGORY, size=3)
+    spec = msgspec.structs.replace(engine.bundle.spec, fields=[*engine.bundle.spec.fields, column])
+    words = dict(engine.bundle.vocabularies) | {column.array: Vocabulary(["home", "mail"])}
+    asked = [Request(surface="mail"), Request(surface="mail", context={"surface": "home"}), Request(surface="else")]
+    with store.view() as view:
+        people = people_of(asked, view, spec)
+    assert encode_people(people, asked, np.zeros(3, np.int64), spec, words).arrays[column.array].tolist() == [2, 1, 0]
 
 
 def test_item_knn_scores_as_its_baseline(engine: Engine, store: Store) -> None:

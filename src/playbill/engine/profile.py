@@ -110,7 +110,10 @@ def encode_profiles(
     pool = fold_profiles(profiles, spec, vocabularies["item"])
     features = [p.features for p in profiles]
     users = {f.name: [known.get(f.name) for known in features] for f in spec.side(Side.USER)}
-    context = {f.name: [r.context.get(f.name) for r in requests] for f in spec.side(Side.CONTEXT)}
+    # a column `surface` of the log is what requests call by that name
+    context = {
+        f.name: [{"surface": r.surface, **r.context}.get(f.name) for r in requests] for f in spec.side(Side.CONTEXT)
+    }
     zones = [known.get("timezone") for known in features]
     ahead = offsets(zones, now) if any(zones) else None
     start, end = pool.offsets[:-1], pool.offsets[1:]
