@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from playbill.bundle.manifest import check_version
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current
 from playbill.engine.engine import Engine
@@ -16,7 +17,7 @@ def bundle_path(home: Path | str, version: str) -> Path:
     """Return the folder of a bundle; `current` is the published one.
 
     Raises:
-        BundleError: nothing is published yet, or there is no such version; lists those that are there.
+        BundleError: nothing is published yet, a version that is a path, or none that is there; lists those that are.
     """
     folder = Path(home) / "bundles"
     if version == "current":
@@ -26,7 +27,7 @@ def bundle_path(home: Path | str, version: str) -> Path:
                 f"no bundle is published in {folder}; run `playbill publish`, or name one: bundle=<version>"
             )
         version = published
-    path = folder / version
+    path = folder / check_version(version)
     if not path.is_dir():
         there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
         raise BundleError(f"no bundle {version!r} in {folder}; there are {there or 'none'}")

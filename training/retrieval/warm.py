@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec.distributed import DistributedModelParallel
 
+from playbill.bundle.manifest import check_version
 from playbill.bundle.open import open_bundle
 from playbill.bundle.write import current
 from playbill.dataset.dataset import Dataset
@@ -54,7 +55,7 @@ def warm_run(settings: TrainSettings) -> tuple[str, Run]:
     """
     home, name = Path(settings.home), str(settings.warm_start)
     version = current(home / "bundles") if name == "current" else name
-    if version is None or not (home / "bundles" / version).is_dir():
+    if version is None or not (home / "bundles" / check_version(version)).is_dir():
         raise BundleError(f"warm_start={name}: no such bundle in {home / 'bundles'}; give a version, or publish one")
     bundle = open_bundle(home / "bundles" / version, require_sealed=False)
     origin = bundle.manifest.origin
