@@ -23,6 +23,7 @@ Every message says what was expected, what was found, and what to do.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 
@@ -110,3 +111,16 @@ class RequestError(PlaybillError, ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+def trace(error: BaseException) -> str:
+    """Return where an error and its causes came from, for a log: places and types, never the messages.
+
+    What went wrong while a person was answered may quote that person (`KeyError: 'somebody@example.org'`).
+    """
+    lines: list[str] = []
+    now: BaseException | None = error
+    while now is not None:
+        lines[:0] = [*traceback.format_tb(now.__traceback__), f"{type(now).__module__}.{type(now).__qualname__}\n"]
+        now = now.__cause__ or (None if now.__suppress_context__ else now.__context__)
+    return "".join(lines).rstrip()

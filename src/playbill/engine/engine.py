@@ -41,6 +41,7 @@ from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, c
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import Row, make_slate
 from playbill.engine.types import Request, Slate, validate
+from playbill.errors import trace
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
@@ -400,7 +401,7 @@ class Engine:
 
     def _fault(self, part: str, error: Exception) -> None:
         if not self.faults[part]:  # once in the log, always in the counter
-            log.exception("%s failed; answering from a lower rung", part, exc_info=error)
+            log.error("%s failed; answering from a lower rung\n%s", part, trace(error))
         self.faults[part] += 1
 
 
