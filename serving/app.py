@@ -13,13 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from ray import serve
+from ray import serve, util
 from ray.util import metrics
 from starlette.requests import Request
 from starlette.responses import Response
 
 import playbill
 from playbill.serving import http, load
+from playbill.serving.guard import Guard
+from playbill.serving.keys import Key, keys_path
 from playbill.serving.settings import ServeSettings
 from playbill.state.store import Store
 
@@ -35,13 +37,17 @@ class Replica:
     The bundle comes with `reconfigure`, so that a new one replaces it without a restart.
     """
 
-    def __init__(self, home: str, max_body_bytes: int, require_gpu: bool) -> None:
+    def __init__(
+        self, home: str, max_body_bytes: int, require_gpu: bool, replicas: int, keys_required: bool, owner: Key
+    ) -> None:
         """Open the state; `reconfigure` follows before the first request."""
+        _keep_inside()
         self._home, self._require_gpu = home, require_gpu
         self._store = Store.open(load.state_path(home))
         self._figures = Figures()
         self._api = http.Api(
             self._store,
+            guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=replicas),
             max_body_bytes=max_body_bytes,
             replica=serve.get_replica_context().replica_id.unique_id,
             observe=self._figures.observe,
@@ -117,12 +123,29 @@ class Figures:
             self._models.set(1, {"model": name, "provider": where["provider"], "device": where["device"]})
 
 
-def start(settings: ServeSettings) -> None:
-    """Start Serve's controller and ingress in a Ray that is running."""
+def _keep_inside() -> None:
+    """Let the port on which replicas hear from Serve's proxy listen on Ray's own address alone, which is loopback.
+
+    Serve binds it to every interface and has no setting for it, and what arrives there is unpickled, if only from
+    whoever knows this run's token. Called in a replica, which opens that port after its own constructor.
+    """
+    from ray._common.network_utils import build_address
+    from ray.serve._private import replica
+
+    bind, address = replica.add_port_to_grpc_server, build_address(util.get_node_ip_address(), 0)
+    replica.add_port_to_grpc_server = lambda server, everywhere: bind(server, address)
+
+
+def start(settings: ServeSettings, host: str) -> None:
+    """Start Serve's controller and ingress in a Ray that is running.
+
+    Args:
+        host: where Serve's own processes listen.
+    """
     log.setLevel(logging.WARNING)
     serve.start(
         http_options={
-            "host": settings.host,
+            "host": host,
             "port": settings.port,
             "request_timeout_s": settings.request_timeout_s or None,
         },
@@ -130,11 +153,13 @@ def start(settings: ServeSettings) -> None:
     )
 
 
-def deploy(settings: ServeSettings, bundle: str) -> None:
+def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key) -> None:
     """Run the application with this bundle, or swap the bundle of the one that runs; returns when Serve is content.
 
     Args:
         bundle: a version, never `current`: replicas that start later must load what the others answer from.
+        keys_required: let nobody in while there is no file of keys.
+        owner: the key that this process has for itself, the same at every call.
     """
     deployment = serve.deployment(Replica).options(
         name="Replica",
@@ -153,7 +178,9 @@ def deploy(settings: ServeSettings, bundle: str) -> None:
     # code and the settings alone, so that another bundle goes through `reconfigure` (tested: the replicas stay).
     fixed = msgspec.json.encode([playbill.__version__, replace(settings, bundle="", detach=False)])
     deployment._version = hashlib.sha256(fixed).hexdigest()[:16]
-    application = deployment.bind(settings.home, settings.max_body_bytes, settings.require_gpu)
+    application = deployment.bind(
+        settings.home, settings.max_body_bytes, settings.require_gpu, settings.replicas, keys_required, owner
+    )
     serve.run(application, name=NAME, route_prefix="/")
 
 

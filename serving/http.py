@@ -19,20 +19,25 @@ from typing import Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as Connection
 
 from playbill.bundle.open import Bundle
 from playbill.engine.approvals import note_approvals
 from playbill.engine.engine import Engine
 from playbill.engine.types import decode_request
-from playbill.errors import RequestError, StateError
+from playbill.errors import RequestError, StateError, trace
+from playbill.serving.guard import Guard
+from playbill.serving.keys import Scope
 from playbill.serving.messages import (
+    Alive,
     Approval,
     BundleSummary,
     Health,
     Noted,
     Problem,
     Receipt,
+    Refused,
     Stored,
     decode_approvals,
     decode_events,
@@ -51,12 +56,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON = "application/json"
 
 
-class Refused(Exception):
-    """An answer other than 2xx: status, what went wrong in one word, the field, and why."""
-
-    def __init__(self, status: int, error: str, field: str | None, reason: str, headers: dict[str, str] | None = None):
-        super().__init__(reason)
-        self.status, self.error, self.field, self.reason, self.headers = status, error, field, reason, headers
+_Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
 
 
 class Api:
@@ -70,6 +70,7 @@ class Api:
         self,
         store: Store,
         *,
+        guard: Guard | None = None,
         max_body_bytes: int = 256 * 1024,
         replica: str = "",
         observe: Observe | None = None,
@@ -78,12 +79,14 @@ class Api:
 
         Args:
             store: where events go.
+            guard: who may in; None: everybody.
             max_body_bytes: larger bodies are refused.
             replica: name of this process in health; its process id where empty.
             observe: called once a request, with its route, status, rung and stage times.
         """
         self._serving: tuple[Bundle, Engine] | None = None
         self._store = store
+        self._guard = guard
         # threads that append at the same time share one flush of the disk (see Store)
         self._writers = ThreadPoolExecutor(16, "playbill-events")
         self._max_body_bytes = max_body_bytes
@@ -92,13 +95,14 @@ class Api:
         self._started = time.time()
         self._document = _ENCODER.encode(document())
         self.failed_bundle: str | None = None
-        self._routes: dict[str, tuple[str, Callable[[Request, dict[str, float]], Awaitable[Response]]]] = {
-            "/v1/recommend": ("POST", self._recommend),
-            "/v1/events": ("POST", self._events),
-            "/v1/creatives": ("POST", self._creatives),
-            "/v1/health": ("GET", self._health),
-            "/v1/bundle": ("GET", self._bundle),
-            "/v1/openapi.json": ("GET", self._openapi),
+        # method, what a key must be allowed to do, and who answers
+        self._routes: dict[str, tuple[str, Scope | None, _Answer]] = {
+            "/v1/recommend": ("POST", Scope.recommend, self._recommend),
+            "/v1/events": ("POST", Scope.events, self._events),
+            "/v1/creatives": ("POST", Scope.items, self._creatives),
+            "/v1/health": ("GET", None, self._health),
+            "/v1/bundle": ("GET", Scope.admin, self._bundle),
+            "/v1/openapi.json": ("GET", None, self._openapi),
         }
 
     def use(self, bundle: Bundle, engine: Engine) -> None:
@@ -116,12 +120,14 @@ class Api:
         """Version of the bundle that answers."""
         return None if self._serving is None else self._serving[0].version
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Answer one request as an ASGI application."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            response = await self.handle(Request(scope, receive))
+            request = Request(scope, receive)
+            response = await self.handle(request)
+            response.raw_headers.append((b"x-request-id", _request_id(request).encode()))  # as Ray Serve does
             await response(scope, receive, send)
         else:  # a websocket: refuse the handshake
             await send({"type": "websocket.close", "code": 1000})
@@ -141,12 +147,12 @@ class Api:
             status, name = (400, "malformed") if malformed else (422, "invalid")
             response = self._problem(request, Refused(status, name, error.field, error.reason))
         except StateError as error:
-            log.error("%s %s: %s", request.method, path, error)
+            log.error("%s: %s (request %s)", path, error, _request_id(request))
             response = self._problem(request, Refused(503, "state", None, str(error)))
         except ClientDisconnect:
             response = self._problem(request, Refused(400, "incomplete", "body", "the connection closed early"))
-        except Exception:
-            log.exception("%s %s failed", request.method, path)
+        except Exception as error:
+            log.error("%s failed (request %s)\n%s", path, _request_id(request), trace(error))
             response = self._problem(request, Refused(500, "internal", None, "the server failed; see its log"))
         if self._observe is not None:
             times["total"] = (time.perf_counter() - began) * 1e3
@@ -158,14 +164,17 @@ class Api:
         """Wait for the events that are being written."""
         self._writers.shutdown(wait=True)
 
-    def _route(self, path: str, request: Request) -> Callable[[Request, dict[str, float]], Awaitable[Response]]:
+    def _route(self, path: str, request: Request) -> _Answer:
+        """Return who answers, where there is such a route and the sender may use it; the body was not looked at."""
         route = self._routes.get(path)
         if route is None:
             raise Refused(404, "not_found", None, f"no {path[:200]!r}; there are {', '.join(self._routes)}")
-        allowed, call = route
+        allowed, scope, call = route
         if request.method != allowed and not (request.method == "HEAD" and allowed == "GET"):
             raise Refused(405, "method_not_allowed", None, f"{path} takes {allowed}, got {request.method[:20]}",
                           {"allow": allowed})  # fmt: skip
+        if scope is not None and self._guard is not None:
+            self._guard.admit(request.headers, scope)
         return call
 
     async def _recommend(self, request: Request, times: dict[str, float]) -> Response:
@@ -231,7 +240,10 @@ class Api:
         return _answer(Noted(request_id=_request_id(request), creatives=noted, state_version=self._store.version))
 
     async def _health(self, request: Request, times: dict[str, float]) -> Response:
+        full = self._guard is None or Scope.admin in self._guard.scopes(request.headers)
         bundle, engine = self._now()
+        if not full:
+            return _answer(Alive(status="ok"))
         return _answer(
             Health(
                 status="ok",
@@ -305,6 +317,9 @@ def _too_large(limit: int) -> Refused:
 
 
 def _request_id(request: Request) -> str:
-    """Return the id that the caller's `x-request-id` gives, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    """Return the id that the caller gave, else a new one; the same whenever this request is asked."""
+    found: str | None = request.scope.get("request_id")
+    if found is None:
+        given = request.headers.get("x-request-id", "")
+        found = request.scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return found

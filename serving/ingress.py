@@ -75,18 +75,20 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
 
 
 def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
-    """Return a program that starts HAProxy with its pages of figures on our address.
+    """Return a program that starts HAProxy with its own door on our address, and its pages of figures on theirs.
 
-    Serve's template binds them to every interface, and has no setting for it; the address is changed in the generated
-    file on the way to HAProxy. `exec` keeps the process id that Serve knows.
+    Serve's template binds the figures to every interface, and the door to where its replicas listen, which is loopback;
+    it has no setting for either. The addresses are changed in the generated file on the way to HAProxy. `exec` keeps
+    the process id that Serve knows.
     """
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host, figures = (f"[{h}]" if ":" in h else h for h in (settings.host, settings.figures_host))
     program = scratch / "haproxy-bound"
     program.write_text(
         "#!/bin/sh\n"
         "# called as: -db -f CONFIG ...\n"
-        f"sed -i -e 's/bind \\*:{settings.haproxy_stats_port}$/bind {host}:{settings.haproxy_stats_port}/'"
-        f" -e 's/bind :{settings.haproxy_metrics_port}$/bind {host}:{settings.haproxy_metrics_port}/' \"$3\"\n"
+        f"sed -i -e 's/bind \\*:{settings.haproxy_stats_port}$/bind {figures}:{settings.haproxy_stats_port}/'"
+        f" -e 's/bind :{settings.haproxy_metrics_port}$/bind {figures}:{settings.haproxy_metrics_port}/'"
+        f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )
     os.chmod(program, 0o700)

@@ -85,6 +85,14 @@ class Noted(msgspec.Struct, kw_only=True):
     state_version: int
 
 
+class Refused(Exception):
+    """An answer other than 2xx: status, what went wrong in one word, the field, and why."""
+
+    def __init__(self, status: int, error: str, field: str | None, reason: str, headers: dict[str, str] | None = None):
+        super().__init__(reason)
+        self.status, self.error, self.field, self.reason, self.headers = status, error, field, reason, headers
+
+
 class Problem(msgspec.Struct, kw_only=True):
     """An answer other than 2xx.
 
@@ -123,6 +131,12 @@ class Health(msgspec.Struct, kw_only=True):
     faults: dict[str, int]
     replica: str
     uptime_s: float
+
+
+class Alive(msgspec.Struct, kw_only=True):
+    """What health says to those who have no admin key, such as a load balancer: that there is an engine to answer."""
+
+    status: str
 
 
 class BundleSummary(msgspec.Struct, kw_only=True):

@@ -8,7 +8,9 @@ import msgspec
 
 import playbill
 from playbill.engine.types import Request, Slate
+from playbill.serving.keys import Scope
 from playbill.serving.messages import (
+    Alive,
     Approval,
     Approvals,
     BundleSummary,
@@ -22,21 +24,26 @@ from playbill.serving.messages import (
 
 _SPEECH: dict[int, str] = {
     400: "The body is no json.",
+    401: "There is no API key, or it is not known, or it was revoked.",
+    403: "The API key may do other things than this.",
     404: "There is no such path.",
     405: "The path takes another method.",
     408: "The request took longer than the server allows.",
     413: "The body is larger than the server allows.",
     415: "The body is compressed.",
     422: "A field is missing, unknown, of a wrong type or out of range.",
+    429: "The API key is used more often than it may be; Retry-After says after how many seconds to try again.",
     503: "More requests wait than the server allows, or it is still starting.",
 }
-_BODY_FAULTS = (400, 408, 413, 415, 422, 503)
+_BODY_FAULTS = (400, 408, 413, 415, 422)
+_RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
 
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document as plain values."""
     structs = (
-        Request, Slate, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Health, BundleSummary, Problem,
+        Request, Slate, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Alive, Health, BundleSummary,
+        Problem,
     )  # fmt: skip
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema = dict(zip(structs, schemas, strict=True))
@@ -45,7 +52,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Playbill",
             "version": playbill.__version__,
-            "description": "Every person their own programme.",
+            "description": "Every person their own programme. A server without API keys, on loopback, asks for none.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
@@ -56,6 +63,7 @@ def document() -> dict[str, Any]:
                     schema[Slate],
                     schema[Problem],
                     schema[Request],
+                    scope=Scope.recommend,
                 )
             },
             "/v1/events": {
@@ -65,6 +73,7 @@ def document() -> dict[str, Any]:
                     schema[Receipt],
                     schema[Problem],
                     {"oneOf": [schema[SentEvent], schema[SentEvents]]},
+                    scope=Scope.events,
                 )
             },
             "/v1/creatives": {
@@ -75,25 +84,54 @@ def document() -> dict[str, Any]:
                     schema[Noted],
                     schema[Problem],
                     {"oneOf": [schema[Approval], schema[Approvals]]},
+                    scope=Scope.items,
                 )
             },
-            "/v1/health": {"get": _operation("health", "Say how the replica stands.", schema[Health], schema[Problem])},
-            "/v1/bundle": {"get": _operation("bundle", "Say what answers.", schema[BundleSummary], schema[Problem])},
+            "/v1/health": {
+                "get": _operation(
+                    "health",
+                    "Say how the replica stands; without a key that may see it (admin), only that it answers.",
+                    {"oneOf": [schema[Health], schema[Alive]]},
+                    schema[Problem],
+                    scope=Scope.admin,
+                    optional=True,
+                )
+            },
+            "/v1/bundle": {
+                "get": _operation(
+                    "bundle", "Say what answers.", schema[BundleSummary], schema[Problem], scope=Scope.admin
+                )
+            },
             "/v1/openapi.json": {
                 "get": _operation("openapi", "Return this document.", {"type": "object"}, schema[Problem])
             },
         },
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of `playbill keys add`."},
+                "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+            },
+        },
     }
 
 
 def _operation(
-    name: str, summary: str, answer: dict[str, Any], problem: dict[str, Any], body: dict[str, Any] | None = None
+    name: str,
+    summary: str,
+    answer: dict[str, Any],
+    problem: dict[str, Any],
+    body: dict[str, Any] | None = None,
+    scope: Scope | None = None,
+    optional: bool = False,
 ) -> dict[str, Any]:
-    faults = _BODY_FAULTS if body else (503,)
+    refusals = () if scope is None else (401,) if optional else (401, 403, 429)
+    faults = sorted([*refusals, *(_BODY_FAULTS if body else ()), 503])
+    keys = [] if scope is None else [{scheme: [scope.value]} for scheme in ("bearer", "api_key")]
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
+        "security": [{}, *keys] if optional else keys,
         "parameters": [
             {
                 "name": "x-request-id",
@@ -105,7 +143,14 @@ def _operation(
         ],
         "responses": {
             "200": {"description": "The answer.", "content": _json(answer)},
-            **{str(status): {"description": _SPEECH[status], "content": _json(problem)} for status in faults},
+            **{
+                str(status): {
+                    "description": _SPEECH[status],
+                    **({"headers": _RETRY} if status in (429, 503) else {}),
+                    "content": _json(problem),
+                }
+                for status in faults
+            },
         },
     }
     if body is not None:

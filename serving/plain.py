@@ -1,6 +1,6 @@
 """The same interface under bare uvicorn, without Ray: what `playbill serve` is measured against, and for debugging.
 
-python -m playbill.serving.plain home=var port=8001
+python -m playbill.serving.plain home=var port=8001 [host=0.0.0.0 [insecure=true]]
 """
 
 from __future__ import annotations
@@ -9,24 +9,41 @@ import sys
 
 import uvicorn
 
+from playbill.errors import PlaybillError
 from playbill.serving import load
+from playbill.serving.guard import Guard, check_exposure
 from playbill.serving.http import Api
+from playbill.serving.keys import keys_path
 from playbill.state.store import Store
 
 
-def make_api(home: str, bundle: str = "current", *, max_body_bytes: int = 256 * 1024) -> Api:
-    """Return an ASGI application that answers from a published bundle and the state of a home."""
+def make_api(
+    home: str, bundle: str = "current", *, max_body_bytes: int = 256 * 1024, keys_required: bool = False
+) -> Api:
+    """Return an ASGI application that answers from a published bundle and the state of a home, by the keys of it."""
     store = Store.open(load.state_path(home))
-    api = Api(store, max_body_bytes=max_body_bytes, replica="plain")
+    guard = Guard(keys_path(home), required=keys_required)
+    api = Api(store, guard=guard, max_body_bytes=max_body_bytes, replica="plain")
     api.use(*load.open_engine(load.bundle_path(home, bundle), store))
     return api
 
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes."""
-    given = dict(a.split("=", 1) for a in arguments)
-    api = make_api(given.get("home", "var"), given.get("bundle", "current"))
-    uvicorn.run(api, host="127.0.0.1", port=int(given.get("port", "8001")), access_log=False, log_level="warning")
+    given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false"}
+    given |= dict(a.split("=", 1) for a in arguments)
+    try:
+        required, remark = check_exposure(given["home"], given["host"], given["insecure"] == "true")
+        api = make_api(given["home"], given["bundle"], keys_required=required)
+    except PlaybillError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if remark:
+        print(remark, file=sys.stderr)
+    # the websocket protocols' libraries warn of their own past; there are no websockets here
+    uvicorn.run(
+        api, host=given["host"], port=int(given["port"]), access_log=False, log_level="warning", ws="none",
+        server_header=False,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

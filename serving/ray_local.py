@@ -15,9 +15,12 @@ from playbill.serving import processes
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
     "RAY_worker_niceness": "0",  # workers run at +15 otherwise, and give way to everything else on the machine
-    "RAY_AUTH_MODE": "token",  # its ports listen on every interface, so who knocks must know this run's token
+    "RAY_AUTH_MODE": "token",  # who knocks at a port of Ray's must know this run's token
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU may still see it
 }
+# The only way to tell Ray that a cluster has no other machine, so that its ports need no other interface than loopback;
+# named after the systems where that is the default.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 TRIES = 3  # at starting Ray
 
 
@@ -27,6 +30,7 @@ def local_ray(
     object_store_mb: int,
     environment: Mapping[str, str] | None = None,
     metrics_port: int | None = None,
+    outside: bool = False,
 ) -> Iterator[str]:
     """Start a Ray, yield the mark of its processes, and end it with all of them.
 
@@ -35,8 +39,14 @@ def local_ray(
         object_store_mb: shared memory.
         environment: what Ray reads when it is imported, so it must not have been imported before.
         metrics_port: where Prometheus finds the figures; None: anywhere.
+        outside: listen on every interface and not on loopback alone, the figures included.
     """
-    environment = {**_ALWAYS, "RAY_AUTH_TOKEN": secrets.token_hex(32), **(environment or {})}
+    environment = {
+        **_ALWAYS,
+        **({} if outside else _LOOPBACK),
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        **(environment or {}),
+    }
     if "ray" in sys.modules:
         raise RuntimeError("ray was imported before its environment was set; give the job a process of its own")
     os.environ.update(environment)

@@ -27,12 +27,14 @@ class Running(msgspec.Struct, kw_only=True):
         mark: that every process of the server carries, see `processes`.
         scratch: folder of HAProxy's configuration and sockets.
         settings: that it was started with.
+        key: with which it lets itself be asked how it stands; nobody but the file's owner may read it.
     """
 
     pid: int
     mark: str
     scratch: str
     settings: ServeSettings
+    key: str
 
 
 def record(home: Path) -> Path:
@@ -59,11 +61,11 @@ def url(settings: ServeSettings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def health(settings: ServeSettings, timeout_s: float = 5.0) -> dict[str, Any] | None:
+def health(settings: ServeSettings, key: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
     """Return what one replica says about itself over a new connection; None when it does not answer 200."""
     connection = http.client.HTTPConnection(url(settings).removeprefix("http://"), timeout=timeout_s)
     try:
-        connection.request("GET", "/v1/health")
+        connection.request("GET", "/v1/health", headers={"x-api-key": key})
         response = connection.getresponse()
         body = response.read()
         return json.loads(body) if response.status == 200 else None
@@ -73,16 +75,18 @@ def health(settings: ServeSettings, timeout_s: float = 5.0) -> dict[str, Any] | 
         connection.close()
 
 
-def await_bundle(settings: ServeSettings, version: str) -> dict[str, Any]:
+def await_bundle(settings: ServeSettings, version: str, key: str) -> dict[str, Any]:
     """Return one replica's health when every replica answers from this bundle.
 
+    Args:
+        key: the owner's, see `Running`.
     Raises:
         PlaybillError: a replica could not load it, or the time is up.
     """
     deadline = time.monotonic() + settings.start_timeout_s
     on_it: dict[str, int] = {}
     while time.monotonic() < deadline:
-        answer = health(settings)
+        answer = health(settings, key)
         if answer is None:
             time.sleep(0.2)
             continue
@@ -109,10 +113,10 @@ def swap(home: Path, found: Running, version: str) -> dict[str, Any]:
     Raises:
         PlaybillError: a replica could not load it, or the time is up; the bundle before it answers on.
     """
-    before = health(found.settings)
+    before = health(found.settings, found.key)
     _tell(home, found, version)
     try:
-        return await_bundle(found.settings, version)
+        return await_bundle(found.settings, version, found.key)
     except PlaybillError:
         if before is not None:
             _tell(home, found, before["bundle"])  # else a replica that starts anew would have to load the bad one

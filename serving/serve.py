@@ -20,10 +20,14 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
+from playbill.bundle.manifest import check_version
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import load, processes, running
+from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
+from playbill.serving.keys import Scope, make_key
 from playbill.serving.settings import ServeSettings
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
@@ -42,7 +46,10 @@ def run(settings: ServeSettings) -> None:
                 console.print(f"no server runs from {home}")
                 return
             if not settings.detach:
-                _own(replace(settings, bundle=_check(settings)))
+                required, remark = check_exposure(home, settings.host, settings.insecure)
+                if remark:
+                    console.print(f"[bold red]{escape(remark)}[/]")
+                _own(replace(settings, bundle=_check(settings)), required)
                 return
     if mine:  # the lock is free again, for the process in the background to take
         _detach(settings)
@@ -58,9 +65,10 @@ def _check(settings: ServeSettings) -> str:
     path = load.bundle_path(settings.home, settings.bundle)
     for name, port in settings.ports().items():
         # replicas look for a free port in their range themselves
-        if name != "replica_ports" and not processes.port_is_free(settings.host, port):
+        host = settings.host if name == "port" else settings.figures_host
+        if name != "replica_ports" and not processes.port_is_free(host, port):
             raise PlaybillError(
-                f"{name} {port} is taken on {settings.host}; stop what listens there, or give another: {name}=<port>"
+                f"{name} {port} is taken on {host}; stop what listens there, or give another: {name}=<port>"
             )
     with Store.open(load.state_path(settings.home)) as store:
         load.open_engine(path, store, require_gpu=settings.require_gpu)
@@ -69,36 +77,44 @@ def _check(settings: ServeSettings) -> str:
     return path.name
 
 
-def _own(settings: ServeSettings) -> None:
+def _own(settings: ServeSettings, keys_required: bool) -> None:
     """Run the server until SIGINT or SIGTERM; SIGUSR1 swaps its bundle."""
     from playbill.serving.ray_local import local_ray
 
     home, haproxy = Path(settings.home), find_haproxy(settings, console)
     told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    key, text = make_key("owner", [Scope.admin])  # of this run, in no file but serve.json
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop during the start cleans up as well
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pb-")))
         variables = environment(settings, haproxy, scratch)
-        ray = local_ray(settings.replicas + 1, settings.object_store_mb, variables, settings.metrics_port)
+        ray = local_ray(
+            settings.replicas + 1,
+            settings.object_store_mb,
+            variables,
+            settings.metrics_port,
+            outside=not is_loopback(settings.figures_host),
+        )
         mark = stack.enter_context(ray)
         from playbill.serving import app
 
         stack.callback(app.shutdown)
         stack.callback(_deafen)
         with console.status("starting"):
-            app.start(settings)
-            app.deploy(settings, settings.bundle)
-            health = running.await_bundle(settings, settings.bundle)
+            # HAProxy alone is to be reached; what stands behind it is for it
+            app.start(settings, settings.host if haproxy is None else "127.0.0.1")
+            app.deploy(settings, settings.bundle, keys_required, key)
+            health = running.await_bundle(settings, settings.bundle, text)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda number, _: told.put(number))
-        found = running.Running(pid=os.getpid(), mark=mark, scratch=str(scratch), settings=settings)
-        write_atomic(running.record(home), msgspec.json.encode(found))
+        found = running.Running(pid=os.getpid(), mark=mark, scratch=str(scratch), settings=settings, key=text)
+        write_atomic(running.record(home), msgspec.json.encode(found), mode=0o600)
         behind = "HAProxy" if haproxy else "Ray Serve's Python proxy"
         _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}", health)
         console.print(f"stop it with Ctrl-C, or playbill serve home={settings.home} stop=true")
         while told.get() == signal.SIGUSR1:
             try:
-                app.deploy(settings, running.wanted(home).read_text())
+                app.deploy(settings, check_version(running.wanted(home).read_text()), keys_required, key)
             except Exception as error:  # whoever asked for the swap sees that it does not come
                 console.print(f"the swap failed: {error}", markup=False)
         console.print("stopping")
@@ -142,7 +158,7 @@ def _swap(settings: ServeSettings) -> None:
         raise PlaybillError(f"a server from {settings.home} is starting or stopping; try again in a few seconds")
     _refuse_changes(settings, found.settings)
     path = load.bundle_path(settings.home, settings.bundle)
-    now = running.health(found.settings)
+    now = running.health(found.settings, found.key)
     if now is not None and now["bundle"] == path.name:
         _print(f"[bold]{running.url(found.settings)}[/] runs already", now)
         return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from enum import Enum
 
 from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError
+from playbill.serving.keys import Scope
 from playbill.state.settings import parse_moment
 
 REPLICA_PORTS = 100  # a bundle swap keeps its replicas, so a hundred ports outlive any number of restarts
@@ -32,7 +34,7 @@ class ServeSettings:
     bundle: str = "current"
     """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens the server, and HAProxy's figures, to the network."""
+    """Address to listen on; 0.0.0.0 opens the server to the network, and asks for API keys: see `playbill keys`."""
     port: int = 8000
     """Port of the HTTP interface."""
     replicas: int = 2
@@ -43,6 +45,8 @@ class ServeSettings:
     """Stop the server that runs from this home."""
     ingress: Ingress = Ingress.auto
     """auto, haproxy or python."""
+    insecure: bool = False
+    """Let everybody in although `host` can be reached from outside and there are no API keys."""
     require_gpu: bool = False
     """Refuse to start when a model would run on the CPU."""
     max_body_bytes: int = 256 * 1024
@@ -59,6 +63,9 @@ class ServeSettings:
     """Give up when the server does not answer within this time."""
     haproxy_threads: int = 1
     """Threads of HAProxy; one carries more than ten thousand requests a second."""
+    figures_host: str = "127.0.0.1"
+    """Address of the figures of HAProxy and Ray; another than loopback opens Ray's own ports as well, which ask for a
+    token of this run."""
     haproxy_stats_port: int = 8404
     """HAProxy's page of figures."""
     haproxy_metrics_port: int = 9101
@@ -139,6 +146,58 @@ class BatchSettings:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name: expected the name of a folder, got {self.name!r}")
         parse_moment(self.at)
+
+
+class Action(Enum):
+    """What `playbill keys` does."""
+
+    list = "list"
+    add = "add"
+    revoke = "revoke"
+
+
+@dataclass(slots=True, kw_only=True)
+class KeysSettings:
+    """`playbill keys add name=shop scopes=[recommend,events] rate=50` prints a new API key, once.
+
+    `playbill keys list` shows all, `playbill keys revoke name=shop` ends one.
+    """
+
+    home: str = "var"
+    """Folder of everything Playbill writes; the keys are in its `keys.json`."""
+    action: Action = Action.list
+    """list, add or revoke."""
+    name: str = ""
+    """Of the key: who uses it. No two living keys have the same."""
+    scopes: list[Scope] = field(default_factory=list)
+    """What it may do, of recommend, events, items (the catalogue) and admin (bundle, health in full); none includes
+    another."""
+    rate: float | None = None
+    """Requests a second over all replicas, each of which lets through its part; null: no limit of its own."""
+    burst: int | None = None
+    """Requests that may come at once after a pause; null: one second's worth."""
+
+    def __post_init__(self) -> None:
+        if self.action is Action.list:
+            given = [n for n in ("name", "scopes", "rate", "burst") if getattr(self, n)]
+            if given:
+                raise ConfigError(f"{' and '.join(given)}: nothing to list by; did you mean `playbill keys add`?")
+            return
+        if not self.name:
+            raise ConfigError(f"name: expected the name of the key to {self.action.value}, got none")
+        if self.action is Action.revoke:
+            given = [n for n in ("scopes", "rate", "burst") if getattr(self, n)]
+            if given:
+                raise ConfigError(f"{' and '.join(given)}: a revoked key has none; did you mean `playbill keys add`?")
+            return
+        if not self.scopes:
+            raise ConfigError(f"scopes: expected at least one of [{','.join(s.value for s in Scope)}], got none")
+        if self.rate is not None and not (math.isfinite(self.rate) and 0 < self.rate <= 1e6):
+            raise ConfigError(f"rate: expected requests a second above 0 and up to 1000000, got {self.rate:g}")
+        if self.burst is not None and self.rate is None:
+            raise ConfigError("burst: has a meaning beside a rate alone; give rate= too")
+        if self.burst is not None and not 1 <= self.burst <= 1_000_000:
+            raise ConfigError(f"burst: expected 1 to 1000000 requests, got {self.burst}")
 
 
 def at_least(settings: object, low: float, *names: str) -> None:

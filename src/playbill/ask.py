@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +18,8 @@ from rich.table import Table
 
 from playbill.errors import ConfigError, PlaybillError
 
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
 
 @dataclass(slots=True, kw_only=True)
 class AskSettings:
@@ -25,6 +29,8 @@ class AskSettings:
     """Root of all that Playbill writes; a server that runs from here is found without its address."""
     url: str | None = None
     """Address of the server; null: of the one that runs from `home`, else http://127.0.0.1:8000."""
+    key: str | None = None
+    """API key that may recommend; null: of the environment variable PLAYBILL_KEY, which no list of processes shows."""
     user_id: str | None = None
     """The person; null for an anonymous visitor."""
     session_id: str | None = None
@@ -54,7 +60,7 @@ def run(settings: AskSettings) -> None:
         if getattr(settings, name) is not None:
             body[name] = getattr(settings, name)
     url = settings.url or address(Path(settings.home))
-    slate, wall_ms = post(url, "/v1/recommend", body, settings.timeout_s)
+    slate, wall_ms = post(url, "/v1/recommend", body, settings.timeout_s, settings.key)
     console = Console()
     if settings.as_json:
         console.print_json(json.dumps(slate))
@@ -72,15 +78,26 @@ def address(home: Path) -> str:
         return "http://127.0.0.1:8000"
 
 
-def post(url: str, path: str, body: dict[str, Any], timeout_s: float = 10.0) -> tuple[dict[str, Any], float]:
+def post(
+    url: str, path: str, body: dict[str, Any], timeout_s: float = 10.0, key: str | None = None
+) -> tuple[dict[str, Any], float]:
     """Return the server's answer and the milliseconds it took, the connection included.
 
+    Args:
+        key: an API key; None: that of PLAYBILL_KEY, if there is one.
     Raises:
+        ConfigError: the key cannot stand in a header.
         PlaybillError: nobody answers, or the answer is a refusal; says why.
     """
     request = urllib.request.Request(
         url.rstrip("/") + path, json.dumps(body).encode(), {"content-type": "application/json"}
     )
+    key = os.environ.get("PLAYBILL_KEY", "").strip() if key is None else key
+    if key:
+        if not _PRINTABLE.fullmatch(key):
+            raise ConfigError("key: expected an API key of `playbill keys add`, got something with spaces or controls")
+        # unredirected: wherever the server may send us, the key is for it alone
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     began = time.perf_counter()
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
@@ -126,6 +143,8 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     try:
         problem = json.loads(text)
         where = f"{problem['field']}: " if problem["field"] else ""
+        if error.code == 401:
+            return f"{error.code}, {where}{problem['reason']}; here: key=<key>, or PLAYBILL_KEY in the environment"
         return f"{error.code}, {where}{problem['reason']}"
     except (ValueError, KeyError, TypeError):
         return f"{error.code}, {text.strip()[:200]}"

@@ -180,6 +180,13 @@ JOBS: dict[str, Job] = {
         "playbill.serving.settings:ServeSettings",
         {},
     ),
+    "keys": Job(
+        "make, list and revoke the API keys of a server",
+        "playbill.serving.keys_job:run",
+        "playbill.serving.settings:KeysSettings",
+        {},
+        first="action",
+    ),
     "ask": Job(
         "ask a running server for one person's slate and print it", "playbill.ask:run", "playbill.ask:AskSettings", {}
     ),

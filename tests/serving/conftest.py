@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -164,5 +165,50 @@ def free_ports() -> Callable[[int], list[int]]:
         for probe in probes:
             probe.close()
         return ports
+
+    return find
+
+
+MARK, NUMBER = "jane.roe@example.org", 918273645546372
+
+
+@pytest.fixture(scope="session")
+def send_marked() -> Callable[[Callable[[str, Any, dict[str, str]], int], dict[str, str]], list[int]]:
+    """Sends requests that name a person in every place where one can be named; returns their statuses."""
+
+    def send(ask: Callable[[str, Any, dict[str, str]], int], headers: dict[str, str]) -> list[int]:
+        person = {"session_id": MARK, "context": {"device": MARK, MARK: 1}}
+        event = {"event": "rate", "user_id": NUMBER, "session_id": MARK, "event_id": MARK, "item_id": 1, "value": 4,
+                 "device": MARK, "context": {MARK: MARK}}  # fmt: skip
+        sent: list[tuple[str, Any, dict[str, str]]] = [
+            ("/v1/recommend", person, {}),
+            ("/v1/recommend", {"user_id": NUMBER, "exclude": [NUMBER], "request_id": MARK}, {}),
+            ("/v1/recommend", {"user_id": MARK}, {}),
+            ("/v1/recommend", {"surface": MARK, "k": 0}, {}),
+            ("/v1/recommend", {MARK: 1}, {}),
+            ("/v1/recommend", f'{{"user_id": "{MARK}'.encode(), {}),
+            ("/v1/events", event, {}),
+            ("/v1/events", {**event, "event_id": 1, "event": MARK}, {}),
+            ("/v1/events", {**event, "event_id": 2, "item_id": MARK}, {}),
+            ("/v1/creatives", {"creative_id": MARK, "withdrawn": True}, {}),
+            (f"/v1/{MARK}", {}, {}),
+            (f"/v1/recommend?user_id={NUMBER}&mail={MARK}", {}, {}),
+            ("/v1/recommend", {}, {"user-agent": MARK, "cookie": MARK, "referer": f"https://{MARK}/", "from": MARK}),
+            ("/v1/recommend", {}, {"authorization": f"Bearer {MARK}", "x-api-key": MARK}),
+            ("/v1/recommend", {}, {"content-encoding": MARK}),
+        ]
+        return [ask(path, body, {**headers, **more}) for path, body, more in sent]
+
+    return send
+
+
+@pytest.fixture(scope="session")
+def marks_in() -> Callable[..., list[str]]:
+    """Returns where what `send_marked` sent, or a secret, stands in files or in whole folders."""
+
+    def find(*places: Path, secrets: Sequence[str] = ()) -> list[str]:
+        wanted = [mark.encode() for mark in (MARK, str(NUMBER), *secrets)]
+        files = [f for p in places for f in ([p] if p.is_file() else p.rglob("*")) if f.is_file()]
+        return [f"{mark.decode()} in {f}" for f in files for mark in wanted if mark in f.read_bytes()]
 
     return find

@@ -6,9 +6,11 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +30,7 @@ from playbill.bundle.write import describe, seal, set_state
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request
 from playbill.serving import processes, running
+from playbill.serving.keys import Scope, add_key, keys_path, revoke_key
 from playbill.state.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -71,11 +74,17 @@ def server(home: Path, free_ports: Any) -> Iterator[Server]:
             owner.wait(60)
 
 
-def ask(server: Server, path: str, body: Any = None, connection: http.client.HTTPConnection | None = None) -> Any:
+def ask(
+    server: Server,
+    path: str,
+    body: Any = None,
+    connection: http.client.HTTPConnection | None = None,
+    headers: dict[str, str] | None = None,
+) -> Any:
     own = connection or http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        own.request("GET" if body is None else "POST", path, data)
+        own.request("GET" if body is None else "POST", path, data, headers or {})
         response = own.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -316,6 +325,80 @@ def test_figures_are_exported(server: Server) -> None:
     ]
 
 
+def test_nothing_listens_on_another_address_than_loopback(server: Server) -> None:
+    inodes = set()
+    for pid in [server.owner.pid, *processes.marked(server.mark)]:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+            except OSError:  # closed meanwhile
+                continue
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = {row[1] for row in rows if row[3] == "0A" and row[9] in inodes}
+    # addresses are written in hex, the last byte first; an IPv6 socket may be bound to a loopback address of IPv4
+    loopback = re.compile(
+        "(0000000000000000FFFF0000)?0100007F:[0-9A-F]{4}|00000000000000000000000001000000:[0-9A-F]{4}"
+    )
+    assert len(listening) > 10 and f"0100007F:{server.port:04X}" in listening
+    assert [address for address in listening if not loopback.fullmatch(address)] == []
+
+
+def test_nothing_of_a_person_is_in_any_log_of_the_server(
+    server: Server, send_marked: Callable[..., list[int]], marks_in: Callable[..., list[str]]
+) -> None:
+    logs = {server.home / "output.txt"}
+    for pid in processes.marked(server.mark):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        logs |= {Path(found) / "logs" for found in re.findall(r"/[\w/.-]*/session_\d[\w-]+", command)}
+    assert len(logs) == 2, logs
+    own = {"x-api-key": "pb_" + "5ca1ab1e" * 7}  # asks for nothing here, and is in no log either
+    statuses = send_marked(lambda path, body, headers: ask(server, path, body, headers=headers)[0], own)
+    assert statuses.count(200) >= 5 and max(statuses) < 500, statuses
+    assert not marks_in(*logs, secrets=["5ca1ab1e"])
+    assert sum(file.stat().st_size for log in logs for file in log.rglob("*")) > 10_000
+    assert marks_in(server.home / "state")
+
+
+def test_keys_hold_on_every_replica(server: Server, versions: list[str]) -> None:
+    """From here on the server has keys: what it says of itself to its owner goes on."""
+    path = keys_path(server.home)
+
+    def statuses(key: str, route: str = "/v1/recommend") -> set[int]:
+        # each request on its own connection, so that the ingress turns to either replica
+        body = None if route == "/v1/bundle" else {"k": 1}
+        return {ask(server, route, body, headers={"authorization": f"Bearer {key}"})[0] for _ in range(30)}
+
+    def seconds_until(wanted: set[int], key: str) -> float:
+        began = time.monotonic()
+        while ask(server, "/v1/recommend", {"k": 1}, headers={"x-api-key": key})[0] not in wanted:
+            assert time.monotonic() - began < 10
+        return time.monotonic() - began
+
+    _, shop = add_key(path, "shop", [Scope.recommend], None, None)
+    _, admin = add_key(path, "admin", [Scope.admin], None, None)
+    time.sleep(0.8)
+    assert statuses(shop) == {200} and statuses("") == {401} and statuses(admin) == {403}
+    assert statuses(shop, "/v1/bundle") == {403} and statuses(admin, "/v1/bundle") == {200}
+    assert {tuple(ask(server, "/v1/health")[1]) for _ in range(10)} == {("status",)}
+    seen = {ask(server, "/v1/health", headers={"x-api-key": admin})[1]["replica"] for _ in range(40)}
+    assert len(seen) == 2
+    revoke_key(path, "shop")
+    time.sleep(0.8)
+    assert statuses(shop) == {401}
+    assert playbill(*server.arguments, f"bundle={versions[1]}").returncode == 0
+    swapped = playbill(*server.arguments)
+    assert swapped.returncode == 0 and f"swapped from {versions[1]}" in swapped.stderr, swapped.stderr
+    assert stat.S_IMODE((server.home / "serve.json").stat().st_mode) == 0o600
+    # each of two replicas lets through half of the rate, and half of the burst at once
+    _, slow = add_key(path, "slow", [Scope.recommend], 2, 6)
+    seconds_until({200, 429}, slow)
+    time.sleep(3.2)  # both have read it, and have all of their tokens
+    began = time.monotonic()
+    found = [ask(server, "/v1/recommend", {"k": 1}, headers={"x-api-key": slow})[0] for _ in range(40)]
+    took = time.monotonic() - began
+    assert set(found) == {200, 429} and 3 <= found.count(200) <= 6 + 2 * took + 1, (found, took)
+
+
 def descendants(process: int) -> set[int]:
     """Processes that it started, and those that they started."""
     parents = {}
@@ -358,7 +441,7 @@ def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any)
     second = running.read(home)
     assert second is not None and second.pid != first.pid
     assert processes.marked(first.mark) == [] and not Path(first.scratch).exists()
-    assert running.health(second.settings) is not None
+    assert running.health(second.settings, second.key) is not None
     stopped = playbill("serve", f"home={home}", "stop=true")
     assert stopped.returncode == 0 and "stopped" in stopped.stderr
     assert processes.marked(second.mark) == [] and not processes.lives(second.pid)

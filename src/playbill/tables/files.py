@@ -22,14 +22,18 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h: both names exist at every moment, they only change places
 
 
-def write_atomic(path: Path | str, data: bytes) -> None:
-    """Put `data` at `path`: after a crash at any moment the file holds all of the old bytes or all of the new ones."""
+def write_atomic(path: Path | str, data: bytes, mode: int = 0o666) -> None:
+    """Put `data` at `path`: after a crash at any moment the file holds all of the old bytes or all of the new ones.
+
+    Args:
+        mode: permissions of the new file, less what the process' umask takes away; there from its first byte on.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     temporary = _temporary(path)
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
