@@ -23,5 +23,7 @@ VOLUME /var/lib/playbill
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v1/health', timeout=2)"]
-# inside the container it listens on every address; publish the port on loopback or behind a gateway that authenticates
+# Inside the container it listens on every address, so it does not start before there is an API key: run the image once with
+#   playbill keys add name=shop 'scopes=[recommend,events]' home=/var/lib/playbill
+# It speaks no TLS: publish the port on loopback, or behind what does.
 CMD ["playbill", "serve", "home=/var/lib/playbill", "host=0.0.0.0", "port=8000"]
