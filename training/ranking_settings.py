@@ -63,6 +63,9 @@ class Ranker:
     departure_weight: float = 0.1
     """Events: weight of the loss that keeps the order near the retrieval's: more trusts the retrieval more, 0 not at
     all."""
+    shown_departure_weight: float = 0.01
+    """Impressions: the same. What was shown an earlier policy chose, and few of it was taken up: it says little of how
+    all that retrieval brings should be ordered; too much of it keeps what positions did to the retrieval's order."""
     uniform_negatives: int = 8
     """Events: items a person never touched, drawn evenly from the catalogue for each training row."""
     hard_negatives: int = 12
@@ -96,7 +99,7 @@ class Ranker:
         for name in ("batch_size", "cross_layers", "cross_rank", "hard_pool", "max_rows", "uniform_negatives"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("heads", "attention", "experts", "departure_weight"):
+        for name in ("heads", "attention", "experts", "departure_weight", "shown_departure_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"model.{name} must be >= 0, got {getattr(self, name)}")
         if not 0 <= self.hard_negatives <= self.hard_pool:

@@ -116,7 +116,7 @@ class RankerModule(ShardedModule):
             if slates
             else list_offset(dataset.spec.num_items, model.hard_pool, model.uniform_negatives, model.hard_negatives)
         )
-        self.departure = 0.0 if slates else model.departure_weight
+        self.departure = model.shown_departure_weight if slates else model.departure_weight
         self._sums = np.zeros(0)
 
     def build(self, tables_on: torch.device) -> nn.Module:

@@ -134,7 +134,8 @@ def _holding(index: ItemIndex, k: int, share: float) -> int:
     """Return how many lists hold twice as many eligible items as are wanted, 0 where there are no lists."""
     if index.kind in (Kind.flat, Kind.hnsw):
         return 0
-    return math.ceil(_SPARE * index.route.rescore * k * index.faiss_index.nlist / max(share * len(index), 1e-9))
+    lists: int = index.faiss_index.nlist
+    return math.ceil(_SPARE * index.route.rescore * k * lists / max(share * len(index), 1e-9))
 
 
 def _wider(index: ItemIndex, k: int, share: float, effort: int) -> int:
