@@ -16,6 +16,7 @@
     ├── GateError              a bundle failed its release gate
     ├── StateError             the store cannot hold or give back what it was asked for
     ├── ProviderError          a required device or execution provider is not there
+    ├── FilterError            a condition over columns cannot be understood: points at the character
     └── RequestError           a request cannot be understood: names the field
 
 Every message says what was expected, what was found, and what to do.
@@ -97,6 +98,24 @@ class StateError(PlaybillError):
 
 class ProviderError(PlaybillError):
     """A required device or execution provider is not there."""
+
+
+class FilterError(PlaybillError, ValueError):
+    """A condition over columns cannot be understood.
+
+    Attributes:
+        at: 0-based character of its text; the message counts from 1 and shows the place.
+        reason: what was expected and what was found.
+    """
+
+    def __init__(self, text: str, at: int, reason: str) -> None:
+        low, high = max(0, at - 40), at + 30
+        shown = "".join(c if c.isprintable() else " " for c in text[low:high])
+        before, after = "…" if low else "", "…" if high < len(text) else ""
+        pointer = " " * (len(before) + at - low) + "^"
+        super().__init__(f"character {at + 1}: {reason}\n  {before}{shown}{after}\n  {pointer}")
+        self.at = at
+        self.reason = reason
 
 
 class RequestError(PlaybillError, ValueError):
