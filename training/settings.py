@@ -370,7 +370,7 @@ class ExportSettings:
     blend: str | None = None
     """Name of a blend written by `playbill blend`, which then orders the retrievers' candidates; null = none."""
     policy_file: str | None = None
-    """A policy.json to ship (its fields: src/playbill/bundle/policy.py); null = the defaults."""
+    """A policy to ship, .json or .yaml (fields: src/playbill/bundle/policy.py, rules.py); null = the defaults."""
     ranker_weights: Weights = Weights.float32
     """float32, half_tables or int8; a lighter graph is used only where validation loses nothing that counts, see
     report/lighter.json."""

@@ -12,7 +12,7 @@ from playbill import __version__
 from playbill.blend.model import FILE as BLEND_FILE
 from playbill.blend.model import Blend, read_blend, write_blend
 from playbill.bundle.answers import ENJOY, unlike
-from playbill.bundle.policy import Policy, check_policy, read_policy
+from playbill.bundle.policy import Policy, check_policy, read_policy, read_policy_yaml
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
@@ -311,6 +311,7 @@ def _read_policy(file: str | None) -> Policy:
     if file is None:
         return Policy()
     try:
-        return read_policy(Path(file).read_bytes())
+        read_it = read_policy_yaml if Path(file).suffix in (".yaml", ".yml") else read_policy
+        return read_it(Path(file).read_bytes())
     except OSError as error:
         raise ConfigError(f"policy_file {file!r} cannot be read: {error}") from error

@@ -13,6 +13,7 @@ import polars as pl
 from playbill.bundle.creatives import HEAD, TABLE, Creatives, read_creatives
 from playbill.bundle.manifest import MANIFEST, STATE, Manifest, State, decode_draft, decode_manifest
 from playbill.bundle.policy import PUBLISHED, Policy, read_policy
+from playbill.bundle.rules import check_columns, user_kinds
 from playbill.bundle.rungs import RETRIEVER_FILES, Rung
 from playbill.bundle.verify import (
     check_arrays,
@@ -27,6 +28,7 @@ from playbill.bundle.verify import (
 from playbill.errors import BundleError
 from playbill.features.spec import FeatureSpec
 from playbill.features.vocabulary import Vocabulary
+from playbill.filters.check import Kind, kinds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,6 +147,7 @@ def _open(path: Path, state: State, manifest: Manifest, verify: bool) -> Bundle:
         )
     policy, items = read_policy((path / "policy.json").read_bytes()), _items(path, spec, vocabularies)
     _check_newcomers(policy, items)
+    check_columns(policy.every_rule, item_kinds(items), user_kinds(spec, vocabularies))
     return Bundle(
         path=path,
         version=manifest.version,
@@ -173,6 +176,11 @@ def _check_newcomers(policy: Policy, items: pl.DataFrame) -> None:
                 f"policy.surfaces.{name}.newcomers.by is {by!r}, expected a number or a time of items.parquet; it has "
                 f"{', '.join(able)}"
             )
+
+
+def item_kinds(items: pl.DataFrame) -> dict[str, Kind]:
+    """Return what a condition over items may ask for: all columns of the items table."""
+    return {name: kind for name, kind in kinds(items.schema).items() if name != "item_index"}
 
 
 def _items(path: Path, spec: FeatureSpec, vocabularies: dict[str, Vocabulary]) -> pl.DataFrame:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+from typing import Any
 
 import msgspec
 from msgspec import field
 
+from playbill.bundle.rules import Rule, check_rules
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.creative.choice import CreativePolicy
 from playbill.creative.choice import check_policy as check_creatives
@@ -73,6 +76,8 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         newcomers: see `Newcomers`.
         creatives: how each item's creative is chosen. Unset, and left out of the json then: as `CreativePolicy()` says
             where the bundle has a creative head, and none is chosen where it has not.
+        suppression: by event name, days for which its item is not shown again; null is for ever, and events that are
+            not named here hide nothing. Unset, and left out of the json then: whatever was seen is not shown again.
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"interact": 1.0, "like": 0.5})
@@ -83,6 +88,7 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     exploration: Exploration = Exploration()
     newcomers: Newcomers = Newcomers()
     creatives: CreativePolicy | msgspec.UnsetType = msgspec.UNSET
+    suppression: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,12 +99,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         seed: of the counter-based generator that all draws of this policy come from.
         surfaces: by name; a request for one that is not here gets `slate`, and the slate says so.
         fallbacks: rungs of an answer, best first; the engine takes the first that the bundle and the deadline allow.
+        rules: see `bundle.rules`; unset, and left out of the json then, where there are none.
     """
 
     name: str = "default"
     seed: int = 0
     surfaces: dict[str, Surface] = field(default_factory=lambda: {"slate": Surface()})
     fallbacks: list[str] = field(default_factory=lambda: ["full", "retrieval", "item_knn", "popularity"])
+    rules: list[Rule] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def every_rule(self) -> list[Rule]:
+        return [] if isinstance(self.rules, msgspec.UnsetType) else self.rules
 
     def surface(self, name: str) -> Surface:
         """Return the surface of this name, or `slate`."""
@@ -137,6 +149,11 @@ def check_policy(policy: Policy) -> Policy:
                 check_creatives(surface.creatives, f"{where}.creatives")
             except CreativeError as error:
                 raise BundleError(str(error)) from error
+        if not isinstance(surface.suppression, msgspec.UnsetType):
+            for event, days in surface.suppression.items():
+                if days is not None and not 0 <= days < 1e5:
+                    raise BundleError(f"{where}.suppression.{event} must be days >= 0, or null for ever, got {days}")
+    check_rules(policy.every_rule, policy.surfaces)
     return policy
 
 
@@ -166,3 +183,24 @@ def read_policy(data: bytes) -> Policy:
         return check_policy(msgspec.json.decode(data, type=Policy))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BundleError(f"policy.json: {error}") from None
+
+
+def read_policy_yaml(data: bytes) -> Policy:
+    """Return the policy in YAML, the same fields as in json; dates need no quotes.
+
+    Raises:
+        BundleError: as `read_policy`.
+    """
+    try:
+        return check_policy(msgspec.convert(_plain(msgspec.yaml.decode(data)), Policy))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"the policy in YAML: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return what YAML gave with its dates as ISO 8601 texts."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
