@@ -39,6 +39,8 @@ class AskSettings:
     """Items wanted."""
     surface: str = "slate"
     """Where the slate is shown."""
+    filter: str | None = None
+    """Condition that all items meet, over columns of the items table: filter='"price < 20 and title is not null"'."""
     request_id: str | None = None
     """Keys every random choice: the same id gives the same slate; null lets the server make one."""
     timeout_s: float = 10.0
@@ -56,7 +58,7 @@ class AskSettings:
 def run(settings: AskSettings) -> None:
     """Ask once and print the slate."""
     body = {"k": settings.k, "surface": settings.surface}
-    for name in ("user_id", "session_id", "request_id"):
+    for name in ("user_id", "session_id", "request_id", "filter"):
         if getattr(settings, name) is not None:
             body[name] = getattr(settings, name)
     url = settings.url or address(Path(settings.home))

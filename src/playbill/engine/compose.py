@@ -51,25 +51,28 @@ def explore(
     seed: int,
     request_id: str,
     weight: np.ndarray | None = None,
+    held: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the slate after exploration: ([n] candidates, [n] float64 propensities, [n] bool drawn by chance).
 
-    Each of the last `slots` positions is given, with probability epsilon and on its own, to a partner: the positions'
-    partners are drawn, without repeats, among the m candidates that the slate leaves out. So the propensity of what
-    stands at such a position is 1 - epsilon for the policy's own choice, epsilon times its chance to be that position's
-    partner for a drawn one (1 / m where all weigh the same, see `drawn_partners`); elsewhere it is 1. It is the
-    probability of that item at that position, over all that chance could have done.
+    Each of the last `slots` positions that are not held is given, with probability epsilon and on its own, to a
+    partner: the positions' partners are drawn, without repeats, among the m candidates that the slate leaves out. So
+    the propensity of what stands at such a position is 1 - epsilon for the policy's own choice, epsilon times its
+    chance to be that position's partner for a drawn one (1 / m where all weigh the same, see `drawn_partners`);
+    elsewhere it is 1. It is the probability of that item at that position, over all that chance could have done.
 
     Args:
         order: [M] candidates, best first.
         seed, request_id: key of the counter-based generator; the same key draws the same slate.
         weight: [M] > 0, by candidate: how likely each is to be drawn, relative to others; None: all alike.
+        held: [min(k, M)] bool, positions that are left as they are; None: none.
     """
     slate = order[:k].copy()
     rest = order[k:]
     drawn = np.zeros(len(slate), bool)
     propensity = np.ones(len(slate))
-    slots = min(slots, len(slate), len(rest))
+    free = np.arange(len(slate)) if held is None else np.flatnonzero(~held)
+    slots = min(slots, len(free), len(rest))
     if epsilon <= 0 or slots <= 0:
         return slate, propensity, drawn
     dice = generator(seed, request_id, "explore")
@@ -79,7 +82,7 @@ def explore(
     else:
         partners, chance = drawn_partners(weight[rest], slots, dice)
         slots = len(partners)
-    places = np.arange(len(slate) - slots, len(slate))
+    places = free[len(free) - slots :]
     won = dice.random(slots) < epsilon
     slate[places[won]] = rest[partners[won]]
     drawn[places[won]] = True

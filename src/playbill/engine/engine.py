@@ -27,10 +27,12 @@ from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.creatives import QUERY
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Newcomers
+from playbill.bundle.rules import Act, user_kinds
 from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
+from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeStep
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.newcomers import newcomers_of, newcomers_order
@@ -38,9 +40,11 @@ from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_o
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
 from playbill.engine.rank import rank, tasks
 from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items, search_tower
+from playbill.engine.rules import acting, brought_in, ready_rules
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import Row, make_slate
-from playbill.engine.types import Request, Slate, validate
+from playbill.engine.suppression import suppressed
+from playbill.engine.types import Removal, Request, Slate, validate
 from playbill.errors import trace
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
@@ -75,6 +79,8 @@ class Engine:
         self._newest = parts.newest(asked(bundle, parts))
         self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
+        self.conditions = Conditions(bundle, settings.filter_cache_mb)
+        self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
         self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
@@ -110,6 +116,12 @@ class Engine:
                     purposes=spec.purposes,
                 )
             )
+        declared = None if store is None else store.declared
+        known = {e.name for e in (*bundle.spec.events, *(() if declared is None else declared.events))}
+        for name, surface in bundle.policy.surfaces.items():
+            named = {} if isinstance(surface.suppression, msgspec.UnsetType) else surface.suppression
+            for event in sorted(named.keys() - known):
+                log.warning("policy.surfaces.%s.suppression.%s hides nothing: no such event is declared", name, event)
         return engine
 
     @property
@@ -160,6 +172,8 @@ class Engine:
         """
         spec = self.bundle.spec
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
+        for text in {r.filter for r in checked if r.filter is not None}:
+            self.conditions.check(text)
         stages: dict[str, float] = {}
         slates: list[Slate] = []
         decisions: list[Decision] = []
@@ -185,7 +199,6 @@ class Engine:
                 self._restock(view)
             stocked = self._stock  # another thread may exchange it
             creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
-        offer = stocked.offer
         encoded = self._encode(people, requests)
         clock.stop("profile")
         rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
@@ -200,10 +213,10 @@ class Engine:
             row.newcomers = self._newcomers(row, stocked)
             row.candidates = candidates_of(
                 stocked.catalogue,
-                offer,
+                row.stock.offer,
                 row.left_out,
                 row.blocked,
-                row.request.k,
+                _wanted(row),
                 self._quotas(row),
                 self.parts.tables if personal else {},
                 row.history,
@@ -213,15 +226,17 @@ class Engine:
                 self.parts.blend if personal else None,
                 self.parts.ials if personal else None,
                 row.surface.weights,
-                _newest(row, stocked),
+                _newest(row),
                 row.newcomers,
+                brought_in(row.rules, self.conditions, stocked, row.request.k, row.blocked) if row.rules else None,
             )
         if self.parts.blend is not None:
             blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
         clock.stop("retrieve")
         self._rank(rows, encoded, stocked)
         clock.stop("rank")
-        slates = [make_slate(row, self.bundle, stocked.catalogue, self.parts, self._policy, version) for row in rows]
+        parts, known = self.parts, self.conditions
+        slates = [make_slate(r, self.bundle, stocked.catalogue, parts, self._policy, version, known) for r in rows]
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:
             queries = None if encoded is None else encoded.arrays
@@ -271,9 +286,19 @@ class Engine:
                 self._stock = stock(self.catalogue, self.parts, self.bundle, self._fresh, version, changes)
 
     def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
-        left_out, blocked = blocked_items(stocked.catalogue, stocked.offer, person.profile.seen, request.exclude)
+        policy, at = self.bundle.policy, int(request.at or 0)
+        surface, name = (
+            policy.surface(request.surface),
+            request.surface if request.surface in policy.surfaces else "slate",
+        )
+        rules = acting(self._rules, name, at, person.profile.features, self._users) if self._rules else []
+        blocks = [rule for rule in rules if rule.kind is Act.BLOCK]
+        narrow = self.conditions.narrowed(stocked, request.filter, tuple(rule.where for rule in blocks))
+        seen = person.profile.seen
+        if not isinstance(surface.suppression, msgspec.UnsetType):
+            seen = suppressed(surface.suppression, person.past, seen, person.profile.num_events, at)
+        left_out, blocked = blocked_items(stocked.catalogue, narrow.stock.offer, seen, request.exclude)
         rung, why = "popularity", []
-        surface = self.bundle.policy.surface(request.surface)
         unable = {"full": self.parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
         for name in self.bundle.policy.fallbacks:
             obstacle = self._reach[name] or unable.get(name) or (person.note if name != "popularity" else "")
@@ -291,6 +316,9 @@ class Engine:
             left_out=left_out,
             blocked=blocked,
             eligible=len(blocked) - int(np.count_nonzero(blocked)),
+            stock=narrow.stock,
+            rules=[rule for rule in rules if rule.kind is not Act.BLOCK],
+            removed=[Removal(rule=r.name, items=n) for r, n in zip(blocks, narrow.removed, strict=True) if n],
         )
 
     def _newcomers(self, row: Row, stocked: Stock) -> np.ndarray | None:
@@ -318,13 +346,15 @@ class Engine:
             most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
             if self.parts.blend is not None and "tower" in self.parts.blend.members:
                 most = max(most, self.parts.blend.depth)
-            left_out = [rows[i].left_out for i in wanted]
-            found = search_tower(query[wanted], embeddings, stocked.index, most, left_out, stocked.offer)
+            nearest: dict[int, np.ndarray] = {}
+            for mine in _by_stock(rows, wanted):
+                left_out, stock = [rows[i].left_out for i in mine], rows[mine[0]].stock
+                found = search_tower(query[mine], embeddings, stock.index, most, left_out, stock.offer)
+                nearest.update(zip(mine, found, strict=True))
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("query_tower", error)
             self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")
             return None, {}
-        nearest = dict(zip(wanted, found, strict=True))
         for i in np.flatnonzero(~np.isfinite(query).all(1)).tolist():
             if nearest.pop(i, None) is not None:
                 self._fault("query_tower", ValueError("a query vector is not finite"))
@@ -405,13 +435,27 @@ class Engine:
         self.faults[part] += 1
 
 
-def _newest(row: Row, stocked: Stock) -> np.ndarray | None:
+def _newest(row: Row) -> np.ndarray | None:
     """Return the cold items that a request may be shown, where its surface has a quota for them."""
     quota = row.surface.quotas.get("new", 0)
     if not quota:
         return None
     at, days = int(row.request.at or 0), row.surface.exploration.cold_days
-    return cold_items(stocked.catalogue, stocked.offer, at, days, quota + len(row.left_out))
+    return cold_items(row.stock.catalogue, row.stock.offer, at, days, quota + len(row.left_out))
+
+
+def _wanted(row: Row) -> int:
+    """Return how many candidates an answer wants at least: more where caps will pass some over."""
+    capped = any(rule.kind is Act.CAP for rule in row.rules)
+    return 4 * row.request.k + 50 if capped else row.request.k
+
+
+def _by_stock(rows: Sequence[Row], wanted: Sequence[int]) -> list[list[int]]:
+    """Return the wanted rows in groups that search the same catalogue."""
+    groups: dict[int, list[int]] = {}
+    for i in wanted:
+        groups.setdefault(id(rows[i].stock), []).append(i)
+    return list(groups.values())
 
 
 def _first_line(error: Exception) -> str:

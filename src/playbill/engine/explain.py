@@ -94,11 +94,11 @@ def reasons(
             cosine = candidates.scores["tower"][chosen[places]]
             made = _similar(catalogue, embeddings, item[places], cosine, history, events)
         elif code == IALS and ials is not None:
-            made = _because(catalogue, additions(ials, history, item[places]), history, events)
+            made = _because(catalogue, additions(ials, history, item[places]), item[places], history, events)
         else:
             name = RETRIEVERS[code]
             fallen = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
-            made = _because(catalogue, fallen, history, events)
+            made = _because(catalogue, fallen, item[places], history, events)
         for place, reason in zip(places.tolist(), made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
@@ -153,12 +153,21 @@ def additions(ials: FoldingIals, history: np.ndarray, items: np.ndarray) -> tupl
 
 
 def _because(
-    catalogue: Catalogue, fallen: tuple[np.ndarray, np.ndarray], history: np.ndarray, events: list[Past]
+    catalogue: Catalogue,
+    fallen: tuple[np.ndarray, np.ndarray],
+    items: np.ndarray,
+    history: np.ndarray,
+    events: list[Past],
 ) -> list[Reason]:
     drop, score = fallen
+    # an item that comes back is no reason for itself (`Surface.suppression`)
+    drop = np.where(history[: len(drop), None] == items, -np.inf, drop)
     best, past = drop.argmax(0), history.tolist()
     made = []
     for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):
+        if drop[row, i] == -np.inf:  # nothing else is known of the person
+            made.append(_popular(catalogue, int(catalogue.place[items[i]])))
+            continue
         title = _title(catalogue, past[row])
         fact = {**_named(catalogue, past[row], events[row]), "share": float(drop[row, i] / whole)}
         made.append(Reason(kind="because", text=f"Because you {_did(events[row])} {title}", fact=fact))
@@ -176,6 +185,7 @@ def _similar(
     if not len(history):
         return [_taste(cosine) for cosine in cosines.tolist()]
     likeness = embeddings[items] @ embeddings[history].T
+    likeness[items[:, None] == history] = -np.inf  # an item that comes back is like itself
     best, most, past = likeness.argmax(1).tolist(), likeness.max(1).tolist(), history.tolist()
     made = []
     for row, near, cosine in zip(best, most, cosines.tolist(), strict=True):

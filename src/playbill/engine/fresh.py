@@ -65,6 +65,7 @@ class Stock:
         item_arrays: by name, [M + 1, ...]; with fresh items also `item_index`, which is 0 for them.
         index: tombstones for what is not available, fresh items beside the built ones; None without an index.
         due: why the bundle should be exported anew for its index's sake, empty where it need not.
+        changes: rows that the store notes over the bundle's items, by item id.
     """
 
     catalogue: Catalogue
@@ -73,6 +74,7 @@ class Stock:
     item_arrays: Mapping[str, Rows]
     index: LiveIndex | None
     due: str = ""
+    changes: Changes = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -205,7 +207,7 @@ def stock(
         offer.newest_order = offer.newest_order[offer.available[offer.newest_order]]
     if index is not None and not offer.whole:
         index = without(index, np.flatnonzero(~offer.available[1:]) + 1)
-    return Stock(catalogue, offer, embeddings, item_arrays, index, due)
+    return Stock(catalogue, offer, embeddings, item_arrays, index, due, changes)
 
 
 def _with_late(

@@ -129,6 +129,7 @@ def candidates_of(
     wanted: Collection[str] = (),
     newest: np.ndarray | None = None,
     newcomers: np.ndarray | None = None,
+    brought: np.ndarray | None = None,
 ) -> Candidates:
     """Return one person's candidates: at least k, or all that is eligible.
 
@@ -143,6 +144,7 @@ def candidates_of(
         wanted: retrievers of ON_DEMAND whose scores are needed though they have no quota.
         newest: [C] int64 cold items, newest first, where they have a quota; see `cold_items`.
         newcomers: [n] int64 items that places are kept for, see `newcomers_of`.
+        brought: [n] int64 items that rules want proposed, see `rules.brought_in`.
     """
     members = dict.fromkeys(() if blend is None else blend.members, 0 if blend is None else blend.depth)
     free = ~blocked if members else blocked  # what may be shown, whoever has proposed it
@@ -203,6 +205,8 @@ def candidates_of(
         propose(NEW, newest, quotas.get("new", 0))
     if newcomers is not None:
         propose(NEW, newcomers, len(newcomers))
+    if brought is not None:
+        propose(POPULARITY, brought, len(brought))
     quota = max(quotas.get("popularity", 0), k - total)
     propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
 

@@ -30,9 +30,12 @@ class EngineSettings:
     """Requests answered together; larger batches are cut."""
     rank_rows: int = 16_384
     """Candidates in one run of the ranker, at least one request's."""
+    filter_cache_mb: int = 256
+    """Memory for filters made ready, the least used go first; a filter asked for again costs nothing while it stands
+    there."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch_rows", "rank_rows"):
+        for name in ("threads", "batch_rows", "rank_rows", "filter_cache_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"engine.{name} is {getattr(self, name)}, expected at least 1")
         if self.require_gpu and self.provider is Provider.CPU:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Surface
+from playbill.bundle.rules import Act, Rule
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore, order_by_score
+from playbill.engine.conditions import Conditions
 from playbill.engine.explain import reasons
+from playbill.engine.fresh import Stock
 from playbill.engine.newcomers import keep_places
 from playbill.engine.parts import Parts
+from playbill.engine.placing import PLACING, Placed, place
 from playbill.engine.profile import Person
 from playbill.engine.rank import ITEM_KNN, POPULAR, RETRIEVAL, utility
 from playbill.engine.retrieve import NEW, Candidates, no_candidates
-from playbill.engine.types import Reason, Request, Slate, SlateItem
+from playbill.engine.rules import moved
+from playbill.engine.types import Reason, Removal, Request, Slate, SlateItem
 from playbill.features.fold import Past
 
 _WEIGHTS = {"retrieval": RETRIEVAL, "item_knn": ITEM_KNN, "popularity": POPULAR}
@@ -35,6 +41,8 @@ class Row:
         eligible: items that could be shown.
         history, events: what may be used of the past; see `profile.People`.
         newcomers: [n] int64 items that places are kept for; None where there are none.
+        stock: the catalogue that this request draws from: what its filter and the rules that block leave.
+        rules: those of the policy that act on this request; `removed` is what its blocks took.
         probabilities: by task, for each candidate; empty below the best rung.
     """
 
@@ -46,6 +54,9 @@ class Row:
     left_out: np.ndarray
     blocked: np.ndarray
     eligible: int
+    stock: Stock
+    rules: list[Rule] = field(default_factory=list)
+    removed: list[Removal] = field(default_factory=list)
     history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     events: list[Past] = field(default_factory=list)
     candidates: Candidates = field(default_factory=no_candidates)
@@ -53,12 +64,16 @@ class Row:
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, policy: str, version: int) -> Slate:
+def make_slate(
+    row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, policy: str, version: int, conditions: Conditions
+) -> Slate:
     """Return the slate of a request whose candidates are retrieved and ranked; its latency is left to the caller.
 
     Args:
+        catalogue: whole, as `row.stock` has it narrowed.
         policy: name and hash, as slates show it.
         version: of the store when the profile was read.
+        conditions: that rules are about.
     """
     request, candidates, surface = row.request, row.candidates, row.surface
     request_id = str(request.request_id)
@@ -68,6 +83,8 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
         if candidates.owed_to is not None:
             candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
+    matched = {rule.name: _matched(rule, row, conditions) for rule in row.rules}
+    score = moved(score, matched, row.rules)
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
     if row.newcomers is not None:
         by_item = np.argsort(candidates.item)
@@ -75,12 +92,17 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
         order, brought = keep_places(order, kept, request.k)
         candidates.retriever[brought] = NEW
     exploration = surface.exploration
+    strength, places = exploration.strength(request.exploration), exploration.places(request.k)
+    placed, k = None, request.k
+    if len(order) and any(rule.kind in PLACING for rule in row.rules):
+        placed = place(order, k, row.rules, matched, _groups(row, conditions), strength > 0 and places > 0)
+        order, k = np.concatenate([placed.chosen, placed.rest]), len(placed.chosen)
     weight = None
     if exploration.cold_boost > 1:
         cold = catalogue.cold(candidates.item, int(request.at or 0), exploration.cold_days)
         weight = np.where(cold, exploration.cold_boost, 1.0)
-    strength, places = exploration.strength(request.exploration), exploration.places(request.k)
-    chosen, propensity, drawn = explore(order, request.k, strength, places, bundle.policy.seed, request_id, weight)
+    held = None if placed is None else placed.held
+    chosen, propensity, drawn = explore(order, k, strength, places, bundle.policy.seed, request_id, weight, held)
     why = reasons(
         catalogue,
         candidates,
@@ -97,6 +119,10 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
     if row.rung in BLENDED and BLEND not in candidates.scores:
         unblended = parts.missing.get("blend") or (parts.blend and "not every member of the blend answered")
         row.why += [f"not blended: {unblended}"] if unblended else []
+    items = _items(row, catalogue, chosen, score, propensity, why)
+    if row.rules:
+        _name_rules(items, chosen.tolist(), row, matched, placed)
+    removed = row.removed + [Removal(rule=name, items=n) for name, n in (placed.removed.items() if placed else ())]
     return Slate(
         request_id=request_id,
         user_id=request.user_id,
@@ -108,11 +134,37 @@ def make_slate(row: Row, bundle: Bundle, catalogue: Catalogue, parts: Parts, pol
         surface=request.surface if request.surface in bundle.policy.surfaces else "slate",
         rung=row.rung,
         rung_reason="; ".join([*row.why, f"{note}: searched exactly"] if note else row.why),
-        items=_items(row, catalogue, chosen, score, propensity, why),
+        items=items,
         eligible_count=row.eligible,
         latency_ms=0.0,
         at=int(request.at or 0),
+        removed=removed or msgspec.UNSET,
     )
+
+
+def _matched(rule: Rule, row: Row, conditions: Conditions) -> np.ndarray:
+    """Return [M] bool, the candidates that a rule is about."""
+    if not rule.where:
+        return np.ones(len(row.candidates), bool)
+    found: np.ndarray = conditions.mask(rule.where, row.stock)[row.candidates.item]
+    return found
+
+
+def _groups(row: Row, conditions: Conditions) -> dict[str, list[list[object]]]:
+    """Return for each cap by a column the values that each candidate counts for."""
+    return {r.name: conditions.values(r.by, row.candidates.item, row.stock) for r in row.rules if r.by}
+
+
+def _name_rules(
+    items: list[SlateItem], chosen: list[int], row: Row, matched: dict[str, np.ndarray], placed: Placed | None
+) -> None:
+    """Write on each item the rules that put it where it stands, then those that changed its score."""
+    scoring = [rule.name for rule in row.rules if rule.kind in (Act.BOOST, Act.BURY)]
+    for item, candidate in zip(items, chosen, strict=True):
+        names = list(placed.rules.get(candidate, ())) if placed is not None else []
+        names += [name for name in scoring if matched[name][candidate]]
+        if names:
+            item.rules = names
 
 
 def _items(

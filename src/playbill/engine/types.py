@@ -8,12 +8,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from playbill.errors import RequestError
+from playbill.filters.read import MAX_LENGTH
 from playbill.state.events import Event, Id, Moment, Scalar, coerce_id
 
 __all__ = [
     "Event",
     "Events",
     "Reason",
+    "Removal",
     "Request",
     "Slate",
     "SlateItem",
@@ -39,6 +41,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         surface: where the slate is shown; names a part of the bundle's policy.
         context: columns of the moment (device, ...) by name.
         exclude: item ids that must not be shown.
+        filter: condition over columns of the items table that every item shown meets, such as
+            `price < 20 and categories contains 'drama'`; the language is in `filters.read`.
         exploration: probability that an exploration slot is drawn by chance, in place of the surface's; never below the
             floor of the bundle's policy.
         at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
@@ -52,6 +56,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     surface: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "slate"
     context: dict[str, Scalar] = {}
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
+    filter: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)] | None = None
     exploration: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     at: Moment | None = None
 
@@ -80,7 +85,7 @@ class SlateItem(msgspec.Struct, kw_only=True):
         retriever: which retriever proposed the item first; where a blend ordered the slate, the one whose list the
             item owes most of its place to.
         propensity: probability that the logging policy shows this item at this position, given the request and the
-            state. 1.0 where the policy does not explore.
+            state. 1.0 where the policy does not explore, and where a rule of the policy put or keeps the item.
         creative_id: how the item is shown; None where it has no creative that may be shown.
         creative_propensity: probability that the logging policy shows this creative of the item; left out where there
             is none. 1.0 where it is the only one, the default, or what this session shows already.
@@ -99,6 +104,19 @@ class SlateItem(msgspec.Struct, kw_only=True):
     creative_id: int | str | None = None
     creative_propensity: float | msgspec.UnsetType = msgspec.UNSET
     decision_id: str | msgspec.UnsetType = msgspec.UNSET
+    rules: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Removal(msgspec.Struct, kw_only=True):
+    """What a rule of the policy took from a slate.
+
+    Attributes:
+        items: how many: of a block, of all that could have been shown otherwise; of a cap, candidates that stood higher
+            than the last one shown, or were left over.
+    """
+
+    rule: str
+    items: int
 
 
 class Slate(msgspec.Struct, kw_only=True):
@@ -115,6 +133,7 @@ class Slate(msgspec.Struct, kw_only=True):
         eligible_count: items that could have been shown.
         latency_ms: the engine's own time for the batch of requests that this one was part of.
         at: UTC microseconds that the slate was made for.
+        removed: what rules of the policy took from it; left out where they took nothing.
     """
 
     request_id: str
@@ -131,6 +150,7 @@ class Slate(msgspec.Struct, kw_only=True):
     eligible_count: int
     latency_ms: float
     at: int
+    removed: list[Removal] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Events(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
