@@ -28,6 +28,9 @@ anything = st.recursive(
     max_leaves=20,
 )
 ids = st.integers(-5, 2000) | st.integers() | st.text(max_size=300) | anything
+filter_words = (
+    "release_year categories title and or not in contains is null ( ) [ ] , < = 'Drama' 1995 1e999 true".split()
+)
 request_fields = {
     "user_id": ids,
     "session_id": ids,
@@ -36,6 +39,7 @@ request_fields = {
     "surface": st.sampled_from(["slate", "home", ""]) | st.text(max_size=80),
     "context": st.dictionaries(st.sampled_from(["hour", "weekday", "device", "x"]), anything, max_size=4),
     "exclude": st.lists(ids, max_size=5) | anything,
+    "filter": st.lists(st.sampled_from(filter_words) | st.text(max_size=8), max_size=12).map(" ".join) | anything,
     "at": st.integers(-5, 2**63) | anything,
 }
 event_fields = {
