@@ -31,7 +31,7 @@ class SlateWriter:
         users = list(row["user_ids"])
         slates = self._engine.recommend([batch_request(self._plan, user) for user in users])
         id_types = (pa.string() if isinstance(users[0], str) else pa.int64(), _arrow_id(self._bundle))
-        table = to_table(slates, *id_types, _creative_id(self._bundle))
+        table = to_table(slates, *id_types, _creative_id(self._bundle), bool(self._bundle.policy.every_rule))
         write_part(self._folder, int(row["part"]), self._plan.run, table)
         return {"part": row["part"], "users": len(users)}
 
@@ -48,11 +48,13 @@ def to_table(
     user_id_type: pa.DataType,
     item_id_type: pa.DataType,
     creative_id_type: pa.DataType | None = None,
+    rules: bool = False,
 ) -> pa.Table:
     """Return a row a slate; lists run along the slate's positions.
 
     Args:
         creative_id_type: None where the bundle chooses no creatives, and there are no columns of them.
+        rules: whether the policy has any, and there are columns of them.
     """
     reason = pa.struct([("kind", pa.string()), ("text", pa.string()), ("fact", pa.string())])
     columns: dict[str, tuple[pa.DataType, list[Any]]] = {
@@ -79,6 +81,7 @@ def to_table(
         ),
         "propensities": (pa.list_(pa.float64()), [[i.propensity for i in s.items] for s in slates]),
         **({} if creative_id_type is None else _creatives(slates, creative_id_type)),
+        **(_rules(slates) if rules else {}),
         "policy": (pa.string(), [s.policy for s in slates]),
         "bundle": (pa.string(), [s.bundle for s in slates]),
         "state_version": (pa.int64(), [s.state_version for s in slates]),
@@ -96,6 +99,14 @@ def _creatives(slates: list[Slate], id_type: pa.DataType) -> dict[str, tuple[pa.
         "creative_ids": (pa.list_(id_type), [[i.creative_id for i in s.items] for s in slates]),
         "creative_propensities": (pa.list_(pa.float64()), chances),
     }
+
+
+def _rules(slates: list[Slate]) -> dict[str, tuple[pa.DataType, list[Any]]]:
+    """Return the columns of which rules acted on each item, and what rules took from each slate."""
+    names, told = pa.list_(pa.list_(pa.string())), pa.map_(pa.string(), pa.int64())
+    acted = [[[] if isinstance(i.rules, msgspec.UnsetType) else i.rules for i in s.items] for s in slates]
+    removed = [[] if isinstance(s.removed, msgspec.UnsetType) else s.removed for s in slates]
+    return {"rules": (names, acted), "removed": (told, [[(r.rule, r.items) for r in mine] for mine in removed])}
 
 
 def _creative_id(bundle: Bundle) -> pa.DataType | None:

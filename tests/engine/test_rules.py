@@ -20,7 +20,7 @@ from playbill.bundle.policy import (
     read_policy_yaml,
     write_policy,
 )
-from playbill.bundle.rules import Act, Rule, user_kinds
+from playbill.bundle.rules import Act, Rule, check_columns, user_kinds
 from playbill.cli import compose
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request, Slate
@@ -237,6 +237,17 @@ def test_a_policy_in_yaml_is_the_policy_in_json() -> None:
     assert policy.every_rule[2].surfaces == ["home"] and policy.surfaces["slate"].exploration.slots == 3
     # policies without rules are written as they were before there were any
     assert b"rules" not in write_policy(Policy()) and b"suppression" not in write_policy(Policy())
+
+
+def test_the_readme_shows_a_policy_that_can_be_read() -> None:
+    text = (Path(__file__).resolve().parents[2] / "serving" / "README.md").read_text()
+    policy = read_policy_yaml(text.split("```yaml\n")[1].split("```")[0].encode())
+    assert [r.kind for r in policy.every_rule] == list(Act)  # one of each, in the order in which they are heard
+    items = {
+        "stock": Kind.NUMBER, "item_id": Kind.NUMBER, "provider": Kind.TEXT, "sponsored": Kind.TRUTH,
+        "published_at": Kind.TIME,
+    }  # fmt: skip
+    check_columns(policy.every_rule, items, {"premium": Kind.NUMBER})
 
 
 def test_export_ships_the_rules_and_refuses_a_wrong_one(ml100k_tables: Path, tmp_path: Path) -> None:

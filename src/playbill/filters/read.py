@@ -21,7 +21,7 @@ from playbill.errors import FilterError
 
 MAX_LENGTH = 16_384  # characters
 MAX_DEPTH = 32  # brackets and nots around each other
-MAX_TESTS = 256
+MAX_TESTS = 64
 MAX_NUMBER = 40  # characters of one number
 
 Value = str | int | float | bool
@@ -88,6 +88,10 @@ def read(text: str) -> Node:
     """
     if len(text) > MAX_LENGTH:
         raise FilterError(text, MAX_LENGTH, f"expected at most {MAX_LENGTH} characters, got {len(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a pair, which no table holds
+        raise FilterError(text, error.start, "expected Unicode text, got half of a surrogate pair") from None
     reader = _Reader(text)
     tree = reader.any(0)
     if reader.kind != "end":
