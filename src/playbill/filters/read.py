@@ -119,7 +119,7 @@ class _Reader:
         found = _TOKEN.match(self.text, self.next)
         if found is None or found.lastgroup is None:
             rest = self.text[self.next :]
-            at = self.next + len(rest) - len(rest.lstrip())
+            at = self.next + len(rest) - len(rest.lstrip(" \t\n\r\f\v"))  # what \s is in ASCII
             strange = self.text[at]
             what = "a quote that is not closed" if strange in "'\"`" else f"what starts with {strange!r}"
             raise FilterError(self.text, at, f"expected a column, a value or an operator, got {what}")
