@@ -126,11 +126,11 @@ def test_a_finished_run_outlives_what_was_to_replace_it(home: Path, capsys: pyte
     before = {p.name: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
     early = ["train", f"home={home}", "tables=early", *SMALL]
     assert main([*early, f"warm_start={version}", "run=early-two_tower"]) == 1
-    assert "holds the weights to begin with, and would be replaced" in capsys.readouterr().err.replace("\n", " ")
+    assert "holds the weights to begin with, and would be replaced" in " ".join(capsys.readouterr().err.split())
     assert main([*early, "run=early-two_tower", "warm_start=0123456789ab"]) == 1
     assert main([*early, "run=early-two_tower", "since=2200-01-01"]) == 1
     assert main([*early, "run=early-two_tower", "model.learning_rate=1e30"]) == 1
-    said = capsys.readouterr().err.replace("\n", " ")
+    said = " ".join(capsys.readouterr().err.split())
     assert "the loss is" in said and "is what it was before" in said
     assert {p.name: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()} == before
     # by itself a warm start has a place of its own, and what it replaces there is gone once it is finished
