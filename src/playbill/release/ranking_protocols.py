@@ -48,8 +48,8 @@ def _answers(label: str, auc: float, log_loss: float | None = None) -> Published
     return Published(label=label, metrics={"auc": auc} | ({} if log_loss is None else {"log_loss": log_loss}))
 
 
-# Ratings have four steps, and each teaches. Epochs were set by hand: validation rose to the last one that was tried,
-# and of the frozen protocol's validation rows most have no history, while few of its test rows have none.
+# Ratings have four steps, and each teaches. Epochs were set by hand, on validation rows of people with a history: most
+# of the frozen protocol's have none, few of its test rows. Ten passes are better there than six (AUC .8170, .8114).
 _STEPS = "model.beside=[2,3,5]"
 _LIFTED = "gender, age and occupation are protected columns, lifted for this benchmark"
 _FROZEN = "80/10/10 by time, nothing known after validation"
@@ -63,7 +63,7 @@ RANKING_PROTOCOLS = {
         running=False,
         rows=100_020,
         features=FEATURES,
-        train=(_STEPS, "model.max_epochs=6"),
+        train=(_STEPS, "model.max_epochs=10"),
         aims={"auc": 0.785, "log_loss": 0.560},
         published=(
             _answers("logistic regression", 0.7564, 0.5854),
