@@ -287,11 +287,9 @@ class Engine:
 
     def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
         policy, at = self.bundle.policy, int(request.at or 0)
-        surface, name = (
-            policy.surface(request.surface),
-            request.surface if request.surface in policy.surfaces else "slate",
-        )
-        rules = acting(self._rules, name, at, person.profile.features, self._users) if self._rules else []
+        surface = policy.surface(request.surface)
+        where = request.surface if request.surface in policy.surfaces else "slate"
+        rules = acting(self._rules, where, at, person.profile.features, self._users) if self._rules else []
         blocks = [rule for rule in rules if rule.kind is Act.BLOCK]
         narrow = self.conditions.narrowed(stocked, request.filter, tuple(rule.where for rule in blocks))
         seen = person.profile.seen
