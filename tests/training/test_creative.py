@@ -200,7 +200,7 @@ def test_the_heads_read_the_vectors_that_retrieval_has(folder: Path) -> None:
     tower.session = Counted(tower.session)
     _, decisions = engine.decide([Request(request_id="once", k=5), Request(request_id="both", k=5)])
     assert len(asked) == 1 and len(decisions) == 10 and any(made.propensity < 1 for made in decisions)
-    engine._reach = dict.fromkeys(engine._reach, "not today") | {"popularity": ""}
+    engine.ladder.reach = dict.fromkeys(engine.ladder.reach, "not today") | {"popularity": ""}
     [slate], decisions = engine.decide([Request(request_id="without", k=5)])
     assert slate.rung == "popularity" and len(asked) == 2 and any(made.propensity < 1 for made in decisions)
     engine._creatives.tower = None  # type: ignore[union-attr]  # there are heads, so there is a step

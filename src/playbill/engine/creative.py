@@ -21,9 +21,9 @@ from playbill.creative.posterior import Posterior, combined, marginals
 from playbill.engine.creative_sets import Memory, Sets, sets_of
 from playbill.engine.fresh import Stock
 from playbill.engine.profile import Person
+from playbill.engine.row import Row
 from playbill.engine.runtime import Model
 from playbill.engine.shelf import CreativeStock, creative_stock
-from playbill.engine.slate import Row
 from playbill.engine.types import Request, Slate
 from playbill.features.encoder import Arrays
 from playbill.state.decisions import Decision, Lesson

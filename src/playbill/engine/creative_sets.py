@@ -10,7 +10,7 @@ import numpy as np
 from playbill.creative.choice import CreativePolicy
 from playbill.creative.eligibility import Shelf, eligible
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.slate import Row
+from playbill.engine.row import Row
 from playbill.engine.types import Slate
 from playbill.state.decisions import Shown
 

@@ -35,17 +35,20 @@ from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeStep
 from playbill.engine.fresh import FreshItems, Stock, stock
+from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.newcomers import newcomers_of, newcomers_order
 from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
+from playbill.engine.query import query_rows
 from playbill.engine.rank import rank, tasks
-from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items, search_tower
+from playbill.engine.ranked import rank_rows
+from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items
+from playbill.engine.row import Row
 from playbill.engine.rules import acting, brought_in, ready_rules
 from playbill.engine.settings import EngineSettings
-from playbill.engine.slate import Row, make_slate
+from playbill.engine.slate import make_slate
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Removal, Request, Slate, validate
-from playbill.errors import trace
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
@@ -55,14 +58,13 @@ log = logging.getLogger("playbill.engine")
 
 _MARKS_BYTES = 64_000_000
 
-RUNGS = ("full", "retrieval", "item_knn", "popularity")
-
 
 class Engine:
     """Answers requests. Use `Engine.open`.
 
     Attributes:
-        faults: how often a part failed while answering, by part; `slates` how often each rung answered.
+        ladder: rungs that can be reached, and how often a part failed while answering.
+        slates: how often each rung answered.
         stage_ms: milliseconds of each step of the last call of `recommend`.
     """
 
@@ -70,12 +72,11 @@ class Engine:
         self, bundle: Bundle, store: Store | None, settings: EngineSettings, parts: Parts, catalogue: Catalogue
     ) -> None:
         self.bundle, self.store, self.settings, self.parts, self.catalogue = bundle, store, settings, parts, catalogue
-        self.faults: Counter[str] = Counter()
         self.slates: Counter[str] = Counter()
         self.stage_ms: dict[str, float] = {}
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
-        self._reach = parts.rungs()
+        self.ladder = Ladder(bundle.policy.fallbacks, parts.rungs())
         self._newest = parts.newest(asked(bundle, parts))
         self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
@@ -85,7 +86,7 @@ class Engine:
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
             self._creatives = CreativeStep(
-                bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self._fault
+                bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self.ladder.fault
             )
 
     @classmethod
@@ -127,7 +128,12 @@ class Engine:
     @property
     def rungs(self) -> list[str]:
         """Rungs that can be reached here, best first."""
-        return [name for name in self.bundle.policy.fallbacks if not self._reach[name]]
+        return self.ladder.rungs
+
+    @property
+    def faults(self) -> Counter[str]:
+        """How often a part failed while answering, by part."""
+        return self.ladder.faults
 
     def models(self) -> dict[str, dict[str, str]]:
         """Return where each graph really runs: provider and device by graph."""
@@ -203,8 +209,8 @@ class Engine:
         clock.stop("profile")
         rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
         if encoded is None:
-            self._lower(rows, "item_knn", "the profile cannot be encoded")
-        query, nearest = self._query(rows, encoded, stocked)
+            self.ladder.lower(rows, "item_knn", "the profile cannot be encoded")
+        query, nearest = query_rows(rows, encoded, stocked, self.parts, self.ladder)
         clock.stop("tower and index")
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
@@ -233,7 +239,7 @@ class Engine:
         if self.parts.blend is not None:
             blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
         clock.stop("retrieve")
-        self._rank(rows, encoded, stocked)
+        rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows)
         clock.stop("rank")
         parts, known = self.parts, self.conditions
         slates = [make_slate(r, self.bundle, stocked.catalogue, parts, self._policy, version, known) for r in rows]
@@ -256,18 +262,18 @@ class Engine:
         try:
             return encode_people(people, requests, now, spec, vocabularies)
         except Exception as error:  # whatever stands in a profile must not stop the others' answers
-            self._fault("profile", error)
+            self.ladder.fault("profile", error)
         for person, request, moment in zip(people, requests, now, strict=True):
             try:
                 encode_people([person], [request], np.asarray([moment]), spec, vocabularies)
             except Exception as error:
                 person.profile, person.version, person.past = NOBODY, 0, []
-                person.note = f"the stored profile cannot be encoded: {_first_line(error)}"
+                person.note = f"the stored profile cannot be encoded: {first_line(error)}"
                 request.context = {}
         try:
             return encode_people(people, requests, now, spec, vocabularies)
         except Exception as error:
-            self._fault("profile", error)
+            self.ladder.fault("profile", error)
             return None
 
     def _quotas(self, row: Row) -> dict[str, int]:
@@ -296,15 +302,8 @@ class Engine:
         if not isinstance(surface.suppression, msgspec.UnsetType):
             seen = suppressed(surface.suppression, person.past, seen, person.profile.num_events, at)
         left_out, blocked = blocked_items(stocked.catalogue, narrow.stock.offer, seen, request.exclude)
-        rung, why = "popularity", []
         unable = {"full": self.parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
-        for name in self.bundle.policy.fallbacks:
-            obstacle = self._reach[name] or unable.get(name) or (person.note if name != "popularity" else "")
-            if not obstacle:
-                rung = name
-                break
-            if obstacle not in why:
-                why.append(obstacle)
+        rung, why = self.ladder.start(person.note, unable)
         return Row(
             request=request,
             person=person,
@@ -331,73 +330,6 @@ class Engine:
             self._newcomers_order[wanted] = stocked.offer.version, order
         return newcomers_of(order, slots, row.blocked, stocked.catalogue, int(row.request.at or 0))
 
-    def _query(
-        self, rows: list[Row], encoded: People | None, stocked: Stock
-    ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
-        """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
-        wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
-        tower, embeddings = self.parts.query_tower, stocked.embeddings
-        if not wanted or tower is None or embeddings is None or encoded is None:
-            return None, {}
-        try:
-            query = tower.run(encoded.arrays, tower.outputs[:1])[0]
-            most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
-            if self.parts.blend is not None and "tower" in self.parts.blend.members:
-                most = max(most, self.parts.blend.depth)
-            nearest: dict[int, np.ndarray] = {}
-            for mine in _by_stock(rows, wanted):
-                left_out, stock = [rows[i].left_out for i in mine], rows[mine[0]].stock
-                found = search_tower(query[mine], embeddings, stock.index, most, left_out, stock.offer)
-                nearest.update(zip(mine, found, strict=True))
-        except Exception as error:  # onnxruntime raises its own classes, straight below Exception
-            self._fault("query_tower", error)
-            self._lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {_first_line(error)}")
-            return None, {}
-        for i in np.flatnonzero(~np.isfinite(query).all(1)).tolist():
-            if nearest.pop(i, None) is not None:
-                self._fault("query_tower", ValueError("a query vector is not finite"))
-                self._lower([rows[i]], "retrieval", "the query tower failed: a query vector is not finite")
-        return query, nearest
-
-    def _rank(self, rows: list[Row], encoded: People | None, stocked: Stock) -> None:
-        """Fill in the probabilities of the rows on the best rung; a model that they need and that fails lowers them."""
-        wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
-        if not wanted or self.parts.ranker is None or encoded is None:
-            return
-        try:
-            found = rank(
-                self.parts.ranker,
-                encoded.arrays,
-                wanted,
-                [rows[i].candidates for i in wanted],
-                stocked.item_arrays,
-                self.settings.rank_rows,
-            )
-        except Exception as error:
-            self._fault("ranker", error)
-            self._lower([rows[i] for i in wanted], "full", f"the ranker failed: {_first_line(error)}")
-            return
-        for i, probabilities in zip(wanted, found, strict=True):
-            if all(np.isfinite(values).all() for values in probabilities.values()):
-                rows[i].probabilities = probabilities
-            else:
-                self._fault("ranker", ValueError("a probability is not finite"))
-                self._lower([rows[i]], "full", "the ranker failed: a probability is not finite")
-        # at a price of its own, so only where a surface weighs it, be it with 0
-        asked = [row for row in rows if row.probabilities and ENJOY in row.surface.weights]
-        if not asked or self.parts.response is None:
-            return
-        people, requests = [row.person for row in asked], [row.request for row in asked]
-        try:
-            items = [row.candidates.item for row in asked]
-            enjoyed = enjoyment(self.parts.response, people, requests, items, stocked.item_arrays)
-        except Exception as error:
-            self._fault(NAME, error)
-            self._lower(asked, "full", f"the model of answers failed: {_first_line(error)}")
-            return
-        for row, p in zip(asked, enjoyed, strict=True):
-            row.probabilities[ENJOY] = p
-
     def _warm(self) -> None:
         """Ask each graph about nobody, once."""
         request, nobody = Request(request_id="warm", at=0), Person(NOBODY, 0, "")
@@ -417,20 +349,7 @@ class Engine:
         if self._creatives is not None:
             runs["creative_head"] = partial(self._creatives.warm, arrays, self._stock)
         try_out(self.parts, runs)
-        self._reach = self.parts.rungs()
-
-    def _lower(self, rows: Sequence[Row], failed: str, why: str) -> None:
-        """Move rows to the best rung that stands below the failed one."""
-        fallbacks = list(RUNGS[RUNGS.index(failed) + 1 :])
-        below = next(name for name in fallbacks if name in self.rungs)
-        for row in rows:
-            row.rung, row.probabilities = below, {}
-            row.why.append(why)
-
-    def _fault(self, part: str, error: Exception) -> None:
-        if not self.faults[part]:  # once in the log, always in the counter
-            log.error("%s failed; answering from a lower rung\n%s", part, trace(error))
-        self.faults[part] += 1
+        self.ladder.reach = self.parts.rungs()
 
 
 def _newest(row: Row) -> np.ndarray | None:
@@ -446,15 +365,3 @@ def _wanted(row: Row) -> int:
     """Return how many candidates an answer wants at least: more where caps will pass some over."""
     capped = any(rule.kind is Act.CAP for rule in row.rules)
     return 4 * row.request.k + 50 if capped else row.request.k
-
-
-def _by_stock(rows: Sequence[Row], wanted: Sequence[int]) -> list[list[int]]:
-    """Return the wanted rows in groups that search the same catalogue."""
-    groups: dict[int, list[int]] = {}
-    for i in wanted:
-        groups.setdefault(id(rows[i].stock), []).append(i)
-    return list(groups.values())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,51 @@
+"""Step 2, the towers' part of it: query vectors of a batch, and the items nearest to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from playbill.engine.fresh import Stock
+from playbill.engine.ladder import Ladder, first_line
+from playbill.engine.parts import Parts
+from playbill.engine.profile import People
+from playbill.engine.retrieve import search_tower
+from playbill.engine.row import Row
+
+
+def query_rows(
+    rows: list[Row], encoded: People | None, stocked: Stock, parts: Parts, ladder: Ladder
+) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
+    """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
+    wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
+    tower, embeddings = parts.query_tower, stocked.embeddings
+    if not wanted or tower is None or embeddings is None or encoded is None:
+        return None, {}
+    try:
+        query = tower.run(encoded.arrays, tower.outputs[:1])[0]
+        most = max(rows[i].surface.quotas.get("tower", 0) for i in wanted)
+        if parts.blend is not None and "tower" in parts.blend.members:
+            most = max(most, parts.blend.depth)
+        nearest: dict[int, np.ndarray] = {}
+        for mine in _by_stock(rows, wanted):
+            left_out, stock = [rows[i].left_out for i in mine], rows[mine[0]].stock
+            found = search_tower(query[mine], embeddings, stock.index, most, left_out, stock.offer)
+            nearest.update(zip(mine, found, strict=True))
+    except Exception as error:  # onnxruntime raises its own classes, straight below Exception
+        ladder.fault("query_tower", error)
+        ladder.lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {first_line(error)}")
+        return None, {}
+    for i in np.flatnonzero(~np.isfinite(query).all(1)).tolist():
+        if nearest.pop(i, None) is not None:
+            ladder.fault("query_tower", ValueError("a query vector is not finite"))
+            ladder.lower([rows[i]], "retrieval", "the query tower failed: a query vector is not finite")
+    return query, nearest
+
+
+def _by_stock(rows: Sequence[Row], wanted: Sequence[int]) -> list[list[int]]:
+    """Return the wanted rows in groups that search the same catalogue."""
+    groups: dict[int, list[int]] = {}
+    for i in wanted:
+        groups.setdefault(id(rows[i].stock), []).append(i)
+    return list(groups.values())

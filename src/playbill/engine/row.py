@@ -1,0 +1,49 @@
+"""One request on its way through the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from playbill.bundle.policy import Surface
+from playbill.bundle.rules import Rule
+from playbill.engine.fresh import Stock
+from playbill.engine.profile import Person
+from playbill.engine.retrieve import Candidates, no_candidates
+from playbill.engine.types import Removal, Request
+from playbill.features.fold import Past
+
+
+@dataclass(slots=True)
+class Row:
+    """One request on its way through the steps.
+
+    Attributes:
+        rung: where it stands now; steps may lower it.
+        why: reasons for not standing higher, in the order in which they came up.
+        left_out: [S] int64 items seen or excluded; `blocked` [N + 1] bool those and what is not available.
+        eligible: items that could be shown.
+        history, events: what may be used of the past; see `profile.People`.
+        newcomers: [n] int64 items that places are kept for; None where there are none.
+        stock: the catalogue that this request draws from: what its filter and the rules that block leave.
+        rules: those of the policy that act on this request; `removed` is what its blocks took.
+        probabilities: by task, for each candidate; empty below the best rung.
+    """
+
+    request: Request
+    person: Person
+    surface: Surface
+    rung: str
+    why: list[str]
+    left_out: np.ndarray
+    blocked: np.ndarray
+    eligible: int
+    stock: Stock
+    rules: list[Rule] = field(default_factory=list)
+    removed: list[Removal] = field(default_factory=list)
+    history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    events: list[Past] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=no_candidates)
+    newcomers: np.ndarray | None = None
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
