@@ -11,7 +11,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -25,7 +25,8 @@ from starlette.types import Scope as Connection
 from playbill.bundle.open import Bundle
 from playbill.engine.approvals import note_approvals
 from playbill.engine.engine import Engine
-from playbill.engine.types import decode_request
+from playbill.engine.types import Page, PageRequest, Slate, decode, decode_request
+from playbill.engine.types import Request as Asked
 from playbill.errors import RequestError, StateError, trace
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Scope
@@ -44,6 +45,7 @@ from playbill.serving.messages import (
     summarise,
 )
 from playbill.serving.openapi import document
+from playbill.state.decisions import Decision
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.http")
@@ -56,6 +58,8 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON = "application/json"
 
 
+# of an engine and one request: the slate or page, and the choices of creatives on it
+_Decide = Callable[[Engine, list[Asked]], tuple[Sequence[Slate | Page], list[Decision]]]
 _Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
 
 
@@ -98,6 +102,7 @@ class Api:
         # method, what a key must be allowed to do, and who answers
         self._routes: dict[str, tuple[str, Scope | None, _Answer]] = {
             "/v1/recommend": ("POST", Scope.recommend, self._recommend),
+            "/v1/home": ("POST", Scope.recommend, self._home),
             "/v1/events": ("POST", Scope.events, self._events),
             "/v1/creatives": ("POST", Scope.items, self._creatives),
             "/v1/health": ("GET", None, self._health),
@@ -180,12 +185,21 @@ class Api:
     async def _recommend(self, request: Request, times: dict[str, float]) -> Response:
         body = await self._body(request)
         began = time.perf_counter()
-        asked = decode_request(body)
+        return await self._decide(request, times, began, decode_request(body), Engine.decide)
+
+    async def _home(self, request: Request, times: dict[str, float]) -> Response:
+        body = await self._body(request)
+        began = time.perf_counter()
+        return await self._decide(request, times, began, decode(body, PageRequest), Engine.pages)
+
+    async def _decide(
+        self, request: Request, times: dict[str, float], began: float, asked: Asked, decide: _Decide
+    ) -> Response:
         if asked.request_id is None:
             asked.request_id = _request_id(request)
         decoded = time.perf_counter()
         _, engine = self._now()
-        [slate], decisions = engine.decide([asked])
+        [answer], decisions = decide(engine, [asked])
         answered = time.perf_counter()
         stages = engine.stage_ms
         if decisions:
@@ -196,7 +210,7 @@ class Api:
                 engine.faults["decisions"] += 1
                 log.error("choices of creatives are not recorded: %s", error)
             times["record"] = (time.perf_counter() - answered) * 1e3
-        response = _answer(slate, {"x-playbill-rung": slate.rung})
+        response = _answer(answer, {"x-playbill-rung": answer.rung})
         times.update(stages)
         times.update(
             decode=(decoded - began) * 1e3,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 import playbill
-from playbill.engine.types import Request, Slate
+from playbill.engine.types import Page, PageRequest, Request, Slate
 from playbill.serving.keys import Scope
 from playbill.serving.messages import (
     Alive,
@@ -42,8 +42,8 @@ _RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "s
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document as plain values."""
     structs = (
-        Request, Slate, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Alive, Health, BundleSummary,
-        Problem,
+        Request, Slate, PageRequest, Page, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Alive, Health,
+        BundleSummary, Problem,
     )  # fmt: skip
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema = dict(zip(structs, schemas, strict=True))
@@ -59,10 +59,21 @@ def document() -> dict[str, Any]:
             "/v1/recommend": {
                 "post": _operation(
                     "recommend",
-                    "Return one person's slate; an anonymous visitor's where user_id is missing.",
+                    "Return one person's slate; an anonymous visitor's where user_id is missing. The surface `similar` "
+                    "shows the like of `item_id`, `rerank` puts `items` in order, `trending` what is chosen most.",
                     schema[Slate],
                     schema[Problem],
                     schema[Request],
+                    scope=Scope.recommend,
+                )
+            },
+            "/v1/home": {
+                "post": _operation(
+                    "home",
+                    "Return one person's page: shelves by expected utility, no item on two of them.",
+                    schema[Page],
+                    schema[Problem],
+                    schema[PageRequest],
                     scope=Scope.recommend,
                 )
             },

@@ -7,7 +7,7 @@ not available.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -86,7 +86,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return 0 if needed is None else getattr(self, needed[0]) or 0
 
 
-def check_rules(rules: list[Rule], surfaces: Mapping[str, object]) -> None:
+def check_rules(rules: list[Rule], surfaces: Collection[str]) -> None:
     """Do nothing where rules can be read; columns are left to `check_columns`.
 
     Raises:
@@ -104,7 +104,7 @@ def check_rules(rules: list[Rule], surfaces: Mapping[str, object]) -> None:
         _check_numbers(rule, where)
         if not rule.where and rule.kind is not Act.CAP:
             raise BundleError(f"{where}.where is empty; say which items it is about")
-        if strange := sorted(set(rule.surfaces) - surfaces.keys()):
+        if strange := sorted(set(rule.surfaces) - set(surfaces)):
             raise BundleError(f"{where}.surfaces names {', '.join(strange)}; there are {', '.join(surfaces)}")
         since, until = (_moment(where, name, getattr(rule, name)) for name in ("since", "until"))
         if since is not None and until is not None and since >= until:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from playbill.tables.sufficiency import Rung
 
-__all__ = ["RETRIEVERS", "RETRIEVER_FILES", "RUNG_FILES", "Rung"]
+__all__ = ["PROPOSERS", "RETRIEVERS", "RETRIEVER_FILES", "RUNG_FILES", "Rung"]
 
 # A bundle that claims a rung holds these; the engine walks down this list when something is missing or late.
 RUNG_FILES: dict[str, tuple[str, ...]] = {
@@ -26,6 +26,9 @@ RUNG_FILES: dict[str, tuple[str, ...]] = {
 
 # Who may propose candidates, in the order in which they do; quotas of a policy are by these names.
 RETRIEVERS = ("tower", "item_knn", "transitions", "ease", "ials", "trending", "new", "popularity")
+
+# Who else brings items to an answer, where its surface asks for that; a slate has no quotas for them.
+PROPOSERS = (*RETRIEVERS, "similar", "list", "again")
 
 # The files of retrievers that stand on a file alone, for bundles whose manifest does not name them.
 RETRIEVER_FILES: dict[str, str] = {

@@ -26,6 +26,7 @@ import numpy as np
 from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.creatives import QUERY
 from playbill.bundle.open import Bundle
+from playbill.bundle.pages import Form
 from playbill.bundle.policy import Newcomers
 from playbill.bundle.rules import Act, user_kinds
 from playbill.engine.answers import enjoyment
@@ -34,21 +35,24 @@ from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeStep
+from playbill.engine.forms import check_form, rungs_of
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.newcomers import newcomers_of, newcomers_order
+from playbill.engine.page import flat, make_page
 from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
 from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
+from playbill.engine.proposing import propose
 from playbill.engine.query import query_rows
 from playbill.engine.rank import rank, tasks
 from playbill.engine.ranked import rank_rows
-from playbill.engine.retrieve import Candidates, blocked_items, candidates_of, cold_items
+from playbill.engine.retrieve import Candidates, blocked_items
 from playbill.engine.row import Row
-from playbill.engine.rules import acting, brought_in, ready_rules
+from playbill.engine.rules import acting, ready_rules
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
 from playbill.engine.suppression import suppressed
-from playbill.engine.types import Removal, Request, Slate, validate
+from playbill.engine.types import Page, Removal, Request, Slate, validate
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
@@ -82,6 +86,7 @@ class Engine:
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
+        self._tasks = () if parts.ranker is None else (*tasks(parts.ranker), ENJOY)
         self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
@@ -176,22 +181,39 @@ class Engine:
         Raises:
             RequestError, StateError: see `recommend`.
         """
+        answers, decisions = self._answers(requests, False)
+        return [answer for answer in answers if isinstance(answer, Slate)], decisions
+
+    def pages(self, requests: Sequence[Request]) -> tuple[list[Page], list[Decision]]:
+        """Return one page of shelves for each request, and the choices of creatives on them, as `decide` does.
+
+        Args:
+            requests: for surfaces whose form is home; `k` is the items of a shelf.
+        Raises:
+            RequestError, StateError: see `recommend`.
+        """
+        answers, decisions = self._answers(requests, True)
+        return [answer for answer in answers if isinstance(answer, Page)], decisions
+
+    def _answers(self, requests: Sequence[Request], page: bool) -> tuple[list[Slate | Page], list[Decision]]:
         spec = self.bundle.spec
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
-        for text in {r.filter for r in checked if r.filter is not None}:
-            self.conditions.check(text)
+        for request in checked:
+            check_form(request, self.bundle.policy.surface(request.surface), page)
+            if request.filter is not None:
+                self.conditions.check(request.filter)
         stages: dict[str, float] = {}
-        slates: list[Slate] = []
+        answers: list[Slate | Page] = []
         decisions: list[Decision] = []
         # each request marks what must not be shown, a byte an item: large catalogues take smaller batches
         rows = max(1, min(self.settings.batch_rows, _MARKS_BYTES // (self.catalogue.num_items + 1)))
         for low in range(0, len(checked), rows):
-            self._answer(checked[low : low + rows], stages, slates, decisions)
+            self._answer(checked[low : low + rows], stages, answers, decisions)
         self.stage_ms = stages
-        return slates, decisions
+        return answers, decisions
 
     def _answer(
-        self, requests: list[Request], stages: dict[str, float], answered: list[Slate], decisions: list[Decision]
+        self, requests: list[Request], stages: dict[str, float], answered: list[Slate | Page], decisions: list[Decision]
     ) -> None:
         clock = Clock(stages)
         began = time.time_ns() // 1000
@@ -217,44 +239,33 @@ class Engine:
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
             row.newcomers = self._newcomers(row, stocked)
-            row.candidates = candidates_of(
-                stocked.catalogue,
-                row.stock.offer,
-                row.left_out,
-                row.blocked,
-                _wanted(row),
-                self._quotas(row),
-                self.parts.tables if personal else {},
-                row.history,
-                nearest.get(i),
-                query[i] if i in nearest and query is not None else None,
-                stocked.embeddings,
-                self.parts.blend if personal else None,
-                self.parts.ials if personal else None,
-                row.surface.weights,
-                _newest(row),
-                row.newcomers,
-                brought_in(row.rules, self.conditions, stocked, row.request.k, row.blocked) if row.rules else None,
-            )
+            known = query[i] if query is not None else None
+            propose(row, stocked, self.parts, self.conditions, personal, nearest.get(i), known)
         if self.parts.blend is not None:
-            blend_candidates(self.parts.blend, stocked.catalogue, [row.candidates for row in rows])
+            mine = [row.candidates for row in rows if row.surface.answers is Form.SLATE]
+            blend_candidates(self.parts.blend, stocked.catalogue, mine)
         clock.stop("retrieve")
         rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows)
         clock.stop("rank")
-        parts, known = self.parts, self.conditions
-        slates = [make_slate(r, self.bundle, stocked.catalogue, parts, self._policy, version, known) for r in rows]
+        found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:
             queries = None if encoded is None else encoded.arrays
             if queries is not None and query is not None:  # which the head need not compute again
                 queries = {**queries, QUERY: query}
+            slates = [answer if isinstance(answer, Slate) else flat(answer) for answer in found]
             decisions += self._creatives.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
             clock.stop("creative")
         latency_ms = round(clock.total_ms(), 3)
-        for slate in slates:
-            slate.latency_ms = latency_ms
-            self.slates[slate.rung] += 1
-        answered += slates
+        for answer in found:
+            answer.latency_ms = latency_ms
+            self.slates[answer.rung] += 1
+        answered += found
+
+    def _made(self, row: Row, version: int) -> Slate | Page:
+        if row.surface.answers is Form.HOME:
+            return make_page(row, self.bundle, self.parts, self._policy, version, self.conditions)
+        return make_slate(row, self.bundle, row.stock.catalogue, self.parts, self._policy, version, self.conditions)
 
     def _encode(self, people: list[Person], requests: list[Request]) -> People | None:
         spec, vocabularies = self.bundle.spec, self.bundle.vocabularies
@@ -276,13 +287,6 @@ class Engine:
             self.ladder.fault("profile", error)
             return None
 
-    def _quotas(self, row: Row) -> dict[str, int]:
-        """Return how many candidates each retriever may propose: below the ranker, members of a blend their depth."""
-        blend = self.parts.blend
-        if blend is None or row.rung in ("full", "popularity"):
-            return row.surface.quotas
-        return row.surface.quotas | dict.fromkeys(blend.members, blend.depth)
-
     def _restock(self, view: View) -> None:
         """Take in the catalogue's changes; who comes meanwhile waits for this and finds it done."""
         with self._fresh_lock:
@@ -292,28 +296,44 @@ class Engine:
                 self._stock = stock(self.catalogue, self.parts, self.bundle, self._fresh, version, changes)
 
     def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
-        policy, at = self.bundle.policy, int(request.at or 0)
-        surface = policy.surface(request.surface)
-        where = request.surface if request.surface in policy.surfaces else "slate"
+        policy, at, catalogue = self.bundle.policy, int(request.at or 0), stocked.catalogue
+        surface, where = policy.surface(request.surface), policy.known(request.surface)
         rules = acting(self._rules, where, at, person.profile.features, self._users) if self._rules else []
         blocks = [rule for rule in rules if rule.kind is Act.BLOCK]
         narrow = self.conditions.narrowed(stocked, request.filter, tuple(rule.where for rule in blocks))
         seen = person.profile.seen
         if not isinstance(surface.suppression, msgspec.UnsetType):
             seen = suppressed(surface.suppression, person.past, seen, person.profile.num_events, at)
-        left_out, blocked = blocked_items(stocked.catalogue, narrow.stock.offer, seen, request.exclude)
+        form, anchor, listed, exclude = surface.answers, 0, None, request.exclude
+        among, impersonal = rungs_of(surface, self._tasks)
+        asides: list[str] = []
+        if form is Form.SIMILAR and request.item_id is not None:
+            anchor, exclude = catalogue.index(request.item_id), [*exclude, request.item_id]
+            if not anchor:
+                among, asides = ("popularity",), ["the item is not known"]
+        if form is Form.RERANK:  # the caller's list is the catalogue, what was seen included
+            listed, seen = catalogue.indices(list(request.items)), []
+        left_out, blocked = blocked_items(catalogue, narrow.stock.offer, seen, exclude)
+        if listed is not None:
+            others = np.ones(len(blocked), bool)
+            others[listed] = False
+            blocked |= others
+            listed = listed[~blocked[listed]]
+            request.k = max(1, len(listed))
         unable = {"full": self.parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
-        rung, why = self.ladder.start(person.note, unable)
+        rung, why = self.ladder.start(person.note, unable, among, impersonal)
         return Row(
             request=request,
             person=person,
             surface=surface,
             rung=rung,
-            why=why,
+            why=asides + why,
             left_out=left_out,
             blocked=blocked,
             eligible=len(blocked) - int(np.count_nonzero(blocked)),
             stock=narrow.stock,
+            anchor=anchor,
+            listed=listed,
             rules=[rule for rule in rules if rule.kind is not Act.BLOCK],
             removed=[Removal(rule=r.name, items=n) for r, n in zip(blocks, narrow.removed, strict=True) if n],
         )
@@ -350,18 +370,3 @@ class Engine:
             runs["creative_head"] = partial(self._creatives.warm, arrays, self._stock)
         try_out(self.parts, runs)
         self.ladder.reach = self.parts.rungs()
-
-
-def _newest(row: Row) -> np.ndarray | None:
-    """Return the cold items that a request may be shown, where its surface has a quota for them."""
-    quota = row.surface.quotas.get("new", 0)
-    if not quota:
-        return None
-    at, days = int(row.request.at or 0), row.surface.exploration.cold_days
-    return cold_items(row.stock.catalogue, row.stock.offer, at, days, quota + len(row.left_out))
-
-
-def _wanted(row: Row) -> int:
-    """Return how many candidates an answer wants at least: more where caps will pass some over."""
-    capped = any(rule.kind is Act.CAP for rule in row.rules)
-    return 4 * row.request.k + 50 if capped else row.request.k

@@ -7,10 +7,15 @@ because     item_knn, transitions, `item_id`: of all items in the history, the o
 because     ials                   `item_id`: of all items in the history, the one that adds most to the score;
                                    `share`: how much of it
 similar     tower                  `item_id`: of all items in the history, the one whose vector is nearest; `cosine`
+similar     similar, because   `item_id`: the item that the request, or the shelf, is about; `cosine`
+together    item_knn,          `item_id`: the item that the request is about; `share` of what the item that is chosen
+            transitions        with it most has
 taste       tower                  `cosine` of the person's vector and the item's; no item of the history is like it
 trending    trending               `share` of what the most trending item has
 popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
 catalogue   popularity             the same, further down
+continue,   again              the event that it rests on
+again
 exploration any                    drawn by chance; `propensity` is the probability it had
 
 Source of what each item adds in iALS: Y. Hu, Y. Koren, C. Volinsky (2008), Collaborative filtering for implicit
@@ -28,28 +33,15 @@ import numpy as np
 
 from playbill.baselines.ials import FoldingIals
 from playbill.baselines.neighbours import Evidence, Neighbours
-from playbill.bundle.rungs import RETRIEVERS
+from playbill.bundle.rungs import PROPOSERS, RETRIEVERS
+from playbill.engine.alike import cosines, together
 from playbill.engine.catalogue import UNDATED, Catalogue
 from playbill.engine.retrieve import IALS, NEW, POPULARITY, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
+from playbill.engine.wording import did, title_of
 from playbill.features.fold import Past
 
-# what a person did, for events that are named as one would say them
-_DID = {
-    "rate": "rated",
-    "rating": "rated",
-    "view": "looked at",
-    "click": "looked at",
-    "watch": "watched",
-    "play": "played",
-    "read": "read",
-    "listen": "listened to",
-    "like": "liked",
-    "buy": "bought",
-    "purchase": "bought",
-    "order": "ordered",
-    "save": "saved",
-}
+SIMILAR, LIST, AGAIN = (PROPOSERS.index(name) for name in ("similar", "list", "again"))
 
 
 def reasons(
@@ -63,6 +55,7 @@ def reasons(
     tables: dict[str, Neighbours],
     embeddings: Any,
     ials: FoldingIals | None = None,
+    anchor: int = 0,
 ) -> list[Reason]:
     """Return the reason of each item on one slate.
 
@@ -73,6 +66,7 @@ def reasons(
         tables: neighbours by retriever.
         embeddings: [N + 1, d] float32, where towers answered.
         ials: as it answered.
+        anchor: item_index that the answer is the like of, 0 for none.
     """
     item, retriever = candidates.item[chosen], candidates.retriever[chosen]
     found: list[Reason | None] = [None] * len(chosen)
@@ -90,9 +84,26 @@ def reasons(
             made = [_new(catalogue, index) for index in item[places].tolist()]
         elif code == POPULARITY:
             made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
-        elif code == TOWER and embeddings is not None:
-            cosine = candidates.scores["tower"][chosen[places]]
-            made = _similar(catalogue, embeddings, item[places], cosine, history, events)
+        elif code == SIMILAR and embeddings is not None:
+            near = cosines(anchor, item[places], embeddings).tolist()
+            named = {"item_id": catalogue.ids[anchor]}
+            text = f"Similar to {title_of(catalogue, anchor)}"
+            made = [Reason(kind="similar", text=text, fact={**named, "cosine": cosine}) for cosine in near]
+        elif code == SIMILAR:
+            score = together(anchor, tables, catalogue.num_items)
+            most = max(float(score.max(initial=0)), 1e-12)
+            made = [_together(catalogue, anchor, part) for part in (score[item[places]] / most).tolist()]
+        elif code == LIST or (code == TOWER and embeddings is not None):
+            if "tower" not in candidates.scores or embeddings is None:
+                made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
+            else:
+                cosine = candidates.scores["tower"][chosen[places]]
+                made = _similar(catalogue, embeddings, item[places], cosine, history, events)
+        elif anchor and RETRIEVERS[code] in tables:
+            share = candidates.scores[RETRIEVERS[code]][chosen[places]].tolist()
+            made = [_together(catalogue, anchor, part) for part in share]
+        elif code == AGAIN:  # the page says what they rest on
+            made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
         elif code == IALS and ials is not None:
             made = _because(catalogue, additions(ials, history, item[places]), item[places], history, events)
         else:
@@ -168,9 +179,9 @@ def _because(
         if drop[row, i] == -np.inf:  # nothing else is known of the person
             made.append(_popular(catalogue, int(catalogue.place[items[i]])))
             continue
-        title = _title(catalogue, past[row])
+        title = title_of(catalogue, past[row])
         fact = {**_named(catalogue, past[row], events[row]), "share": float(drop[row, i] / whole)}
-        made.append(Reason(kind="because", text=f"Because you {_did(events[row])} {title}", fact=fact))
+        made.append(Reason(kind="because", text=f"Because you {did(events[row])} {title}", fact=fact))
     return made
 
 
@@ -193,9 +204,14 @@ def _similar(
             made.append(_taste(cosine))
             continue
         fact = {**_named(catalogue, past[row], events[row]), "cosine": near}
-        text = f"Similar to {_title(catalogue, past[row])}, which you {_did(events[row])}"
+        text = f"Similar to {title_of(catalogue, past[row])}, which you {did(events[row])}"
         made.append(Reason(kind="similar", text=text, fact=fact))
     return made
+
+
+def _together(catalogue: Catalogue, anchor: int, share: float) -> Reason:
+    fact = {"item_id": catalogue.ids[anchor], "share": share}
+    return Reason(kind="together", text=f"Often chosen with {title_of(catalogue, anchor)}", fact=fact)
 
 
 def _taste(cosine: float) -> Reason:
@@ -210,11 +226,3 @@ def _popular(catalogue: Catalogue, place: int) -> Reason:
 
 def _named(catalogue: Catalogue, row: int, event: Past) -> dict[str, object]:
     return {"item_id": catalogue.ids[row], "event": event.event, "event_id": event.event_id}
-
-
-def _did(event: Past) -> str:
-    return _DID.get(event.event, "chose")
-
-
-def _title(catalogue: Catalogue, row: int) -> str:
-    return catalogue.titles[row] or str(catalogue.ids[row])

@@ -33,18 +33,21 @@ class Ladder:
         return [name for name in self.fallbacks if not self.reach[name]]
 
     def start(
-        self, note: str, unable: Mapping[str, str] | None = None, impersonal: Collection[str] = ("popularity",)
+        self, note: str, unable: Mapping[str, str], among: Collection[str], impersonal: Collection[str]
     ) -> tuple[str, list[str]]:
         """Return the best rung for one request, and why it is not a better one.
 
         Args:
             note: why nothing personal may be used; empty where something may.
             unable: by rung, what else stands in its way for this request.
+            among: rungs that this answer can stand on.
             impersonal: rungs that need nobody known.
         """
         why: list[str] = []
         for name in self.fallbacks:
-            obstacle = self.reach[name] or (unable or {}).get(name, "") or (note if name not in impersonal else "")
+            if name not in among:
+                continue
+            obstacle = self.reach[name] or unable.get(name, "") or (note if name not in impersonal else "")
             if not obstacle:
                 return name, why
             if obstacle not in why:

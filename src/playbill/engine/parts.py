@@ -123,7 +123,9 @@ def check_weights(bundle: Bundle, known: list[str]) -> None:
     Raises:
         BundleError: names the surface and the weights.
     """
-    terms = {*known, *RETRIEVERS, *([BLEND] if bundle.has(FILE) else [])} - {"new"}  # which proposes and does not score
+    terms = {*known, *RETRIEVERS, "similar", *([BLEND] if bundle.has(FILE) else [])} - {
+        "new"
+    }  # which proposes and does not score
     terms |= {ENJOY} if NAME in bundle.manifest.models else set()
     for name, surface in bundle.policy.surfaces.items():
         unknown = sorted(set(surface.weights) - terms)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from playbill.engine.alike import like
 from playbill.engine.fresh import Stock
 from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.parts import Parts
@@ -13,11 +14,14 @@ from playbill.engine.profile import People
 from playbill.engine.retrieve import search_tower
 from playbill.engine.row import Row
 
+_NONE = np.zeros(0, np.int64)
+
 
 def query_rows(
     rows: list[Row], encoded: People | None, stocked: Stock, parts: Parts, ladder: Ladder
 ) -> tuple[np.ndarray | None, dict[int, np.ndarray]]:
-    """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower."""
+    """Return the query vectors of the batch [B, d] and, by row, the nearest items of those who have a tower: to the
+    person, or to the item whose like is wanted. A list that is to be put in order has its items already."""
     wanted = [i for i, row in enumerate(rows) if row.rung in ("full", "retrieval")]
     tower, embeddings = parts.query_tower, stocked.embeddings
     if not wanted or tower is None or embeddings is None or encoded is None:
@@ -28,10 +32,17 @@ def query_rows(
         if parts.blend is not None and "tower" in parts.blend.members:
             most = max(most, parts.blend.depth)
         nearest: dict[int, np.ndarray] = {}
-        for mine in _by_stock(rows, wanted):
+        searching = [i for i in wanted if rows[i].listed is None and not rows[i].anchor]
+        for mine in _by_stock(rows, searching):
             left_out, stock = [rows[i].left_out for i in mine], rows[mine[0]].stock
             found = search_tower(query[mine], embeddings, stock.index, most, left_out, stock.offer)
             nearest.update(zip(mine, found, strict=True))
+        nearest.update({i: _NONE for i in wanted if rows[i].listed is not None})
+        for i in wanted:
+            if rows[i].anchor:
+                row = rows[i]
+                quota = max(row.surface.quotas.get("tower", 0), row.request.k)
+                nearest[i] = like([row.anchor], row.stock, parts.tables, quota, row.left_out)[0]
     except Exception as error:  # onnxruntime raises its own classes, straight below Exception
         ladder.fault("query_tower", error)
         ladder.lower([rows[i] for i in wanted], "retrieval", f"the query tower failed: {first_line(error)}")

@@ -11,6 +11,7 @@ from playbill.bundle.rules import Rule
 from playbill.engine.fresh import Stock
 from playbill.engine.profile import Person
 from playbill.engine.retrieve import Candidates, no_candidates
+from playbill.engine.shelves import Draft
 from playbill.engine.types import Removal, Request
 from playbill.features.fold import Past
 
@@ -28,6 +29,9 @@ class Row:
         newcomers: [n] int64 items that places are kept for; None where there are none.
         stock: the catalogue that this request draws from: what its filter and the rules that block leave.
         rules: those of the policy that act on this request; `removed` is what its blocks took.
+        anchor: item_index of the item whose like is wanted, 0 for none.
+        listed: [L] int64 item_index that the request wants in order, None where it names none.
+        drafts: shelves of its page, none for a slate.
         probabilities: by task, for each candidate; empty below the best rung.
     """
 
@@ -46,4 +50,7 @@ class Row:
     events: list[Past] = field(default_factory=list)
     candidates: Candidates = field(default_factory=no_candidates)
     newcomers: np.ndarray | None = None
+    anchor: int = 0
+    listed: np.ndarray | None = None
+    drafts: list[Draft] = field(default_factory=list)
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)

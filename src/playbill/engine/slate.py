@@ -6,8 +6,9 @@ import msgspec
 import numpy as np
 
 from playbill.bundle.open import Bundle
+from playbill.bundle.pages import Form
 from playbill.bundle.rules import Act, Rule
-from playbill.bundle.rungs import RETRIEVERS
+from playbill.bundle.rungs import PROPOSERS
 from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore, order_by_score
@@ -17,7 +18,7 @@ from playbill.engine.newcomers import keep_places
 from playbill.engine.parts import Parts
 from playbill.engine.placing import PLACING, Placed, place
 from playbill.engine.rank import ITEM_KNN, POPULAR, RETRIEVAL, utility
-from playbill.engine.retrieve import NEW
+from playbill.engine.retrieve import NEW, Candidates
 from playbill.engine.row import Row
 from playbill.engine.rules import moved
 from playbill.engine.types import Reason, Removal, Slate, SlateItem
@@ -38,13 +39,11 @@ def make_slate(
     """
     request, candidates, surface = row.request, row.candidates, row.surface
     request_id = str(request.request_id)
-    weights = _WEIGHTS.get(row.rung, surface.weights)
-    if BLEND in candidates.scores and row.rung in BLENDED:
-        weights = {BLEND: 1.0}
-        if candidates.owed_to is not None:
-            candidates.retriever = candidates.owed_to
+    weights = weights_of(row)
+    if BLEND in weights and candidates.owed_to is not None:
+        candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
-    matched = {rule.name: _matched(rule, row, conditions) for rule in row.rules}
+    matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(score, matched, row.rules)
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
     if row.newcomers is not None:
@@ -56,7 +55,7 @@ def make_slate(
     strength, places = exploration.strength(request.exploration), exploration.places(request.k)
     placed, k = None, request.k
     if len(order) and any(rule.kind in PLACING for rule in row.rules):
-        placed = place(order, k, row.rules, matched, _groups(row, conditions), strength > 0 and places > 0)
+        placed = place(order, k, row.rules, matched, groups_of(row, conditions), strength > 0 and places > 0)
         order, k = np.concatenate([placed.chosen, placed.rest]), len(placed.chosen)
     weight = None
     if exploration.cold_boost > 1:
@@ -75,14 +74,15 @@ def make_slate(
         parts.tables,
         catalogue.vectors,
         parts.ials,
+        row.anchor,
     )
     note = parts.missing.get("index", "") if row.rung in ("full", "retrieval") else ""
-    if row.rung in BLENDED and BLEND not in candidates.scores:
+    if surface.answers is Form.SLATE and row.rung in BLENDED and BLEND not in candidates.scores:
         unblended = parts.missing.get("blend") or (parts.blend and "not every member of the blend answered")
         row.why += [f"not blended: {unblended}"] if unblended else []
-    items = _items(row, catalogue, chosen, score, propensity, why)
+    items = items_of(candidates, row.probabilities, catalogue, chosen, score, propensity, why)
     if row.rules:
-        _name_rules(items, chosen.tolist(), row, matched, placed)
+        name_rules(items, chosen.tolist(), row, matched, placed)
     removed = row.removed + [Removal(rule=name, items=n) for name, n in (placed.removed.items() if placed else ())]
     return Slate(
         request_id=request_id,
@@ -92,7 +92,7 @@ def make_slate(
         state_version=version,
         profile_version=row.person.version,
         policy=policy,
-        surface=request.surface if request.surface in bundle.policy.surfaces else "slate",
+        surface=bundle.policy.known(request.surface),
         rung=row.rung,
         rung_reason="; ".join([*row.why, f"{note}: searched exactly"] if note else row.why),
         items=items,
@@ -100,10 +100,30 @@ def make_slate(
         latency_ms=0.0,
         at=int(request.at or 0),
         removed=removed or msgspec.UNSET,
+        not_ordered=_not_ordered(row, catalogue) or msgspec.UNSET,
     )
 
 
-def _matched(rule: Rule, row: Row, conditions: Conditions) -> np.ndarray:
+def weights_of(row: Row) -> dict[str, float]:
+    """Return what a score is made of on the rung that a request stands on."""
+    trending = row.surface.answers is Form.TRENDING
+    if trending or (row.anchor and row.rung != "popularity"):
+        return {**row.surface.weights, "popularity": 1e-6}  # the last only orders what the others leave equal
+    if BLEND in row.candidates.scores and row.rung in BLENDED:
+        return {BLEND: 1.0}
+    return _WEIGHTS.get(row.rung, row.surface.weights)
+
+
+def _not_ordered(row: Row, catalogue: Catalogue) -> list[int | str]:
+    """Return of the items that a request wants in order those that are not on its slate."""
+    if row.listed is None:
+        return []
+    shown = set(row.candidates.item.tolist())
+    found = zip(row.request.items, catalogue.indices(list(row.request.items)).tolist(), strict=True)
+    return [item_id for item_id, index in found if index not in shown]
+
+
+def matched_by(rule: Rule, row: Row, conditions: Conditions) -> np.ndarray:
     """Return [M] bool, the candidates that a rule is about."""
     if not rule.where:
         return np.ones(len(row.candidates), bool)
@@ -111,12 +131,12 @@ def _matched(rule: Rule, row: Row, conditions: Conditions) -> np.ndarray:
     return found
 
 
-def _groups(row: Row, conditions: Conditions) -> dict[str, list[list[object]]]:
+def groups_of(row: Row, conditions: Conditions) -> dict[str, list[list[object]]]:
     """Return for each cap by a column the values that each candidate counts for."""
     return {r.name: conditions.values(r.by, row.candidates.item, row.stock) for r in row.rules if r.by}
 
 
-def _name_rules(
+def name_rules(
     items: list[SlateItem], chosen: list[int], row: Row, matched: dict[str, np.ndarray], placed: Placed | None
 ) -> None:
     """Write on each item the rules that put it where it stands, then those that changed its score."""
@@ -128,22 +148,29 @@ def _name_rules(
             item.rules = names
 
 
-def _items(
-    row: Row,
+def items_of(
+    candidates: Candidates,
+    by_task: dict[str, np.ndarray],
     catalogue: Catalogue,
     chosen: np.ndarray,
     score: np.ndarray,
     propensity: np.ndarray,
     why: list[Reason],
 ) -> list[SlateItem]:
-    names = list(row.probabilities)
-    by_item = zip(*(row.probabilities[name][chosen].tolist() for name in names), strict=True)
+    """Return the places of one slate or shelf.
+
+    Args:
+        by_task: probabilities [M] of the candidates.
+        chosen: [n] candidates, in order; `propensity` [n] and `why` are theirs, `score` [M] is all candidates'.
+    """
+    names = list(by_task)
+    by_item = zip(*(by_task[name][chosen].tolist() for name in names), strict=True)
     probabilities = [dict(zip(names, values, strict=True)) for values in by_item] if names else [{} for _ in why]
     columns = zip(
-        row.candidates.item[chosen].tolist(),
+        candidates.item[chosen].tolist(),
         score[chosen].tolist(),
         probabilities,
-        row.candidates.retriever[chosen].tolist(),
+        candidates.retriever[chosen].tolist(),
         why,
         propensity.tolist(),
         strict=True,
@@ -155,7 +182,7 @@ def _items(
             title=catalogue.titles[index],
             score=points,
             probabilities=chances,
-            retriever=RETRIEVERS[code],
+            retriever=PROPOSERS[code],
             reason=reason,
             propensity=shown,
         )

@@ -13,7 +13,11 @@ from playbill.state.events import Event, Id, Moment, Scalar, coerce_id
 
 __all__ = [
     "Event",
+    "Answer",
     "Events",
+    "Page",
+    "PageRequest",
+    "PageShelf",
     "Reason",
     "Removal",
     "Request",
@@ -38,7 +42,10 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         session_id: the visit; its own profile is used where the person is unknown.
         request_id: keys every random choice; the engine makes one where it is missing.
         k: items wanted.
-        surface: where the slate is shown; names a part of the bundle's policy.
+        surface: where the slate is shown; names a part of the bundle's policy. `similar`, `rerank`, `trending` and
+            `home` are there in any case (`bundle.pages.Form`).
+        item_id: the item that a surface of the form `similar` shows the like of.
+        items: what a surface of the form `rerank` puts in order; `k` does not cut them.
         context: columns of the moment (device, ...) by name.
         exclude: item ids that must not be shown.
         filter: condition over columns of the items table that every item shown meets, such as
@@ -54,6 +61,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
     k: Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] = 20
     surface: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "slate"
+    item_id: Id | None = None
+    items: Annotated[list[Id], msgspec.Meta(max_length=MAX_K)] = []
     context: dict[str, Scalar] = {}
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
     filter: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)] | None = None
@@ -61,11 +70,18 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     at: Moment | None = None
 
 
+class PageRequest(Request, kw_only=True, forbid_unknown_fields=True):
+    """A question for a page of shelves; `k` is the items of one shelf."""
+
+    surface: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "home"
+
+
 class Reason(msgspec.Struct, kw_only=True):
     """Why an item stands on the slate.
 
     Attributes:
-        kind: because | similar | taste | trending | new | popular | catalogue | exploration.
+        kind: because | similar | together | taste | trending | new | continue | again | popular | catalogue |
+            exploration.
         text: one sentence for the person.
         fact: what the sentence rests on, in a form that can be checked against history and bundle.
     """
@@ -119,21 +135,20 @@ class Removal(msgspec.Struct, kw_only=True):
     items: int
 
 
-class Slate(msgspec.Struct, kw_only=True):
-    """The answer to one request.
+class Answer(msgspec.Struct, kw_only=True):
+    """What stands over a slate and over a page.
 
     Attributes:
         bundle: version of the bundle that answered.
         state_version: sequence of the last change in the store when the profile was read.
         profile_version: of the profile used; 0 where none was.
         policy: name and hash of the policy.
-        surface: whose settings of the policy were used: the request's, or `slate` where the policy does not know it.
+        surface: whose settings of the policy were used: the request's, or `slate` where nobody knows it.
         rung: full | retrieval | item_knn | popularity, best first.
-        rung_reason: why not the best rung; empty for "full".
+        rung_reason: why not the best rung; empty for "full", and where the surface asks for no more.
         eligible_count: items that could have been shown.
         latency_ms: the engine's own time for the batch of requests that this one was part of.
-        at: UTC microseconds that the slate was made for.
-        removed: what rules of the policy took from it; left out where they took nothing.
+        at: UTC microseconds that the answer was made for.
     """
 
     request_id: str
@@ -146,10 +161,55 @@ class Slate(msgspec.Struct, kw_only=True):
     surface: str = "slate"
     rung: str
     rung_reason: str
-    items: list[SlateItem]
     eligible_count: int
     latency_ms: float
     at: int
+
+
+class Slate(Answer, kw_only=True):
+    """The answer to one request.
+
+    Attributes:
+        items: best first.
+        removed: what rules of the policy took from it; left out where they took nothing.
+        not_ordered: of the items that a request wants in order, those that may not be shown or that nobody knows, as
+            they came; left out where there are none.
+    """
+
+    items: list[SlateItem]
+    removed: list[Removal] | msgspec.UnsetType = msgspec.UNSET
+    not_ordered: list[int | str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class PageShelf(msgspec.Struct, kw_only=True):
+    """One shelf of a page.
+
+    Attributes:
+        position: 0-based, from the top.
+        kind: see `bundle.pages.ShelfKind`.
+        title: one line for the person.
+        fact: what the title rests on, in a form that can be checked against history and bundle.
+        expected_utility: the surface's objective summed over the items, each by the chance that its place is looked at
+            (1 / log2(2 + place)), times the shelf's weight; comparable within one page only.
+    """
+
+    position: int
+    kind: str
+    title: str
+    fact: dict[str, Any] = {}
+    expected_utility: float
+    items: list[SlateItem]
+
+
+class Page(Answer, kw_only=True):
+    """The answer to one request for a page: no item stands on two shelves.
+
+    Attributes:
+        shelves: by expected utility, of what those above leave.
+        removed: see `Slate`.
+    """
+
+    shelves: list[PageShelf]
     removed: list[Removal] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -202,6 +262,9 @@ def validate(request: Request, user_id_type: str, item_id_type: str) -> Request:
         raise _request_error(str(error)) from error
     if checked.user_id is not None:
         checked.user_id = coerce_id(checked.user_id, user_id_type, "user_id")
+    if checked.item_id is not None:
+        checked.item_id = coerce_id(checked.item_id, item_id_type, "item_id")
+    checked.items = [coerce_id(e, item_id_type, f"items[{i}]") for i, e in enumerate(checked.items)]
     checked.exclude = [coerce_id(e, item_id_type, f"exclude[{i}]") for i, e in enumerate(checked.exclude)]
     return checked
 

@@ -1,0 +1,57 @@
+"""What a surface asks of a request, by its form; and on which rungs such an answer can stand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from playbill.bundle.pages import Form
+from playbill.bundle.policy import Surface
+from playbill.engine.types import Request
+from playbill.errors import RequestError
+
+_ALL = ("full", "retrieval", "item_knn", "popularity")
+
+
+def check_form(request: Request, surface: Surface, page: bool) -> None:
+    """Do nothing where a request says what the form of its surface needs, and nothing that only another form takes.
+
+    Args:
+        page: whether a page was asked for, and not a slate.
+    Raises:
+        RequestError: names the field.
+    """
+    form, name = surface.answers, request.surface
+    if page and form is not Form.HOME:
+        raise RequestError("surface", f"expected one whose form is home, got {name!r} ({form.value}): it is no page")
+    if not page and form is Form.HOME:
+        raise RequestError("surface", f"{name!r} is a page of shelves: POST /v1/home")
+    if form is Form.SIMILAR and request.item_id is None:
+        raise RequestError("item_id", f"surface {name!r} shows what is like an item: expected its id, got none")
+    if form is not Form.SIMILAR and request.item_id is not None:
+        raise RequestError("item_id", f"surface {name!r} takes none; `similar` shows what is like an item")
+    if form is Form.RERANK and not request.items:
+        raise RequestError("items", f"surface {name!r} puts your items in order: expected their ids, got none")
+    if form is not Form.RERANK and request.items:
+        raise RequestError("items", f"surface {name!r} takes none; `rerank` puts yours in order")
+    first: dict[int | str, int] = {}
+    for place, item_id in enumerate(request.items):
+        if first.setdefault(item_id, place) != place:
+            raise RequestError(
+                f"items[{place}]", f"expected each id once, got {item_id!r} as in items[{first[item_id]}]"
+            )
+
+
+def rungs_of(surface: Surface, tasks: Collection[str]) -> tuple[Collection[str], Collection[str]]:
+    """Return the rungs that an answer of this surface can stand on, and those of them for which nobody need be known.
+
+    Args:
+        tasks: for which there are probabilities.
+    """
+    form = surface.answers
+    if form is Form.TRENDING:
+        return ("popularity",), ("popularity",)
+    if form is Form.SIMILAR:
+        # the ranker is asked where the objective weighs what it says, and of somebody known
+        wanted = _ALL if any(name in surface.weights for name in tasks) else _ALL[1:]
+        return wanted, _ALL[1:]
+    return _ALL, ("popularity",)

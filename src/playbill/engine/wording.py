@@ -1,0 +1,33 @@
+"""Words for what people did and what items are called."""
+
+from __future__ import annotations
+
+from playbill.engine.catalogue import Catalogue
+from playbill.features.fold import Past
+
+# what a person did, for events that are named as one would say them
+_DID = {
+    "rate": "rated",
+    "rating": "rated",
+    "view": "looked at",
+    "click": "looked at",
+    "watch": "watched",
+    "play": "played",
+    "read": "read",
+    "listen": "listened to",
+    "like": "liked",
+    "buy": "bought",
+    "purchase": "bought",
+    "order": "ordered",
+    "save": "saved",
+}
+
+
+def did(event: Past) -> str:
+    """Return what a person did, as one would say it: watched, bought, ..."""
+    return _DID.get(event.event, "chose")
+
+
+def title_of(catalogue: Catalogue, row: int) -> str:
+    """Return what an item is called: its title, else its id."""
+    return catalogue.titles[row] or str(catalogue.ids[row])
