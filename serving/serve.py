@@ -73,7 +73,7 @@ def _check(settings: ServeSettings) -> str:
     with Store.open(load.state_path(settings.home)) as store:
         load.open_engine(path, store, require_gpu=settings.require_gpu)
         if store.declared is None:
-            console.print("[yellow]the state is empty: nobody is known, and events are refused until `playbill load`")
+            console.print("[yellow]the state is empty: nobody is known, and events are refused until `playbill ingest`")
     return path.name
 
 

@@ -49,7 +49,7 @@ def steps(settings: DemoSettings) -> list[tuple[str, list[str]]]:
         ("measure on held-out time beside baselines", ["evaluate", tables, home]),
         ("hold it against the release rules", ["gate", home]),
         ("make it the current bundle", ["publish", home]),
-        ("fold everybody's events into the state store", ["load", tables, home]),
+        ("fold everybody's events into the state store", ["ingest", tables, home]),
         ("score everybody to parquet", ["batch", tables, home]),
         ("start the server", ["serve", home, f"port={settings.port}", "detach=true"]),
     ]

@@ -155,10 +155,10 @@ JOBS: dict[str, Job] = {
         "playbill.release.settings:PublishSettings",
         {},
     ),
-    "load": Job(
+    "ingest": Job(
         "fold the tables' events into the state store",
-        "playbill.state.load:run",
-        "playbill.state.settings:LoadSettings",
+        "playbill.state.ingest:run",
+        "playbill.state.settings:IngestSettings",
         {},
     ),
     "unload": Job(

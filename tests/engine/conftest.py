@@ -33,8 +33,8 @@ from playbill.features.settings import FeatureSettings
 from playbill.index.build import build_index
 from playbill.index.item_index import write_index
 from playbill.index.settings import IndexSettings
-from playbill.state.load import load
-from playbill.state.settings import LoadSettings
+from playbill.state.ingest import ingest
+from playbill.state.settings import IngestSettings
 from playbill.state.store import Store
 
 WIDTH = 16
@@ -182,7 +182,7 @@ def loaded_store(ml100k_tables: Path, dataset: Dataset, tmp_path_factory: pytest
     """Folder of a store with everybody's events of the training part."""
     path = tmp_path_factory.mktemp("state") / "state"
     with Store.open(path) as store:
-        load(ml100k_tables, store, LoadSettings(until=str(dataset.split.train_until_us)), Console(stderr=True))
+        ingest(ml100k_tables, store, IngestSettings(until=str(dataset.split.train_until_us)), Console(stderr=True))
     return path
 
 

@@ -38,8 +38,8 @@ from playbill.release.objectives import measure_objectives  # noqa: E402
 from playbill.release.protocol import ask  # noqa: E402
 from playbill.serving import parts  # noqa: E402
 from playbill.serving.slates import SlateWriter, batch_request  # noqa: E402
-from playbill.state.load import load  # noqa: E402
-from playbill.state.settings import LoadSettings  # noqa: E402
+from playbill.state.ingest import ingest  # noqa: E402
+from playbill.state.settings import IngestSettings  # noqa: E402
 from playbill.state.store import Store  # noqa: E402
 from playbill.tables.settings import SufficiencySettings  # noqa: E402
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency  # noqa: E402
@@ -135,8 +135,8 @@ def bundle(folder: Path) -> Bundle:
 def store(home: Path, dataset: Dataset) -> Iterator[Store]:
     """Everybody's events before test time."""
     with Store.open(home / "state") as opened:
-        until = LoadSettings(until=str(dataset.split.valid_until_us))
-        load(home / "tables" / "tiny", opened, until, Console(stderr=True))
+        until = IngestSettings(until=str(dataset.split.valid_until_us))
+        ingest(home / "tables" / "tiny", opened, until, Console(stderr=True))
         yield opened
 
 
@@ -303,10 +303,10 @@ def test_a_batch_gets_what_online_gets(
     publish(there / "bundles", folder.name)
     users = [dataset.user_ids[p] for p in range(0, 60, 7)]
     with Store.open(there / "state") as loaded:
-        load(
+        ingest(
             home / "tables" / "tiny",
             loaded,
-            LoadSettings(until=str(dataset.split.valid_until_us)),
+            IngestSettings(until=str(dataset.split.valid_until_us)),
             Console(stderr=True),
         )
     plan = parts.make_plan(

@@ -21,8 +21,8 @@ from playbill.engine.types import Request
 from playbill.features.encoder import point_in_time
 from playbill.features.settings import FeatureSettings
 from playbill.state.events import Event
-from playbill.state.load import load
-from playbill.state.settings import LoadSettings, StoreSettings
+from playbill.state.ingest import ingest
+from playbill.state.settings import IngestSettings, StoreSettings
 from playbill.state.store import Store
 
 # a quarter of the time in, in the middle, and after everything
@@ -60,7 +60,7 @@ def test_loaded_tables_give_the_arrays_of_training(
 ) -> None:
     people = np.arange(len(dataset.user_ids))
     with Store.open(tmp_path / "state") as store:
-        load(ml100k_tables, store, LoadSettings(until=str(now), batch_rows=9_000), Console(stderr=True))
+        ingest(ml100k_tables, store, IngestSettings(until=str(now), batch_rows=9_000), Console(stderr=True))
         online = _online(dataset, store, people, now)
     _same(_offline(dataset, people, now), online)
     assert (online["history_item"] >= 0).any() and (online["user_age"] != 0).any()
@@ -87,7 +87,7 @@ def test_events_sent_late_twice_and_out_of_order_give_the_arrays_of_training(
     order = dice.permutation(np.concatenate([np.arange(len(sent)), dice.integers(0, len(sent), 300)]))
     people = np.asarray([dataset.user_ids.index(u) for u in users.to_pylist()])
     with Store.open(tmp_path / "state", settings=StoreSettings(keep=60)) as store:
-        load(ml100k_tables, store, LoadSettings(until="0"), Console(stderr=True))  # users only
+        ingest(ml100k_tables, store, IngestSettings(until="0"), Console(stderr=True))  # users only
         new = []
         for chunk in np.array_split(order, 97):
             new += store.append([sent[i] for i in chunk])

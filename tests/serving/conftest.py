@@ -119,7 +119,7 @@ def add_graphs(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -> Path:
     """Never changed: `home` is a copy."""
-    from playbill.state.load import run as load
+    from playbill.state.ingest import run as ingest
     from playbill.training.export import run as export
 
     home = tmp_path_factory.mktemp("sealed")
@@ -132,7 +132,7 @@ def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -
             set_state(path, state)
         seal(path)
         publish(home / "bundles", path.name)
-    load(compose("load", [f"home={home}"]))
+    ingest(compose("ingest", [f"home={home}"]))
     return home
 
 

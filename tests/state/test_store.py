@@ -157,7 +157,7 @@ def test_long_ids_are_ids(store: Store) -> None:
 
 
 def test_a_store_without_declarations_says_what_to_do(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s") as store, pytest.raises(StateError, match="playbill load"):
+    with Store.open(tmp_path / "s") as store, pytest.raises(StateError, match="playbill ingest"):
         store.append([rate(1)])
 
 
@@ -219,7 +219,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "file")
     with pytest.raises(StateError, match="other files"):
         Store.open(tmp_path)
-    with pytest.raises(StateError, match="playbill load"):
+    with pytest.raises(StateError, match="playbill ingest"):
         Store.open(tmp_path / "nowhere", readonly=True)
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "data.mdb").write_bytes(b"x" * 8192)

@@ -26,8 +26,8 @@ from playbill.errors import WorldError
 from playbill.rehearsal.settings import RehearseSettings
 from playbill.release.bundles import find_bundle
 from playbill.state.events import Event
-from playbill.state.load import load
-from playbill.state.settings import LoadSettings
+from playbill.state.ingest import ingest
+from playbill.state.settings import IngestSettings
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder, write_atomic
 from playbill.tables.folder import describe_folder, read_folder, read_table
@@ -76,7 +76,7 @@ class Server:
 
     def remember(self, console: Console) -> None:
         """Fold the first days' users and events into the store, once."""
-        load(self.tables, self.store, LoadSettings(home=str(self.home), tables=self.tables.name), console)
+        ingest(self.tables, self.store, IngestSettings(home=str(self.home), tables=self.tables.name), console)
 
     def learn(self, events: pa.Table) -> None:
         """Take events back, so that the next answer knows them; those that are there already change nothing."""

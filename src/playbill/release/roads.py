@@ -129,7 +129,7 @@ def fill_people(
         )
     )
     users = dataset.user_columns.items()
-    # all of them, as `playbill load` does: a model of answers may read others than the towers
+    # all of them, as `playbill ingest` does: a model of answers may read others than the towers
     columns = {n: c for n, c in users if n != "user_id" and not pa.types.is_timestamp(c.array.type)}
     ids = dataset.user_ids
     store.set_features({ids[p]: {n: c[p] for n, c in columns.items()} for p in person.tolist() if ids[p] is not None})

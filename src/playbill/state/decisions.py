@@ -150,7 +150,7 @@ def write_decisions(txn: Any, dbs: Mapping[str, Any], decisions: Sequence[Decisi
 def learn_from_events(txn: Any, dbs: Mapping[str, Any], events: Iterable[Event], version: int) -> int:
     """Learn from new events that name a decision; return the store's version."""
     if not txn.stat(dbs["decisions"])["entries"]:
-        return version  # a load of history looks nothing up
+        return version  # history that is ingested looks nothing up
     taught = []
     for event in events:
         place = None if event.decision_id is None else txn.get(id_key(event.decision_id), db=dbs["decision_ids"])

@@ -30,8 +30,8 @@ class StoreSettings:
 
 
 @dataclass(slots=True, kw_only=True)
-class LoadSettings:
-    """Fold the tables' users and events into the state store. Loading again adds what is new, and nothing else."""
+class IngestSettings:
+    """Fold the tables' users and events into the state store. Doing so again adds what is new, and nothing else."""
 
     home: str = "var"
     """Root of all that Playbill writes."""
@@ -40,9 +40,9 @@ class LoadSettings:
     state: str | None = None
     """Folder of the store; null means <home>/state."""
     until: str | None = None
-    """Only events strictly before this: ISO 8601 (UTC where no zone is given) or UTC microseconds; null loads all."""
+    """Only events strictly before this: ISO 8601 (UTC where no zone is given) or UTC microseconds; null takes all."""
     batch_rows: int = 50_000
-    """Events a transaction; a killed load goes on after the last whole one."""
+    """Events a transaction; a killed run goes on after the last whole one."""
     force: bool = False
     """Walk over all rows again though nothing changed; events that are there already stay as they are."""
     store: StoreSettings = field(default_factory=StoreSettings)

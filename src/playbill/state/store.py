@@ -247,7 +247,7 @@ class Store:
         """
         declared = self.declared
         if declared is None:
-            raise StateError(f"{self.path} knows no event names yet: run `playbill load`, or call Store.declare")
+            raise StateError(f"{self.path} knows no event names yet: run `playbill ingest`, or call Store.declare")
         if not events:
             return []
         now = time.time_ns() // 1000
@@ -353,7 +353,7 @@ def _check_folder(path: Path, readonly: bool) -> None:
     if there:
         return
     if readonly:
-        raise StateError(f"no store in {path}; make one with `playbill load`")
+        raise StateError(f"no store in {path}; make one with `playbill ingest`")
     if path.is_dir() and any(path.iterdir()):
         raise StateError(f"{path} holds other files and no store; give an empty or new folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -366,7 +366,7 @@ def _databases(path: Path, env: Any, readonly: bool) -> dict[str, Any]:
     if names and b"meta" not in names:
         raise StateError(f"{path} is an LMDB folder of something else: it holds {names[:5]}")
     if readonly and not names:
-        raise StateError(f"the store in {path} is empty; fill it with `playbill load`")
+        raise StateError(f"the store in {path} is empty; fill it with `playbill ingest`")
     meta = env.open_db(b"meta", create=not readonly)
     with env.begin(db=meta) as txn:
         raw = txn.get(b"format")

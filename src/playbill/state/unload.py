@@ -52,7 +52,7 @@ def unload(store: Store, folder: Path, batch_rows: int) -> tuple[int, int]:
     """
     declared = store.declared
     if declared is None:
-        raise StateError(f"{store.path} knows no event names yet: run `playbill load`, or call Store.declare")
+        raise StateError(f"{store.path} knows no event names yet: run `playbill ingest`, or call Store.declare")
     version = store.version
     types = _types(store, declared, version)
     with atomic_folder(folder) as out:

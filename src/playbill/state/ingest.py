@@ -1,6 +1,6 @@
-"""The job `playbill load`: folds the users and events of a folder of tables into the store, in table order.
+"""The job `playbill ingest`: folds the users and events of a folder of tables into the store, in table order.
 
-One transaction a batch of rows, and how far the load has come is written in the same transaction: a killed load goes on
+One transaction a batch of rows, and how far it has come is written in the same transaction: a killed run goes on
 where it was, and a row is never folded twice (its event id is known).
 """
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from playbill.errors import StateError
 from playbill.state.events import Declared, Event
-from playbill.state.settings import LoadSettings, parse_moment
+from playbill.state.settings import IngestSettings, parse_moment
 from playbill.state.store import Store
 from playbill.tables.folder import read_folder
 from playbill.tables.schema import CONSENT_PREFIX, TableFolder
@@ -30,7 +30,7 @@ _EVENT_COLUMNS = ("event_id", "user_id", "session_id", "event", "at", "item_id",
 
 
 class Mark(msgspec.Struct, kw_only=True):
-    """How far the load of one source has come.
+    """How far the ingestion of one source has come.
 
     Attributes:
         fingerprint: of the tables.
@@ -45,31 +45,31 @@ class Mark(msgspec.Struct, kw_only=True):
     complete: bool = False
 
 
-def run(settings: LoadSettings) -> None:
-    """Load a source's users and events; see `LoadSettings`."""
+def run(settings: IngestSettings) -> None:
+    """Ingest a source's users and events; see `IngestSettings`."""
     console = Console(stderr=True)
     started = time.monotonic()
     with Store.open(Path(settings.state or Path(settings.home) / "state"), settings=settings.store) as store:
-        added = load(Path(settings.home) / "tables" / settings.tables, store, settings, console)
+        added = ingest(Path(settings.home) / "tables" / settings.tables, store, settings, console)
         console.print(
-            f"load {settings.tables}: {added} new events, state version {store.version} in {store.path} "
+            f"ingest {settings.tables}: {added} new events, state version {store.version} in {store.path} "
             f"({time.monotonic() - started:.1f} s)"
             if added is not None
-            else f"load {settings.tables}: nothing changed, {store.path} is at version {store.version}"
+            else f"ingest {settings.tables}: nothing changed, {store.path} is at version {store.version}"
         )
 
 
-def load(tables: Path, store: Store, settings: LoadSettings, console: Console) -> int | None:
+def ingest(tables: Path, store: Store, settings: IngestSettings, console: Console) -> int | None:
     """Fold one folder of tables into an open store.
 
     Returns:
-        number of events that were new; None where the same load was done before and nothing had to be read.
+        number of events that were new; None where the same was ingested before and nothing had to be read.
     Raises:
         StateError: the store already holds later events of this source than `until` allows, or ids of another type.
     """
     folder = read_folder(tables)
     until = parse_moment(settings.until)
-    name = f"load:{folder.source}".encode()
+    name = f"load:{folder.source}".encode()  # as stores on disk have it
     raw = store.meta(name)
     mark = None if raw is None else msgspec.msgpack.decode(raw, type=Mark)
     if mark is not None:
@@ -102,7 +102,7 @@ def _check_later(mark: Mark, until: int | None, store: Store) -> None:
     later = until is not None and (mark.until is None or mark.until > until)
     if later and (mark.rows or mark.complete):
         held = "all events" if mark.until is None else f"events up to {mark.until}"
-        raise StateError(f"{store.path} was loaded with {held}, until={until} is earlier; give state= another folder")
+        raise StateError(f"{store.path} was filled with {held}, until={until} is earlier; give state= another folder")
 
 
 def _declared(folder: TableFolder, tables: Path) -> Declared:
