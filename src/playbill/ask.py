@@ -8,7 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ class AskSettings:
     k: int = 10
     """Items wanted."""
     surface: str = "slate"
-    """Where the slate is shown."""
+    """Where the slate is shown; also similar (with item_id), rerank (with items), trending, and home, a page."""
+    item_id: str | None = None
+    """The item whose like is wanted, for surface=similar."""
+    items: list[str] = field(default_factory=list)
+    """Item ids to put in order, for surface=rerank: items=[50,181,258]."""
     filter: str | None = None
     """Condition that all items meet, over columns of the items table: filter='"price < 20 and title is not null"'."""
     request_id: str | None = None
@@ -58,11 +62,12 @@ class AskSettings:
 def run(settings: AskSettings) -> None:
     """Ask once and print the slate."""
     body = {"k": settings.k, "surface": settings.surface}
-    for name in ("user_id", "session_id", "request_id", "filter"):
-        if getattr(settings, name) is not None:
+    for name in ("user_id", "session_id", "request_id", "filter", "item_id", "items"):
+        if getattr(settings, name) not in (None, []):
             body[name] = getattr(settings, name)
     url = settings.url or address(Path(settings.home))
-    slate, wall_ms = post(url, "/v1/recommend", body, settings.timeout_s, settings.key)
+    route = "/v1/home" if settings.surface == "home" else "/v1/recommend"
+    slate, wall_ms = post(url, route, body, settings.timeout_s, settings.key)
     console = Console()
     if settings.as_json:
         console.print_json(json.dumps(slate))
@@ -115,22 +120,13 @@ def post(
 
 
 def show(console: Console, slate: dict[str, Any], wall_ms: float) -> None:
-    """Print a slate: a line about who and what answered, and a row an item."""
+    """Print a slate or a page: a row an item, by shelf, and a line about who and what answered."""
     who = "an anonymous visitor" if slate["user_id"] is None else f"user {slate['user_id']}"
-    table = Table(title=escape(f"For {who}"), title_justify="left", title_style="bold")
-    tasks = list(dict.fromkeys(task for item in slate["items"] for task in item["probabilities"]))
-    table.add_column("#", justify="right")
-    table.add_column("title")
-    for task in tasks:
-        table.add_column(f"p({task})", justify="right")
-    table.add_column("retriever")
-    table.add_column("reason")
-    for item in slate["items"]:
-        probabilities = [f"{item['probabilities'][t]:.2f}" if t in item["probabilities"] else "" for t in tasks]
-        title = item["title"] or str(item["item_id"])
-        cells = (title, *probabilities, item["retriever"], item["reason"]["text"])
-        table.add_row(str(item["position"] + 1), *map(escape, cells))
-    console.print(table)
+    if "shelves" in slate:
+        for shelf in slate["shelves"]:
+            console.print(_table(shelf["items"], f"{shelf['title']}  ({shelf['expected_utility']:.2f})"))
+    else:
+        console.print(_table(slate["items"], f"For {who}"))
     rung = slate["rung"] + (f" ({slate['rung_reason']})" if slate["rung_reason"] else "")
     console.print(
         f"rung {rung} · bundle {slate['bundle']} · policy {slate['policy']} · state {slate['state_version']} · "
@@ -138,6 +134,23 @@ def show(console: Console, slate: dict[str, Any], wall_ms: float) -> None:
         markup=False,
         highlight=False,
     )
+
+
+def _table(items: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    tasks = list(dict.fromkeys(task for item in items for task in item["probabilities"]))
+    table.add_column("#", justify="right")
+    table.add_column("title")
+    for task in tasks:
+        table.add_column(f"p({task})", justify="right")
+    table.add_column("retriever")
+    table.add_column("reason")
+    for item in items:
+        probabilities = [f"{item['probabilities'][t]:.2f}" if t in item["probabilities"] else "" for t in tasks]
+        title = item["title"] or str(item["item_id"])
+        cells = (title, *probabilities, item["retriever"], item["reason"]["text"])
+        table.add_row(str(item["position"] + 1), *map(escape, cells))
+    return table
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

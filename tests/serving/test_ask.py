@@ -46,6 +46,16 @@ def test_it_prints_titles_reasons_and_what_answered(url: str, capsys: pytest.Cap
         assert item["title"] in text
 
 
+def test_it_prints_a_page_and_the_like_of_an_item(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "user_id=196", "k=3", "surface=home", f"url={url}"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Picked for you" in text and "Because you rated" in text
+    assert main(["ask", "surface=similar", "item_id=50", "k=3", f"url={url}"]) == 0
+    assert "Star Wars" in capsys.readouterr().out
+    assert main(["ask", "surface=rerank", "items=[50,181]", f"url={url}"]) == 0
+    assert "Return of the Jedi" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_visitor_asks_without_an_id(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", f"url={url}"]) == 0
     assert "an anonymous visitor" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Filters, rules and suppression over a real socket: a published bundle with a policy in YAML, and `playbill ask`."""
+"""Filters, rules, suppression and surfaces over a real socket: a published bundle with a policy, and `playbill ask`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ name: house
 surfaces:
   slate: {suppression: {rate: 30}}
   forever: {}
+  front:
+    form: home
+    most_shelves: 3
+    shelves:
+      - {kind: because, events: [rate], most: 2}
+      - {kind: category, by: categories, most: 2}
+      - {kind: for_you}
 rules:
   - {name: no horror, kind: block, where: categories contains 'Horror'}
   - {name: noir, kind: pin, where: categories contains 'Film-Noir', position: 1}
@@ -111,6 +118,26 @@ def test_a_row_of_a_batch_says_what_the_slate_says(url: str, home: Path) -> None
     assert [row[1] for row in table["rules"].to_pylist()] == [["noir"], ["noir"]]
     assert [dict(row)["no horror"] > 0 for row in table["removed"].to_pylist()] == [True, True]
     assert "rules" not in to_table(slates, pa.int64(), pa.int64()).column_names
+
+
+def test_surfaces_answer_in_their_forms(url: str, films: dict[int, dict[str, Any]]) -> None:
+    schemas = document()["components"]["schemas"]
+    mine = [50, 181, 258, 288]
+    for body, schema, path in (
+        ({"surface": "similar", "item_id": 50, "k": 5}, "Slate", "/v1/recommend"),
+        ({"surface": "rerank", "items": mine, "user_id": 196}, "Slate", "/v1/recommend"),
+        ({"surface": "trending", "k": 5}, "Slate", "/v1/recommend"),
+        ({"user_id": 196, "k": 4}, "Page", "/v1/home"),
+        ({"user_id": 196, "k": 4, "surface": "front"}, "Page", "/v1/home"),
+    ):
+        status, answer = post(url, path, body)
+        jsonschema.validate(answer, {"$ref": f"#/components/schemas/{schema}", "components": {"schemas": schemas}})
+        assert status == 200 and answer["surface"] == body.get("surface", "home")
+    assert len(answer["shelves"]) == 3 and {s["kind"] for s in answer["shelves"]} <= {"because", "category", "for_you"}
+    shown = [films[item["item_id"]]["categories"] for shelf in answer["shelves"] for item in shelf["items"]]
+    assert shown and not any("Horror" in genres for genres in shown)
+    assert post(url, "/v1/recommend", {"surface": "similar"})[1]["field"] == "item_id"
+    assert post(url, "/v1/home", {"surface": "slate"})[1]["field"] == "surface"
 
 
 def test_what_was_seen_comes_back_after_its_time(url: str) -> None:

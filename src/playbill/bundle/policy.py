@@ -19,9 +19,10 @@ from playbill.errors import BundleError, CreativeError
 PUBLISHED = "published_at"
 MOST_SHELVES = 10
 
-# What is like an item: near it, and chosen with or after it. Of the mixtures tried the best on validation of
-# MovieLens-100K, where the one item was a person's last but one and the answer the last.
-LIKE = {"similar": 0.5, "item_knn": 0.5, "transitions": 0.5}
+# What is like an item: near it, and chosen with or after it. From one item to the next that the same person chose, on
+# validation of MovieLens-100K, nearness alone gives NDCG@10 .022, the two item-kNNs .090, all three .088: nearness is
+# there for items that were seldom chosen.
+LIKE = {"similar": 0.2, "item_knn": 0.2, "transitions": 0.8}
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
