@@ -38,7 +38,14 @@ class Replica:
     """
 
     def __init__(
-        self, home: str, max_body_bytes: int, require_gpu: bool, replicas: int, keys_required: bool, owner: Key
+        self,
+        home: str,
+        max_body_bytes: int,
+        deadline_ms: float,
+        require_gpu: bool,
+        replicas: int,
+        keys_required: bool,
+        owner: Key,
     ) -> None:
         """Open the state; `reconfigure` follows before the first request."""
         _keep_inside()
@@ -49,6 +56,7 @@ class Replica:
             self._store,
             guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=replicas),
             max_body_bytes=max_body_bytes,
+            deadline_ms=deadline_ms,
             replica=serve.get_replica_context().replica_id.unique_id,
             observe=self._figures.observe,
         )
@@ -179,7 +187,13 @@ def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key
     fixed = msgspec.json.encode([playbill.__version__, replace(settings, bundle="", detach=False)])
     deployment._version = hashlib.sha256(fixed).hexdigest()[:16]
     application = deployment.bind(
-        settings.home, settings.max_body_bytes, settings.require_gpu, settings.replicas, keys_required, owner
+        settings.home,
+        settings.max_body_bytes,
+        settings.deadline_ms,
+        settings.require_gpu,
+        settings.replicas,
+        keys_required,
+        owner,
     )
     serve.run(application, name=NAME, route_prefix="/")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import time
@@ -24,6 +25,7 @@ from starlette.types import Scope as Connection
 
 from playbill.bundle.open import Bundle
 from playbill.engine.approvals import note_approvals
+from playbill.engine.budget import Budget
 from playbill.engine.engine import Engine
 from playbill.engine.types import Page, PageRequest, Slate, decode, decode_request
 from playbill.engine.types import Request as Asked
@@ -56,10 +58,12 @@ Observe = Callable[[str, int, str, Mapping[str, float]], None]
 _ENCODER = msgspec.json.Encoder()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON = "application/json"
+_DEADLINE = "x-playbill-deadline-ms"
+_ARRIVED = "playbill_arrived"
 
 
 # of an engine and one request: the slate or page, and the choices of creatives on it
-_Decide = Callable[[Engine, list[Asked]], tuple[Sequence[Slate | Page], list[Decision]]]
+_Decide = Callable[[Engine, list[Asked], Budget | None], tuple[Sequence[Slate | Page], list[Decision]]]
 _Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
 
 
@@ -76,6 +80,7 @@ class Api:
         *,
         guard: Guard | None = None,
         max_body_bytes: int = 256 * 1024,
+        deadline_ms: float = 0.0,
         replica: str = "",
         observe: Observe | None = None,
     ) -> None:
@@ -85,6 +90,8 @@ class Api:
             store: where events go.
             guard: who may in; None: everybody.
             max_body_bytes: larger bodies are refused.
+            deadline_ms: time for a slate or page from the arrival of its request on, where that does not set one; 0:
+                as long as it takes.
             replica: name of this process in health; its process id where empty.
             observe: called once a request, with its route, status, rung and stage times.
         """
@@ -93,7 +100,7 @@ class Api:
         self._guard = guard
         # threads that append at the same time share one flush of the disk (see Store)
         self._writers = ThreadPoolExecutor(16, "playbill-events")
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes, self._deadline_ms = max_body_bytes, deadline_ms
         self._replica = replica or str(os.getpid())
         self._observe = observe
         self._started = time.time()
@@ -139,7 +146,7 @@ class Api:
 
     async def handle(self, request: Request) -> Response:
         """Return the answer to one HTTP request; never raises for what a caller sent."""
-        began = time.perf_counter()
+        began = request.scope[_ARRIVED] = time.perf_counter()
         path = request.scope["path"]
         times: dict[str, float] = {}
         try:
@@ -199,7 +206,7 @@ class Api:
             asked.request_id = _request_id(request)
         decoded = time.perf_counter()
         _, engine = self._now()
-        [answer], decisions = decide(engine, [asked])
+        [answer], decisions = decide(engine, [asked], self._budget(request, engine))
         answered = time.perf_counter()
         stages = engine.stage_ms
         if decisions:
@@ -218,6 +225,25 @@ class Api:
             encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
         )
         return response
+
+    def _budget(self, request: Request, engine: Engine) -> Budget | None:
+        """Return the time that is left for an answer.
+
+        Raises:
+            Refused: it waited until there was none: whoever asked has gone, or asks again.
+        """
+        limit, given = self._deadline_ms, request.headers.get(_DEADLINE)
+        if given is not None:
+            if not given.isdecimal() or not 1 <= int(given[:6]) <= 60_000:
+                raise Refused(422, "invalid", _DEADLINE, f"expected milliseconds, 1 to 60000, got {given[:20]!r}")
+            limit = min(limit or math.inf, int(given))
+        if not limit:
+            return None
+        spent = (time.perf_counter() - request.scope[_ARRIVED]) * 1e3
+        if spent >= limit:
+            reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
+            raise Refused(503, "overloaded", None, reason, {"retry-after": "1"})
+        return Budget(limit, engine.pace, spent)
 
     async def _events(self, request: Request, times: dict[str, float]) -> Response:
         events, single = decode_events(await self._body(request))

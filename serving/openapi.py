@@ -36,6 +36,14 @@ _SPEECH: dict[int, str] = {
     503: "More requests wait than the server allows, or it is still starting.",
 }
 _BODY_FAULTS = (400, 408, 413, 415, 422)
+_DEADLINE = {
+    "name": "x-playbill-deadline-ms",
+    "in": "header",
+    "required": False,
+    "description": "Time for the answer from its arrival on, where that is less than the server gives; a step that "
+    "would come too late is passed over for a cheaper rung.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 60000},
+}
 _RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
 
 
@@ -65,6 +73,7 @@ def document() -> dict[str, Any]:
                     schema[Problem],
                     schema[Request],
                     scope=Scope.recommend,
+                    deadline=True,
                 )
             },
             "/v1/home": {
@@ -75,6 +84,7 @@ def document() -> dict[str, Any]:
                     schema[Problem],
                     schema[PageRequest],
                     scope=Scope.recommend,
+                    deadline=True,
                 )
             },
             "/v1/events": {
@@ -135,6 +145,7 @@ def _operation(
     body: dict[str, Any] | None = None,
     scope: Scope | None = None,
     optional: bool = False,
+    deadline: bool = False,
 ) -> dict[str, Any]:
     refusals = () if scope is None else (401,) if optional else (401, 403, 429)
     faults = sorted([*refusals, *(_BODY_FAULTS if body else ()), 503])
@@ -150,7 +161,8 @@ def _operation(
                 "required": False,
                 "description": "Comes back as request_id; the server makes one where it is missing.",
                 "schema": {"type": "string", "maxLength": 128},
-            }
+            },
+            *([_DEADLINE] if deadline else []),
         ],
         "responses": {
             "200": {"description": "The answer.", "content": _json(answer)},

@@ -51,6 +51,9 @@ class ServeSettings:
     """Refuse to start when a model would run on the CPU."""
     max_body_bytes: int = 256 * 1024
     """Larger request bodies are refused with 413."""
+    deadline_ms: float = 100.0
+    """Time for a slate from the arrival of its request at a replica on: a step that would come too late is passed over
+    for a cheaper rung. A request may ask for less (`x-playbill-deadline-ms`); 0 is as long as it takes."""
     request_timeout_s: float = 5.0
     """A request that takes longer is answered 408; 0 waits for ever."""
     max_ongoing: int = 8
@@ -81,7 +84,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")
-        at_least(self, 0, "request_timeout_s", "drain_s")
+        at_least(self, 0, "request_timeout_s", "drain_s", "deadline_ms")
         at_least(self, 1, "start_timeout_s")
         at_least(self, 76, "object_store_mb")  # Ray refuses less
         for name, port in self.ports().items():

@@ -31,6 +31,7 @@ from playbill.bundle.policy import Newcomers
 from playbill.bundle.rules import Act, user_kinds
 from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
+from playbill.engine.budget import Budget, Pace, enough
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
@@ -61,6 +62,12 @@ from playbill.tables.schema import EventKind
 log = logging.getLogger("playbill.engine")
 
 _MARKS_BYTES = 64_000_000
+_NO_HEAD = "no time left for the creative head"
+_LATE = {  # by step, the rung that is not reached without it, and what the slate says
+    "tower and index": ("retrieval", "no time left for the query tower"),
+    "retrieve": ("item_knn", "no time left for what is personal"),
+    "rank": ("full", "no time left for the ranker"),
+}
 
 
 class Engine:
@@ -69,6 +76,7 @@ class Engine:
     Attributes:
         ladder: rungs that can be reached, and how often a part failed while answering.
         slates: how often each rung answered.
+        pace: what steps took lately, for budgets.
         stage_ms: milliseconds of each step of the last call of `recommend`.
     """
 
@@ -86,6 +94,7 @@ class Engine:
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
+        self.pace = Pace()
         self._tasks = () if parts.ranker is None else (*tasks(parts.ranker), ENJOY)
         self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
         self._creatives: CreativeStep | None = None
@@ -172,30 +181,36 @@ class Engine:
         """
         return self.decide(requests)[0]
 
-    def decide(self, requests: Sequence[Request]) -> tuple[list[Slate], list[Decision]]:
+    def decide(self, requests: Sequence[Request], budget: Budget | None = None) -> tuple[list[Slate], list[Decision]]:
         """Return one slate for each request, and the choices of creatives on them.
 
         `Store.record` makes the choices count: a session keeps its creatives by them, and what follows teaches the
         head. Slates that nobody will see are left unrecorded.
 
+        Args:
+            budget: time for all of them, see `budget`; None: as long as it takes. A step for which there is no time is
+                passed over for a cheaper rung, and the slate says so.
         Raises:
             RequestError, StateError: see `recommend`.
         """
-        answers, decisions = self._answers(requests, False)
+        answers, decisions = self._answers(requests, False, budget)
         return [answer for answer in answers if isinstance(answer, Slate)], decisions
 
-    def pages(self, requests: Sequence[Request]) -> tuple[list[Page], list[Decision]]:
+    def pages(self, requests: Sequence[Request], budget: Budget | None = None) -> tuple[list[Page], list[Decision]]:
         """Return one page of shelves for each request, and the choices of creatives on them, as `decide` does.
 
         Args:
             requests: for surfaces whose form is home; `k` is the items of a shelf.
+            budget: see `decide`.
         Raises:
             RequestError, StateError: see `recommend`.
         """
-        answers, decisions = self._answers(requests, True)
+        answers, decisions = self._answers(requests, True, budget)
         return [answer for answer in answers if isinstance(answer, Page)], decisions
 
-    def _answers(self, requests: Sequence[Request], page: bool) -> tuple[list[Slate | Page], list[Decision]]:
+    def _answers(
+        self, requests: Sequence[Request], page: bool, budget: Budget | None
+    ) -> tuple[list[Slate | Page], list[Decision]]:
         spec = self.bundle.spec
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
         for request in checked:
@@ -208,14 +223,19 @@ class Engine:
         # each request marks what must not be shown, a byte an item: large catalogues take smaller batches
         rows = max(1, min(self.settings.batch_rows, _MARKS_BYTES // (self.catalogue.num_items + 1)))
         for low in range(0, len(checked), rows):
-            self._answer(checked[low : low + rows], stages, answers, decisions)
+            self._answer(checked[low : low + rows], stages, answers, decisions, budget)
         self.stage_ms = stages
         return answers, decisions
 
     def _answer(
-        self, requests: list[Request], stages: dict[str, float], answered: list[Slate | Page], decisions: list[Decision]
+        self,
+        requests: list[Request],
+        stages: dict[str, float],
+        answered: list[Slate | Page],
+        decisions: list[Decision],
+        budget: Budget | None,
     ) -> None:
-        clock = Clock(stages)
+        clock = Clock(stages, budget)
         began = time.time_ns() // 1000
         for request in requests:
             request.request_id = request.request_id or uuid.uuid4().hex
@@ -232,8 +252,10 @@ class Engine:
         rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
         if encoded is None:
             self.ladder.lower(rows, "item_knn", "the profile cannot be encoded")
+        towers = self._fits("tower and index", [r for r in rows if r.rung in ("full", "retrieval")], budget)
         query, nearest = query_rows(rows, encoded, stocked, self.parts, self.ladder)
-        clock.stop("tower and index")
+        clock.stop("tower and index", towers)
+        reading = self._fits("retrieve", [r for r in rows if r.rung != "popularity"], budget)
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
@@ -244,9 +266,10 @@ class Engine:
         if self.parts.blend is not None:
             mine = [row.candidates for row in rows if row.surface.answers is Form.SLATE]
             blend_candidates(self.parts.blend, stocked.catalogue, mine)
-        clock.stop("retrieve")
+        clock.stop("retrieve", reading)
+        ranking = self._fits("rank", [r for r in rows if r.rung == "full"], budget)
         rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows)
-        clock.stop("rank")
+        clock.stop("rank", ranking)
         found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:
@@ -254,13 +277,25 @@ class Engine:
             if queries is not None and query is not None:  # which the head need not compute again
                 queries = {**queries, QUERY: query}
             slates = [answer if isinstance(answer, Slate) else flat(answer) for answer in found]
+            heads = enough(budget, "creative")
+            if not heads:
+                queries = None
+                for answer in found:
+                    answer.rung_reason = "; ".join([*filter(None, [answer.rung_reason]), _NO_HEAD])
             decisions += self._creatives.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
-            clock.stop("creative")
+            clock.stop("creative", heads)
         latency_ms = round(clock.total_ms(), 3)
         for answer in found:
             answer.latency_ms = latency_ms
             self.slates[answer.rung] += 1
         answered += found
+
+    def _fits(self, step: str, rows: list[Row], budget: Budget | None) -> bool:
+        """Return whether a step runs for these rows; where there is no time for it, they are lowered."""
+        if rows and not enough(budget, step):
+            self.ladder.lower(rows, *_LATE[step])
+            return False
+        return bool(rows)
 
     def _made(self, row: Row, version: int) -> Slate | Page:
         if row.surface.answers is Form.HOME:
