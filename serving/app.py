@@ -86,7 +86,9 @@ class Replica:
         """Raise while there is nothing to answer with."""
         if not self._api.ready:
             raise RuntimeError("no bundle is loaded")
-        self._figures.faults(self._api.engine().faults)
+        engine = self._api.engine()
+        self._figures.faults(engine.faults)
+        self._figures.shared_lists(engine.shared_lists())
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
@@ -108,6 +110,11 @@ class Figures:
         self._faults = metrics.Gauge(
             "playbill_faults", "Answers for which a part failed, since the bundle was loaded.", tag_keys=("part",)
         )
+        self._shared = metrics.Gauge(
+            "playbill_shared_lists",
+            "Share of their first ten places that two people have in common, on average.",
+            tag_keys=("surface",),
+        )
         self._models = metrics.Gauge(
             "playbill_model_device", "1 for the provider that runs a model.", tag_keys=("model", "provider", "device")
         )
@@ -124,6 +131,11 @@ class Figures:
         """Note how often parts failed while answering."""
         for part, count in faults.items():
             self._faults.set(count, {"part": part})
+
+    def shared_lists(self, shared: Mapping[str, float]) -> None:
+        """Note how much of their lists two people share, by surface."""
+        for surface, share in shared.items():
+            self._shared.set(share, {"surface": surface})
 
     def models(self, models: Mapping[str, Mapping[str, str]]) -> None:
         """Note what runs where."""

@@ -118,6 +118,8 @@ class Health(msgspec.Struct, kw_only=True):
         rungs: what can be reached here, best first.
         missing: parts of the bundle that do not work here, and why.
         faults: how often a part failed while answering, by part; each time a lower rung answered.
+        shared_lists: by surface, the share of their first ten places that two people whom something is known of have in
+            common, on average over the last 500; from 0.8 on most people get the same list.
         replica: who answered.
     """
 
@@ -129,6 +131,7 @@ class Health(msgspec.Struct, kw_only=True):
     rungs: list[str]
     missing: dict[str, str]
     faults: dict[str, int]
+    shared_lists: dict[str, float]
     replica: str
     uptime_s: float
 

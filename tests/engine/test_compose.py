@@ -10,9 +10,10 @@ import pytest
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Policy, Surface
 from playbill.engine.catalogue import comparable
-from playbill.engine.compose import explore, generator, order_by_score
+from playbill.engine.compose import explore, generator
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request
+from playbill.engine.variety import order_by_score
 from playbill.state.store import Store
 
 

@@ -21,6 +21,7 @@ from playbill.release.bundles import find_bundle, read_report
 from playbill.release.protocol import ask
 from playbill.release.report import Evaluation
 from playbill.release.settings import EvaluateSettings, RivalSettings
+from playbill.release.variety import VarietyReport
 from playbill.state.store import Store
 
 Make = Callable[..., EvaluateSettings]
@@ -60,6 +61,19 @@ def test_movielens_gives_the_figures_known_from_elsewhere(home: Path, evaluate_s
     without = {n: found.model(n) for n in personal}
     figures = {m.slices["new"].metrics["ndcg_at_20"].value for m in without.values() if m is not None}
     assert len(figures) == 1  # nobody without a history gets anything but popularity
+
+    path = find_bundle(home / "bundles", "latest")
+    variety = read_report(path, "variety", VarietyReport)
+    assert variety is not None and variety.people == 166 and (path / "report" / "variety.png").is_file()
+    spread = [p for p in variety.points if p.kind == "diversity"]
+    mixed = [spread[0], *(p for p in variety.points if p.kind == "mix")]
+    assert [p.strength for p in spread] == [p.strength for p in mixed] == [0.0, 0.1, 0.2, 0.35, 0.5]
+    assert spread[0].utility.value == pytest.approx(served.metrics["ndcg_at_20"].value)
+    assert spread[-1].diversity > spread[2].diversity > spread[0].diversity and 0 < spread[0].shared < 1
+    far = [p.mismatch for p in mixed]
+    assert far[0] is not None and far[-1] is not None and far[-1] < 0.8 * far[0]
+    assert any(p.best for p in variety.points) and all(p.best for p in variety.points if p.diversity == max(
+        q.diversity for q in variety.points))  # fmt: skip
 
 
 def test_a_second_run_opens_nothing_and_force_gives_the_same_figures(

@@ -72,6 +72,33 @@ class Newcomers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     by: str = PUBLISHED
 
 
+class Mix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A list whose categories stand in the proportions of the person's history.
+
+    Attributes:
+        by: column of the items table, text or a list of texts.
+        strength: against scores, 0 (none) .. 1; with `Surface.diversity` at most 1.
+    """
+
+    by: str = "categories"
+    strength: float = 0.3
+
+
+class Damping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is well known stands lower, and what is new higher, each by a share of the distance from the worst
+    candidate's score to the best's.
+
+    Attributes:
+        popularity: 0..1, of the most popular item; less down the order of popularity.
+        freshness: 0..1, of what comes out now; half of it after each half-life. Items without a date get none.
+        half_life_days: above 0.
+    """
+
+    popularity: float = 0.0
+    freshness: float = 0.0
+    half_life_days: float = 30.0
+
+
 class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one place of the product wants.
 
@@ -85,6 +112,8 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             where the bundle has a creative head, and none is chosen where it has not.
         suppression: by event name, days for which its item is not shown again; null is for ever, and events that are
             not named here hide nothing. Unset, and left out of the json then: whatever was seen is not shown again.
+        mix: see `Mix`; unset, and left out of the json then, for any.
+        damping: see `Damping`; unset, and left out of the json then, for none.
         form: what it answers, see `Form`; unset, and left out of the json then, for a slate.
         shelves: of a page; unset, and left out of the json then, where it is none, or as `DEFAULT_SHELVES`.
         most_shelves: on one page.
@@ -99,6 +128,8 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     newcomers: Newcomers = Newcomers()
     creatives: CreativePolicy | msgspec.UnsetType = msgspec.UNSET
     suppression: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    mix: Mix | msgspec.UnsetType = msgspec.UNSET
+    damping: Damping | msgspec.UnsetType = msgspec.UNSET
     form: Form | msgspec.UnsetType = msgspec.UNSET
     shelves: list[ShelfPlan] | msgspec.UnsetType = msgspec.UNSET
     most_shelves: int | msgspec.UnsetType = msgspec.UNSET
@@ -185,6 +216,7 @@ def check_policy(policy: Policy) -> Policy:
             raise BundleError(f"{where}.weights is empty; give at least one task a weight")
         if not 0 <= surface.diversity <= 1:
             raise BundleError(f"{where}.diversity must be in 0..1, got {surface.diversity}")
+        _check_variety(where, surface)
         _check_exploration(f"{where}.exploration", surface.exploration)
         if surface.newcomers.slots < 0 or surface.newcomers.events < 0 or not surface.newcomers.by:
             raise BundleError(f"{where}.newcomers needs slots and events >= 0 and a column, got {surface.newcomers}")
@@ -211,6 +243,20 @@ def check_policy(policy: Policy) -> Policy:
         raise BundleError("policy.surfaces.slate.form must be slate, as it answers for surfaces that are not named")
     check_rules(policy.every_rule, [*policy.surfaces, *BUILT_IN])
     return policy
+
+
+def _check_variety(where: str, surface: Surface) -> None:
+    mix, damping = surface.mix, surface.damping
+    if not isinstance(mix, msgspec.UnsetType) and not 0 <= mix.strength <= 1 - surface.diversity:
+        raise BundleError(
+            f"{where}.mix.strength must be in 0..1, with diversity ({surface.diversity:g}) at most 1, got "
+            f"{mix.strength:g}"
+        )
+    if not isinstance(damping, msgspec.UnsetType):
+        if not (0 <= damping.popularity <= 1 and 0 <= damping.freshness <= 1):
+            raise BundleError(f"{where}.damping needs popularity and freshness in 0..1, got {damping}")
+        if not 0 < damping.half_life_days < 1e5:
+            raise BundleError(f"{where}.damping.half_life_days must be above 0, got {damping.half_life_days:g}")
 
 
 def _check_exploration(where: str, exploration: Exploration) -> None:

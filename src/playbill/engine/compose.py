@@ -1,46 +1,10 @@
-"""Step 4, compose: which k candidates, in which order, with which propensity."""
+"""Step 4, compose: what chance puts on a slate, and with which propensity."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
-
-
-def order_by_score(score: np.ndarray, item: np.ndarray, k: int, diversity: float, vectors: Any) -> np.ndarray:
-    """Return all candidates, best first; the first k of them spread out where the surface asks for diversity.
-
-    Maximal marginal relevance: the next item is the one with the largest (1 - diversity) * score - diversity *
-    likeness, score scaled to 0..1 over the best 4 k + 50 candidates, likeness the largest cosine to an item above it.
-
-    Args:
-        score: [M], higher is better; equal scores keep their order.
-        item: [M] int64 item_index.
-        k: length of the slate.
-        diversity: 0 orders by score alone.
-        vectors: [N + 1, d] float32 of unit length; None orders by score alone.
-    Source:
-        J. Carbonell and J. Goldstein (1998), The use of MMR, diversity-based reranking.
-    """
-    order = np.argsort(-score, kind="stable")
-    if not diversity or vectors is None or len(order) < 2:
-        return order
-    pool = order[: 4 * k + 50]
-    value = score[pool].astype(np.float64)
-    spread = value[0] - value[-1]
-    value = (1 - diversity) * ((value - value[-1]) / spread if spread > 0 else np.ones(len(value)))
-    mine = vectors[item[pool]]
-    likeness = np.full(len(pool), -1.0)
-    free = np.ones(len(pool), bool)
-    picked = []
-    for place in range(min(k, len(pool))):
-        marginal = value - diversity * likeness if place else value
-        best = int(np.argmax(np.where(free, marginal, -np.inf)))
-        picked.append(best)
-        free[best] = False
-        likeness = np.maximum(likeness, mine @ mine[best])
-    return np.concatenate([pool[picked], order[~np.isin(order, pool[picked])]])
 
 
 def explore(

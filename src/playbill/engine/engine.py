@@ -36,6 +36,7 @@ from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeStep
+from playbill.engine.depth import ALARM, Depth
 from playbill.engine.forms import check_form, rungs_of
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.ladder import Ladder, first_line
@@ -76,6 +77,7 @@ class Engine:
     Attributes:
         ladder: rungs that can be reached, and how often a part failed while answering.
         slates: how often each rung answered.
+        depths: how personal the slates are, by surface.
         pace: what steps took lately, for budgets.
         stage_ms: milliseconds of each step of the last call of `recommend`.
     """
@@ -95,6 +97,8 @@ class Engine:
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
         self.pace = Pace()
+        self.depths: dict[str, Depth] = {}
+        self._alarmed: set[str] = set()
         self._tasks = () if parts.ranker is None else (*tasks(parts.ranker), ENJOY)
         self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
         self._creatives: CreativeStep | None = None
@@ -149,6 +153,11 @@ class Engine:
         """How often a part failed while answering, by part."""
         return self.ladder.faults
 
+    @property
+    def stock(self) -> Stock:
+        """The catalogue at this moment."""
+        return self._stock
+
     def models(self) -> dict[str, dict[str, str]]:
         """Return where each graph really runs: provider and device by graph."""
         return {m.name: {"provider": m.provider, "device": m.device} for m in self.parts.models}
@@ -167,6 +176,7 @@ class Engine:
             "missing": dict(self.parts.missing),
             "faults": dict(self.faults),
             "slates": dict(self.slates),
+            "shared_lists": self.shared_lists(),
             **({} if self._creatives is None else {"creatives": self._creatives.describe()}),
         }
 
@@ -288,7 +298,29 @@ class Engine:
         for answer in found:
             answer.latency_ms = latency_ms
             self.slates[answer.rung] += 1
+            self._note_depth(answer)
         answered += found
+
+    def _note_depth(self, answer: Slate | Page) -> None:
+        """Take in a personal slate; once most people share most of theirs, the log says so."""
+        if not answer.profile_version or answer.rung == "popularity" or not isinstance(answer, Slate):
+            return
+        if self.bundle.policy.surface(answer.surface).answers is not Form.SLATE:
+            return
+        depth = self.depths.setdefault(answer.surface, Depth())
+        person = answer.session_id if answer.user_id is None else answer.user_id
+        depth.note(person, [item.item_id for item in answer.items])
+
+    def shared_lists(self) -> dict[str, float]:
+        """Return by surface how much of their lists two people share, 0..1, where enough were asked; see `depth`.
+
+        The first time that it is above the alarm's height, the log says so.
+        """
+        found = {name: shared for name, depth in self.depths.items() if (shared := depth.shared()) is not None}
+        for name in {name for name, shared in found.items() if shared >= ALARM} - self._alarmed:
+            self._alarmed.add(name)
+            log.warning("surface %s: two people share %.0f %% of their lists on average", name, 100 * found[name])
+        return found
 
     def _fits(self, step: str, rows: list[Row], budget: Budget | None) -> bool:
         """Return whether a step runs for these rows; where there is no time for it, they are lowered."""

@@ -12,7 +12,7 @@ from playbill.bundle.open import Bundle
 from playbill.bundle.pages import ShelfKind
 from playbill.bundle.rules import Act
 from playbill.bundle.rungs import PROPOSERS
-from playbill.engine.compose import explore, order_by_score
+from playbill.engine.compose import explore
 from playbill.engine.conditions import Conditions
 from playbill.engine.explain import reasons
 from playbill.engine.parts import Parts
@@ -22,8 +22,9 @@ from playbill.engine.retrieve import NEW, TRENDING, Candidates
 from playbill.engine.row import Row
 from playbill.engine.rules import moved
 from playbill.engine.shelves import Draft
-from playbill.engine.slate import groups_of, items_of, matched_by, name_rules, weights_of
+from playbill.engine.slate import damped_for, groups_of, items_of, matched_by, name_rules, weights_of
 from playbill.engine.types import Answer, Page, PageShelf, Reason, Removal, Slate
+from playbill.engine.variety import order_by_score
 from playbill.engine.wording import did
 
 AGAIN, SIMILAR = PROPOSERS.index("again"), PROPOSERS.index("similar")
@@ -62,7 +63,7 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     request, candidates, catalogue = row.request, row.candidates, row.stock.catalogue
     score = utility(weights_of(row), {**candidates.scores, **row.probabilities}, len(candidates))
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
-    score = moved(score, matched, row.rules)
+    score = moved(damped_for(row, score), matched, row.rules)
     worth = score - min(0.0, float(score.min(initial=0.0)))
     chosen = _fill(row, score, worth, matched, conditions)
     exploration = row.surface.exploration

@@ -11,7 +11,7 @@ from playbill.bundle.rules import Act, Rule
 from playbill.bundle.rungs import PROPOSERS
 from playbill.engine.blending import BLEND, BLENDED
 from playbill.engine.catalogue import Catalogue
-from playbill.engine.compose import explore, order_by_score
+from playbill.engine.compose import explore
 from playbill.engine.conditions import Conditions
 from playbill.engine.explain import reasons
 from playbill.engine.newcomers import keep_places
@@ -22,6 +22,7 @@ from playbill.engine.retrieve import NEW, Candidates
 from playbill.engine.row import Row
 from playbill.engine.rules import moved
 from playbill.engine.types import Reason, Removal, Slate, SlateItem
+from playbill.engine.variety import Wanted, damped, order_by_score, pool, wanted_mix
 
 _WEIGHTS = {"retrieval": RETRIEVAL, "item_knn": ITEM_KNN, "popularity": POPULAR}
 
@@ -44,8 +45,9 @@ def make_slate(
         candidates.retriever = candidates.owed_to
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
-    score = moved(score, matched, row.rules)
-    order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors)
+    score = moved(damped_for(row, score), matched, row.rules)
+    wanted = mix_for(row, score, conditions)
+    order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors, wanted)
     if row.newcomers is not None:
         by_item = np.argsort(candidates.item)
         kept = by_item[np.searchsorted(candidates.item, row.newcomers, sorter=by_item)]
@@ -121,6 +123,24 @@ def _not_ordered(row: Row, catalogue: Catalogue) -> list[int | str]:
     shown = set(row.candidates.item.tolist())
     found = zip(row.request.items, catalogue.indices(list(row.request.items)).tolist(), strict=True)
     return [item_id for item_id, index in found if index not in shown]
+
+
+def damped_for(row: Row, score: np.ndarray) -> np.ndarray:
+    """Return [M] scores as the surface's damping has them."""
+    damping = row.surface.damping
+    if isinstance(damping, msgspec.UnsetType):
+        return score
+    return damped(score, row.candidates.item, damping, row.stock.catalogue, int(row.request.at or 0))
+
+
+def mix_for(row: Row, score: np.ndarray, conditions: Conditions) -> Wanted | None:
+    """Return the mix that a slate should have; None where its surface asks for none, or nothing is known."""
+    mix = row.surface.mix
+    if isinstance(mix, msgspec.UnsetType) or not mix.strength or not len(row.history) or row.anchor:
+        return None
+    best = pool(np.argsort(-score, kind="stable"), row.request.k)
+    past = conditions.values(mix.by, row.history, row.stock)
+    return wanted_mix(past, conditions.values(mix.by, row.candidates.item[best], row.stock), mix.strength)
 
 
 def matched_by(rule: Rule, row: Row, conditions: Conditions) -> np.ndarray:

@@ -91,6 +91,23 @@ def self_information(known_by: np.ndarray, num_people: int) -> np.ndarray:
     return -np.log2((known + 1) / (num_people + 1))
 
 
+def shared(recommended: np.ndarray, k: int) -> float:
+    """Return how much of their lists two people share: the mean, over pairs of people, of the items that both lists
+    have among their first k, over the mean length of a list; 0 (all different) .. 1 (all alike), NaN below two lists.
+
+    How deep personalisation goes is what is left to 1.
+
+    Args:
+        recommended: [U, K] integer item_index in 1..N, padded with -1.
+        k: 1 <= k <= K.
+    """
+    top = recommended[:, :k]
+    lists = int((top != NO_ITEM).any(1).sum())
+    holders = np.bincount(top[top != NO_ITEM])
+    length = (top != NO_ITEM).sum() / max(lists, 1)
+    return float((holders * (holders - 1)).sum() / (lists * (lists - 1)) / length) if lists > 1 else float("nan")
+
+
 def novelty(recommended: np.ndarray, k: int, information: np.ndarray) -> np.ndarray:
     """Return [U] float64: mean self-information in bits of each list's first k items; NaN for an empty list.
 

@@ -15,8 +15,9 @@ from playbill.release.protocol import Asked
 from playbill.release.report import Road
 from playbill.release.settings import EvaluateSettings
 from playbill.release.value import Value, measure_value
+from playbill.release.variety import VarietyReport, measure_variety, variety_in_words
 
-CHECKS = ("calibration", "objectives", "disparity", "latency", "value")
+CHECKS = ("calibration", "objectives", "variety", "disparity", "latency", "value")
 
 
 def in_lines(checks: Mapping[str, object]) -> list[str]:
@@ -27,6 +28,8 @@ def in_lines(checks: Mapping[str, object]) -> list[str]:
             lines += [in_words(task) for task in report.tasks] + report.notes
         elif isinstance(report, ObjectivesReport):
             lines += [sweep_in_words(sweep, report.metric) for sweep in report.sweeps] + report.notes
+        elif isinstance(report, VarietyReport):
+            lines.append(variety_in_words(report))
         elif isinstance(report, DisparityReport):
             judged = [gap for gap in report.gaps if not gap.not_judged]
             lines.append(f"groups: {sum(gap.differs for gap in judged)} of {len(judged)} differ in {report.metric}")
@@ -78,6 +81,19 @@ def run_checks(
             seed=settings.seed,
             level=settings.level,
         )
+    if len(asked):
+        progress("what variety costs")
+        variety = measure_variety(
+            bundle,
+            tables,
+            dataset,
+            asked,
+            k=k,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            level=settings.level,
+        )
+        found |= {} if variety is None else {"variety": variety}
     if len(asked):
         progress("groups of people")
         found["disparity"] = measure_disparity(

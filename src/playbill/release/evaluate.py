@@ -39,6 +39,7 @@ from playbill.release.report import (
 from playbill.release.rivals import rival_roads
 from playbill.release.roads import engine_road, tower_road
 from playbill.release.settings import CURRENT, EvaluateSettings
+from playbill.release.variety import VarietyReport, variety_png
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
@@ -249,6 +250,10 @@ def _write(path: Path, evaluation: Evaluation, checks: Mapping[str, object]) -> 
     (report / "calibration.png").unlink(missing_ok=True)
     if isinstance(calibration, CalibrationReport) and calibration.tasks:
         write_atomic(report / "calibration.png", calibration_png(calibration.tasks))
+    variety = checks.get("variety")
+    (report / "variety.png").unlink(missing_ok=True)
+    if isinstance(variety, VarietyReport):
+        write_atomic(report / "variety.png", variety_png(variety))
     write_atomic(report / "evaluation.json", encode(evaluation))
     write_atomic(report / "evaluation.png", evaluation_png(evaluation))
     # an earlier verdict was about other figures

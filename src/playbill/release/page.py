@@ -17,6 +17,7 @@ _TITLES = {
     "gate": "Gate: may it go out",
     "evaluation": "Evaluation on held-out time",
     "calibration": "Calibration: do probabilities come true",
+    "variety": "Variety: what it costs",
     "value": "Value on the logged decisions",
     "disparity": "Disparity: are lists as good for every group",
     "latency": "Latency on a fixed set of requests",
@@ -73,6 +74,10 @@ def _section(name: str, path: Path, report: Path) -> str:
         drawn = report / "calibration.png"
         picture = drawn.read_bytes() if drawn.is_file() else b""
         return _picture("probabilities against what happened", picture) + _value(msgspec.json.decode(data))
+    if name == "variety":
+        drawn = report / "variety.png"
+        picture = drawn.read_bytes() if drawn.is_file() else b""
+        return _picture("utility against diversity", picture) + _value(msgspec.json.decode(data))
     return _value(msgspec.json.decode(data))
 
 

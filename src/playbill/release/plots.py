@@ -25,7 +25,7 @@ def evaluation_png(evaluation: Evaluation, slice_name: str = "all") -> bytes:
     canvas = FigureCanvasAgg(figure)
     if not models:
         figure.text(0.5, 0.5, "nobody was held out: nothing to measure", ha="center")
-        return _png(canvas)
+        return png(canvas)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, metric in zip(panels, ("ndcg", "recall", "hit_rate"), strict=True):
         _panel(axes, [(m.slices[slice_name].metrics[f"{metric}_at_{k}"], m.rival) for m in models])
@@ -37,7 +37,7 @@ def evaluation_png(evaluation: Evaluation, slice_name: str = "all") -> bytes:
         "(filled: ours, hollow: baselines)",
         fontsize=11,
     )
-    return _png(canvas)
+    return png(canvas)
 
 
 def calibration_png(tasks: Sequence[Calibration]) -> bytes:
@@ -65,7 +65,7 @@ def calibration_png(tasks: Sequence[Calibration]) -> bytes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("probabilities against what happened, in tenths (hollow: too few events)", fontsize=11)
-    return _png(canvas)
+    return png(canvas)
 
 
 def _panel(axes: Any, rows: list[tuple[Any, bool]]) -> None:
@@ -78,7 +78,8 @@ def _panel(axes: Any, rows: list[tuple[Any, bool]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _png(canvas: Any) -> bytes:
+def png(canvas: Any) -> bytes:
+    """Return the bytes of a drawn figure."""
     out = io.BytesIO()
     # no date in the file: the same evaluation gives the same bytes
     canvas.print_png(out, metadata={"Software": None})
