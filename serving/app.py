@@ -23,6 +23,7 @@ from playbill.serving import http, load
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
 from playbill.serving.settings import ServeSettings
+from playbill.serving.watcher import Watcher
 from playbill.state.store import Store
 
 NAME = "playbill"
@@ -60,6 +61,9 @@ class Replica:
             replica=serve.get_replica_context().replica_id.unique_id,
             observe=self._figures.observe,
         )
+        name = serve.get_replica_context().replica_id.unique_id
+        self._watcher = Watcher(self._api, self._store, home, name, require_gpu=require_gpu)
+        self._watcher.start()
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Load a bundle beside the one that answers, then change over; the event loop goes on answering meanwhile.
@@ -68,6 +72,9 @@ class Replica:
         replica whose `reconfigure` raises for broken and end it, and with it a service that was well.
         """
         loop = asyncio.get_running_loop()
+        self._watcher.following = config["follow"]
+        if config["follow"] and self._api.ready:
+            return  # it has taken up what is published, or does so within a second
         try:
             path = load.bundle_path(self._home, config["bundle"])
             opened = await loop.run_in_executor(
@@ -173,13 +180,14 @@ def start(settings: ServeSettings, host: str) -> None:
     )
 
 
-def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key) -> None:
+def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key, follow: bool) -> None:
     """Run the application with this bundle, or swap the bundle of the one that runs; returns when Serve is content.
 
     Args:
         bundle: a version, never `current`: replicas that start later must load what the others answer from.
         keys_required: let nobody in while there is no file of keys.
         owner: the key that this process has for itself, the same at every call.
+        follow: go on to what is published later, and try what is to be tried.
     """
     deployment = serve.deployment(Replica).options(
         name="Replica",
@@ -192,7 +200,7 @@ def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=settings.drain_s + 5,
         logging_config={"enable_access_log": False},
-        user_config={"bundle": bundle},
+        user_config={"bundle": bundle, "follow": follow},
     )
     # Serve gives each deployment a random code version and replaces the replicas when it differs. Ours changes with the
     # code and the settings alone, so that another bundle goes through `reconfigure` (tested: the replicas stay).

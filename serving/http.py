@@ -12,7 +12,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from playbill.bundle.open import Bundle
 from playbill.engine.approvals import note_approvals
 from playbill.engine.budget import Budget
 from playbill.engine.engine import Engine
-from playbill.engine.types import Page, PageRequest, Slate, decode, decode_request
+from playbill.engine.types import PageRequest, decode, decode_request
 from playbill.engine.types import Request as Asked
 from playbill.errors import RequestError, StateError, trace
 from playbill.serving.guard import Guard
@@ -47,7 +47,7 @@ from playbill.serving.messages import (
     summarise,
 )
 from playbill.serving.openapi import document
-from playbill.state.decisions import Decision
+from playbill.serving.trying import Decide, Trying
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.http")
@@ -62,8 +62,6 @@ _DEADLINE = "x-playbill-deadline-ms"
 _ARRIVED = "playbill_arrived"
 
 
-# of an engine and one request: the slate or page, and the choices of creatives on it
-_Decide = Callable[[Engine, list[Asked], Budget | None], tuple[Sequence[Slate | Page], list[Decision]]]
 _Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
 
 
@@ -106,6 +104,8 @@ class Api:
         self._started = time.time()
         self._document = _ENCODER.encode(document())
         self.failed_bundle: str | None = None
+        self._trying: Trying | None = None
+        self.closing: list[Callable[[], None]] = []  # called before the store may be closed
         # method, what a key must be allowed to do, and who answers
         self._routes: dict[str, tuple[str, Scope | None, _Answer]] = {
             "/v1/recommend": ("POST", Scope.recommend, self._recommend),
@@ -121,6 +121,17 @@ class Api:
         """Answer from this engine from now on: one assignment, so no request sees half of two bundles."""
         self._serving = (bundle, engine)
         self.failed_bundle = None
+
+    @property
+    def trying(self) -> Trying | None:
+        """The bundle that is tried beside the one that answers."""
+        return self._trying
+
+    def try_out(self, trying: Trying | None) -> None:
+        """Begin to try a bundle, or end it."""
+        before, self._trying = self._trying, trying
+        if before is not None:
+            before.close()
 
     @property
     def ready(self) -> bool:
@@ -174,6 +185,9 @@ class Api:
 
     def close(self) -> None:
         """Wait for the events that are being written."""
+        for call in self.closing:
+            call()
+        self.try_out(None)
         self._writers.shutdown(wait=True)
 
     def _route(self, path: str, request: Request) -> _Answer:
@@ -200,13 +214,17 @@ class Api:
         return await self._decide(request, times, began, decode(body, PageRequest), Engine.pages)
 
     async def _decide(
-        self, request: Request, times: dict[str, float], began: float, asked: Asked, decide: _Decide
+        self, request: Request, times: dict[str, float], began: float, asked: Asked, decide: Decide
     ) -> Response:
         if asked.request_id is None:
             asked.request_id = _request_id(request)
         decoded = time.perf_counter()
         _, engine = self._now()
-        [answer], decisions = decide(engine, [asked], self._budget(request, engine))
+        budget, trying = self._budget(request, engine), self._trying
+        if trying is None:
+            [answer], decisions = decide(engine, [asked], budget)
+        else:
+            engine, ([answer], decisions) = trying.decide(engine, asked, budget, decide)
         answered = time.perf_counter()
         stages = engine.stage_ms
         if decisions:
@@ -289,6 +307,7 @@ class Api:
                 status="ok",
                 bundle=bundle.version,
                 failed_bundle=self.failed_bundle,
+                trial=None if self._trying is None else self._trying.trial.version,
                 state_version=self._store.version,
                 models=engine.models(),
                 rungs=engine.rungs,

@@ -114,6 +114,7 @@ class Health(msgspec.Struct, kw_only=True):
     Attributes:
         bundle: version that answers.
         failed_bundle: why the bundle that was asked for last could not be loaded; null when it could.
+        trial: version of the bundle that is tried beside it; null where none is.
         models: by graph, the execution provider and device that really run it.
         rungs: what can be reached here, best first.
         missing: parts of the bundle that do not work here, and why.
@@ -126,6 +127,7 @@ class Health(msgspec.Struct, kw_only=True):
     status: str
     bundle: str
     failed_bundle: str | None
+    trial: str | None
     state_version: int
     models: dict[str, dict[str, str]]
     rungs: list[str]

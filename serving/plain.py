@@ -5,6 +5,7 @@ python -m playbill.serving.plain home=var port=8001 [host=0.0.0.0 [insecure=true
 
 from __future__ import annotations
 
+import os
 import sys
 
 import uvicorn
@@ -14,6 +15,7 @@ from playbill.serving import load
 from playbill.serving.guard import Guard, check_exposure
 from playbill.serving.http import Api
 from playbill.serving.keys import keys_path
+from playbill.serving.watcher import Watcher
 from playbill.state.store import Store
 
 
@@ -25,6 +27,10 @@ def make_api(
     guard = Guard(keys_path(home), required=keys_required)
     api = Api(store, guard=guard, max_body_bytes=max_body_bytes, replica="plain")
     api.use(*load.open_engine(load.bundle_path(home, bundle), store))
+    if bundle == "current":
+        watcher = Watcher(api, store, home, f"plain-{os.getpid()}")
+        api.closing.append(watcher.stop)
+        watcher.start()
     return api
 
 

@@ -107,24 +107,27 @@ def await_bundle(settings: ServeSettings, version: str, key: str) -> dict[str, A
     )
 
 
-def swap(home: Path, found: Running, version: str) -> dict[str, Any]:
+def swap(home: Path, found: Running, version: str, pinned: bool) -> dict[str, Any]:
     """Let a server answer from another bundle; return one replica's health when all of them do.
+
+    Args:
+        pinned: whether it stays with this one whatever is published later.
 
     Raises:
         PlaybillError: a replica could not load it, or the time is up; the bundle before it answers on.
     """
     before = health(found.settings, found.key)
-    _tell(home, found, version)
+    _tell(home, found, version, pinned)
     try:
         return await_bundle(found.settings, version, found.key)
     except PlaybillError:
         if before is not None:
-            _tell(home, found, before["bundle"])  # else a replica that starts anew would have to load the bad one
+            _tell(home, found, before["bundle"], True)  # else a replica that starts anew would have to load the bad one
         raise
 
 
-def _tell(home: Path, found: Running, version: str) -> None:
-    write_atomic(wanted(home), version.encode())
+def _tell(home: Path, found: Running, version: str, pinned: bool) -> None:
+    write_atomic(wanted(home), f"{version}{' pinned' if pinned else ''}".encode())
     os.kill(found.pid, signal.SIGUSR1)
 
 

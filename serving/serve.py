@@ -49,7 +49,8 @@ def run(settings: ServeSettings) -> None:
                 required, remark = check_exposure(home, settings.host, settings.insecure)
                 if remark:
                     console.print(f"[bold red]{escape(remark)}[/]")
-                _own(replace(settings, bundle=_check(settings)), required)
+                follow = settings.follow and settings.bundle == "current"
+                _own(replace(settings, bundle=_check(settings), follow=follow), required)
                 return
     if mine:  # the lock is free again, for the process in the background to take
         _detach(settings)
@@ -103,7 +104,7 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
         with console.status("starting"):
             # HAProxy alone is to be reached; what stands behind it is for it
             app.start(settings, settings.host if haproxy is None else "127.0.0.1")
-            app.deploy(settings, settings.bundle, keys_required, key)
+            app.deploy(settings, settings.bundle, keys_required, key, settings.follow)
             health = running.await_bundle(settings, settings.bundle, text)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda number, _: told.put(number))
@@ -114,7 +115,8 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
         console.print(f"stop it with Ctrl-C, or playbill serve home={settings.home} stop=true")
         while told.get() == signal.SIGUSR1:
             try:
-                app.deploy(settings, check_version(running.wanted(home).read_text()), keys_required, key)
+                version, *pinned = running.wanted(home).read_text().split()
+                app.deploy(settings, check_version(version), keys_required, key, settings.follow and not pinned)
             except Exception as error:  # whoever asked for the swap sees that it does not come
                 console.print(f"the swap failed: {error}", markup=False)
         console.print("stopping")
@@ -165,13 +167,13 @@ def _swap(settings: ServeSettings) -> None:
     with Store.open(load.state_path(settings.home)) as store:
         load.open_engine(path, store, require_gpu=settings.require_gpu)  # a bad bundle is refused here, not in there
     with console.status(f"swapping to {path.name}"):
-        health = running.swap(Path(settings.home), found, path.name)
+        health = running.swap(Path(settings.home), found, path.name, pinned=settings.bundle != "current")
     _print(f"[bold]{running.url(found.settings)}[/] swapped from {'?' if now is None else now['bundle']}", health)
 
 
 def _refuse_changes(wanted: ServeSettings, running_with: ServeSettings) -> None:
     """Raise ConfigError when a setting differs that only a new start can change."""
-    ignored = {"bundle", "detach", "stop", "start_timeout_s"}
+    ignored = {"bundle", "detach", "stop", "start_timeout_s", "follow"}
     changed = [
         f"{f.name} {getattr(running_with, f.name)} -> {getattr(wanted, f.name)}"
         for f in fields(ServeSettings)

@@ -33,6 +33,9 @@ class ServeSettings:
     """Folder of everything Playbill writes; one server runs from one home."""
     bundle: str = "current"
     """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
+    follow: bool = True
+    """With bundle=current: answer from what is published later within a second or two, and try what `playbill publish
+    trial=canary|shadow` asks to be tried. A swap to a named bundle ends it."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the server to the network, and asks for API keys: see `playbill keys`."""
     port: int = 8000

@@ -21,7 +21,7 @@ from playbill.bundle.open import Bundle, item_kinds
 from playbill.engine.catalogue import Offer
 from playbill.engine.fresh import Stock
 from playbill.errors import FilterError, RequestError
-from playbill.filters.check import parse
+from playbill.filters.check import Kind, parse
 from playbill.filters.mask import holds, mask
 from playbill.filters.read import Node, columns
 from playbill.index.live import LiveIndex, without
@@ -115,6 +115,10 @@ class Conditions:
             return found, found.nbytes
 
         return self._masks.get((stock.offer.version, text), make)
+
+    def names(self, column: str) -> bool:
+        """Return whether a column holds names, such as categories: a text, or a list of texts."""
+        return self.known.get(column) in (Kind.TEXT, Kind.TEXTS)
 
     def popular(self, text: str, stock: Stock) -> np.ndarray:
         """Return [n] int64, the available items of which a condition is true, most popular first."""

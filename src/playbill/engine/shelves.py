@@ -161,7 +161,7 @@ def _of_the_past(
 def _by_value(plan: ShelfPlan, asked: Asked, stock: Stock, conditions: Conditions) -> list[Draft]:
     """Shelves of the values of a column, such as categories, that the person chose most."""
     kind = conditions.known.get(plan.by)
-    if kind not in (Kind.TEXT, Kind.TEXTS) or not len(asked.history):
+    if not conditions.names(plan.by) or not len(asked.history):
         return []
     values = conditions.values(plan.by, asked.history, stock)
     counts = Counter(value for mine in values for value in mine if isinstance(value, str) and value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from playbill.bundle.write import current, publish, seal, set_state, state_of
 from playbill.errors import GateError
 from playbill.release.bundles import encode, find_bundle, is_sealed, read_report
 from playbill.release.gate import GateReport
+from playbill.release.publication import RECORD, Publication, remember
 from playbill.release.report import SERVED, Evaluation, wide_console
 from playbill.release.settings import PublishSettings
+from playbill.release.trial import Mode, Trial, begin
 from playbill.tables.files import write_atomic
-
-RECORD = "published.jsonl"
 
 
 class Forced(msgspec.Struct, kw_only=True):
@@ -30,21 +29,6 @@ class Forced(msgspec.Struct, kw_only=True):
     at: str
     state: str
     failed: list[str]
-
-
-class Publication(msgspec.Struct, kw_only=True):
-    """One line of `bundles/published.jsonl`, which only grows.
-
-    Attributes:
-        previous: the bundle that was current before, None for the first.
-        forced: why it went out past the gate; empty when it passed.
-    """
-
-    at: str
-    bundle: str
-    previous: str | None
-    gate_passed: bool
-    forced: str = ""
 
 
 def run(settings: PublishSettings) -> None:
@@ -75,8 +59,11 @@ def run(settings: PublishSettings) -> None:
         )
     if not is_sealed(state_of(path)):
         _seal_by_force(path, gate, settings.reason)
+    if settings.trial is not None:
+        _try_out(settings, bundles, path.name, previous)
+        return
     publish(bundles, path.name)
-    _remember(
+    remember(
         bundles,
         Publication(
             at=_now(), bundle=path.name, previous=previous, gate_passed=passed, forced="" if passed else settings.reason
@@ -86,6 +73,32 @@ def run(settings: PublishSettings) -> None:
     console.print(changes(path, before))
     said = "" if passed else f", past its gate: {settings.reason}"
     console.print(f"bundle {path.name} is the current one{said}", markup=False)
+
+
+def _try_out(settings: PublishSettings, bundles: Path, version: str, previous: str | None) -> None:
+    """Ask the servers of this home to try a bundle beside the one in use."""
+    if previous is None:
+        raise GateError(f"nothing is in use that bundle {version} could be tried beside; publish it without trial=")
+    open_bundle(bundles / version)  # every byte is verified before anybody is told
+    trial = Trial(
+        version=version,
+        previous=previous,
+        mode=Mode(str(settings.trial)),
+        share=settings.share,
+        least=settings.least,
+        most_failed=settings.most_failed,
+        slower=settings.slower,
+        agree=settings.agree,
+        minutes=settings.minutes,
+        forced=settings.reason if settings.force else "",
+    )
+    begin(bundles, trial)
+    wide_console().print(
+        f"bundle {version} is to be tried beside {previous} ({trial.mode.value}, {100 * trial.share:g} %): a server "
+        f"that runs from {settings.home} does so from the next second on; what came of it will stand in "
+        f"{bundles / RECORD}",
+        markup=False,
+    )
 
 
 def changes(new: Path, old: Path | None) -> Table:
@@ -132,16 +145,6 @@ def _seal_by_force(path: Path, gate: GateReport | None, reason: str) -> None:
 
 def _failed(gate: GateReport) -> list[str]:
     return [rule.name for rule in gate.rules if rule.verdict == "failed"]
-
-
-def _remember(bundles: Path, line: Publication) -> None:
-    # one write of one line in append mode: two publishers cannot mix theirs
-    descriptor = os.open(bundles / RECORD, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, msgspec.json.encode(line) + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:

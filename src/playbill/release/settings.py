@@ -80,10 +80,37 @@ class PublishSettings:
     """Publish a bundle that did not pass its gate; needs a reason, and both are recorded."""
     reason: str = ""
     """Why it goes out nevertheless, for whoever reads the record."""
+    trial: str | None = None
+    """canary or shadow: let the servers of this home try it beside the bundle in use, and take it on or send it back by
+    what they see; null: make it the current one at once."""
+    share: float = 0.1
+    """Of a trial: of the people (canary) or requests (shadow) that it is asked for, above 0 up to 1."""
+    least: int = 500
+    """Of a trial: answers before it is judged."""
+    most_failed: float = 0.01
+    """Of a trial: share of answers that may fail, or stand on a lower rung, beyond that of the bundle in use."""
+    slower: float = 1.5
+    """Of a trial: times the 95th percentile of the bundle in use that its own may be."""
+    agree: float = 0.2
+    """Of a trial: share of the first ten places that both bundles' answers must have in common on average."""
+    minutes: float = 60.0
+    """Of a trial: after which it is sent back for want of requests."""
 
     def __post_init__(self) -> None:
         if self.force and not self.reason.strip():
             raise ConfigError('force=true goes past the gate and is recorded: say why with reason="..."')
+        if self.trial not in (None, "canary", "shadow"):
+            raise ConfigError(f"trial: expected canary or shadow, got {self.trial!r}")
+        if not 0 < self.share <= 1 or self.least < 1 or not 0 <= self.most_failed <= 1:
+            raise ConfigError(
+                f"expected share above 0 up to 1, least >= 1 and most_failed in 0..1, got {self.share:g}, {self.least} "
+                f"and {self.most_failed:g}"
+            )
+        if self.slower < 1 or not 0 <= self.agree <= 1 or not 0 < self.minutes < 1e6:
+            raise ConfigError(
+                f"expected slower >= 1, agree in 0..1 and minutes above 0, got {self.slower:g}, {self.agree:g} and "
+                f"{self.minutes:g}"
+            )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from playbill.engine.catalogue import open_catalogue
 from playbill.engine.conditions import Conditions
 from playbill.engine.engine import Engine
 from playbill.engine.variety import divergence, wanted_mix
-from playbill.filters.check import Kind
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.ranking import NO_ITEM, user_metrics
 from playbill.measure.spread import diversity, shared
@@ -94,7 +93,7 @@ def measure_variety(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(asked))[:_MOST_PEOPLE])
     name = f"ndcg_at_{k}"
     asked = replace(asked, rows=asked.rows[chosen], targets=asked.targets.take(chosen), known=asked.known[chosen])
-    mixed = Conditions(bundle, 1).known.get(_BY) in (Kind.TEXT, Kind.TEXTS)
+    mixed = Conditions(bundle, 1).names(_BY)
     plain = bundle.policy.surfaces["slate"]
     surfaces = [("diversity", s, msgspec.structs.replace(plain, diversity=s, mix=msgspec.UNSET)) for s in _STRENGTHS]
     if mixed:
