@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from playbill.errors import PlaybillError, TableError
+from playbill.errors import PlaybillError
 from playbill.serving import load, parts, processes
+from playbill.serving.audience import read_audience
 from playbill.serving.parts import Plan
 from playbill.serving.settings import BatchSettings
 from playbill.state.settings import parse_moment
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
-from playbill.tables.folder import has_table, read_table
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -42,7 +41,7 @@ def run(settings: BatchSettings) -> None:
         _end_leftovers(folder)
         if settings.force and folder.exists():
             shutil.rmtree(folder)
-        users = read_audience(settings)
+        users = read_audience(settings.home, settings.tables, settings.audience)
         plan = _plan(settings, folder, users)
         todo = parts.missing(folder, plan)
         if not todo and parts.read_success(folder) is not None:
@@ -58,34 +57,6 @@ def run(settings: BatchSettings) -> None:
         f"[bold]{folder}[/]: {success.rows} users ({rungs}) in {success.parts} parts, bundle {plan.bundle}, "
         f"{time.perf_counter() - began:.1f} s"
     )
-
-
-def read_audience(settings: BatchSettings) -> pa.Array:
-    """Return the ids of the audience, [N] int64 or string, each once, in the order of the file.
-
-    Raises:
-        TableError: no such file or column, ids of another type, or nobody in it.
-    """
-    if settings.audience is None:
-        where = Path(settings.home) / "tables" / settings.tables
-        # with no table of users, everybody who did something
-        ids = read_table(where, "users" if has_table(where, "users") else "events", ["user_id"])["user_id"]
-    else:
-        where = Path(settings.audience)
-        try:
-            ids = pq.read_table(where, columns=["user_id"])["user_id"]
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise TableError(f"audience {where}: expected a parquet file with a column user_id: {error}") from error
-    if pa.types.is_integer(ids.type):
-        ids = ids.cast(pa.int64())
-    elif pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
-        ids = ids.cast(pa.string())
-    else:
-        raise TableError(f"{where}: expected user_id as integers or text, got {ids.type}")
-    ids = ids.combine_chunks().drop_null().unique()
-    if not len(ids):
-        raise TableError(f"{where}: nobody is in it")
-    return ids
 
 
 def _plan(settings: BatchSettings, folder: Path, users: pa.Array) -> Plan:

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from playbill.errors import ConfigError, TableError
-from playbill.serving import batch, parts
+from playbill.serving import parts
+from playbill.serving.audience import read_audience
 from playbill.serving.settings import BatchSettings
 
 USERS = pa.array(range(10), pa.int64())
@@ -105,7 +106,7 @@ def test_plans_and_counts_are_read_back(tmp_path: Path) -> None:
 def test_an_audience_is_each_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "some.parquet"
     pq.write_table(pa.table({"user_id": pa.array([5, 3, 5, None, 4], pa.int32()), "x": [0] * 5}), file)
-    found = batch.read_audience(BatchSettings(audience=str(file)))
+    found = read_audience("var", "ml-100k", str(file))
     assert found.type == pa.int64() and found.to_pylist() == [5, 3, 4]
 
 
@@ -114,9 +115,9 @@ def test_a_bad_audience_is_refused(tmp_path: Path, columns: dict[str, Any]) -> N
     file = tmp_path / "some.parquet"
     pq.write_table(pa.table(columns), file)
     with pytest.raises(TableError, match="user_id|nobody"):
-        batch.read_audience(BatchSettings(audience=str(file)))
+        read_audience("var", "ml-100k", str(file))
     with pytest.raises(TableError, match="nothere"):
-        batch.read_audience(BatchSettings(audience=str(tmp_path / "nothere.parquet")))
+        read_audience("var", "ml-100k", str(tmp_path / "nothere.parquet"))
 
 
 @pytest.mark.parametrize(
