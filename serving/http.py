@@ -60,6 +60,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON = "application/json"
 _DEADLINE = "x-playbill-deadline-ms"
 _ARRIVED = "playbill_arrived"
+_TIMED = (b"x-playbill-timing", b"1")  # a request with this header is told what its stages took
 
 
 _Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
@@ -177,8 +178,10 @@ class Api:
         except Exception as error:
             log.error("%s failed (request %s)\n%s", path, _request_id(request), trace(error))
             response = self._problem(request, Refused(500, "internal", None, "the server failed; see its log"))
+        times["total"] = (time.perf_counter() - began) * 1e3
+        if _TIMED in request.scope["headers"]:
+            response.raw_headers.append((b"server-timing", _server_timing(times)))
         if self._observe is not None:
-            times["total"] = (time.perf_counter() - began) * 1e3
             route = path if path in self._routes else "unknown"  # a caller must not make new time series
             self._observe(route, response.status_code, response.headers.get("x-playbill-rung", ""), times)
         return response
@@ -370,6 +373,11 @@ class Api:
 
 def _answer(value: Any, headers: dict[str, str] | None = None) -> Response:
     return Response(_ENCODER.encode(value), 200, headers, _JSON)
+
+
+def _server_timing(times: Mapping[str, float]) -> bytes:
+    """Return the value of the `Server-Timing` header: milliseconds by stage."""
+    return ", ".join([f"{stage};dur={ms:.3f}" for stage, ms in times.items()]).encode()
 
 
 def _too_large(limit: int) -> Refused:

@@ -70,6 +70,16 @@ def test_a_known_person_gets_a_slate_of_unseen_items(api: Api, home: Path, versi
     assert all(set(item["probabilities"]) == {"interact", "like"} for item in slate["items"])
 
 
+def test_stage_times_are_told_to_those_who_ask(api: Api) -> None:
+    for body, status, stages in (({"user_id": 196}, 200, {"decode", "engine", "encode", "total"}),
+                                 ({"k": 0}, 422, {"total"})):  # fmt: skip
+        assert "server-timing" not in call(api, "POST", "/v1/recommend", body).headers
+        response = call(api, "POST", "/v1/recommend", body, {"x-playbill-timing": "1"})
+        took = dict(entry.split(";dur=") for entry in response.headers["server-timing"].split(", "))
+        assert response.status_code == status and stages <= set(took)
+        assert all(0 <= float(ms) <= float(took["total"]) for ms in took.values())
+
+
 def test_an_id_in_text_is_the_same_person(api: Api) -> None:
     asked = {"k": 5, "request_id": "same", "at": 893286638000000}
     assert items(recommend(api, user_id="196", **asked)) == items(recommend(api, user_id=196, **asked))
