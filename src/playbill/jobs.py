@@ -190,6 +190,13 @@ JOBS: dict[str, Job] = {
     "ask": Job(
         "ask a running server for one person's slate and print it", "playbill.ask:run", "playbill.ask:AskSettings", {}
     ),
+    "load": Job(
+        "send requests to a running server at given rates and say how long they took",
+        "playbill.serving.loading.job:run",
+        "playbill.serving.loading.settings:LoadSettings",
+        {},
+        folder="name",
+    ),
     "reproduce": Job(
         "rerun a published protocol by name, rivals beside ours",
         "playbill.release.reproducing:run",

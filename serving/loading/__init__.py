@@ -1,0 +1,1 @@
+"""`playbill load`: an open-loop load generator for a running server."""
