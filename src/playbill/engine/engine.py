@@ -37,7 +37,7 @@ from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeStep
 from playbill.engine.depth import ALARM, Depth
-from playbill.engine.forms import check_form, rungs_of
+from playbill.engine.forms import check_form, check_recent, rungs_of
 from playbill.engine.fresh import FreshItems, Stock, stock
 from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.newcomers import newcomers_of, newcomers_order
@@ -96,6 +96,7 @@ class Engine:
         self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
+        self._events = [event.name for event in bundle.spec.events]
         self.pace = Pace()
         self.depths: dict[str, Depth] = {}
         self._alarmed: set[str] = set()
@@ -227,6 +228,8 @@ class Engine:
             check_form(request, self.bundle.policy.surface(request.surface), page)
             if request.filter is not None:
                 self.conditions.check(request.filter)
+            if request.recent:
+                check_recent(request, self._events)
         stages: dict[str, float] = {}
         answers: list[Slate | Page] = []
         decisions: list[Decision] = []

@@ -41,6 +41,18 @@ def check_form(request: Request, surface: Surface, page: bool) -> None:
             )
 
 
+def check_recent(request: Request, events: Collection[str]) -> None:
+    """Do nothing where the bundle reads every event that a request tells of.
+
+    Raises:
+        RequestError: it does not; names those that it reads.
+    """
+    for place, recent in enumerate(request.recent):
+        if recent.event not in events:
+            known = ", ".join(events)
+            raise RequestError(f"recent[{place}].event", f"expected one of {known}, got {recent.event[:64]!r}")
+
+
 def rungs_of(surface: Surface, tasks: Collection[str]) -> tuple[Collection[str], Collection[str]]:
     """Return the rungs that an answer of this surface can stand on, and those of them for which nobody need be known.
 

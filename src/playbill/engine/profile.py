@@ -120,6 +120,21 @@ def encode_profiles(
     return pool, encode_queries(pool, start, end, now, users, context, spec, vocabularies, ahead)
 
 
+def _with_recent(stored: Profile, request: Request) -> Profile:
+    """Return a profile with what the request tells of this visit behind it."""
+    at = int(request.at or 0)
+    told = [
+        Past(f"recent:{n}", r.item_id, r.event, at - round(r.ago_s * 1e6), r.value)
+        for n, r in enumerate(request.recent)
+    ]
+    return msgspec.structs.replace(
+        stored,
+        history=[*stored.history, *sorted(told, key=lambda event: event.at)],
+        seen=[*stored.seen, *(r.item_id for r in request.recent)],
+        num_events=stored.num_events + len(told),
+    )
+
+
 def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object], newest: int) -> Person:
     stored = None
     if view is not None:
@@ -135,9 +150,13 @@ def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mappi
             return Person(NOBODY, 0, f"the stored profile cannot be read: {error}")
     declared = stored.features if stored else {}
     teaches = allowed(declared, TRAINING, spec.purposes)
-    if not allowed(declared, PURPOSE, spec.purposes):
+    # what a request without any id tells of its own visit is about nobody that could be asked for consent
+    nameless = request.user_id is None and request.session_id is None and request.recent
+    if not nameless and not allowed(declared, PURPOSE, spec.purposes):
         note = "no consent to personalisation: answered as for somebody anonymous"
         return Person(NOBODY, 0, note, remembered=False, teaches=teaches)
+    if request.recent:
+        stored = _with_recent(stored or NOBODY, request)
     if stored is None:
         note = "nobody known" if request.user_id is None else "an unknown person"
         return Person(NOBODY, 0, note, teaches=teaches)

@@ -19,6 +19,7 @@ __all__ = [
     "PageRequest",
     "PageShelf",
     "Reason",
+    "Recent",
     "Removal",
     "Request",
     "Slate",
@@ -31,7 +32,23 @@ __all__ = [
 
 MAX_K = 1000
 MAX_EXCLUDE = 10_000
+MAX_RECENT = 200
 MAX_EVENTS = 1000
+
+
+class Recent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Something that happened in this visit, told with the request and stored nowhere.
+
+    Attributes:
+        event: name of it, one that the bundle reads.
+        value: with its event, such as stars.
+        ago_s: seconds before the moment of the request.
+    """
+
+    item_id: Id
+    event: str
+    value: float | None = None
+    ago_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
 
 
 class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +64,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         item_id: the item that a surface of the form `similar` shows the like of.
         items: what a surface of the form `rerank` puts in order; `k` does not cut them.
         context: columns of the moment (device, ...) by name.
+        recent: what happened in this visit, oldest first: for visitors who give no id, and of whom nothing is kept.
+            It stands behind what the store knows.
         exclude: item ids that must not be shown.
         filter: condition over columns of the items table that every item shown meets, such as
             `price < 20 and categories contains 'drama'`; the language is in `filters.read`.
@@ -64,6 +83,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     item_id: Id | None = None
     items: Annotated[list[Id], msgspec.Meta(max_length=MAX_K)] = []
     context: dict[str, Scalar] = {}
+    recent: Annotated[list[Recent], msgspec.Meta(max_length=MAX_RECENT)] = []
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
     filter: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)] | None = None
     exploration: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -265,6 +285,8 @@ def validate(request: Request, user_id_type: str, item_id_type: str) -> Request:
     if checked.item_id is not None:
         checked.item_id = coerce_id(checked.item_id, item_id_type, "item_id")
     checked.items = [coerce_id(e, item_id_type, f"items[{i}]") for i, e in enumerate(checked.items)]
+    for place, recent in enumerate(checked.recent):
+        recent.item_id = coerce_id(recent.item_id, item_id_type, f"recent[{place}].item_id")
     checked.exclude = [coerce_id(e, item_id_type, f"exclude[{i}]") for i, e in enumerate(checked.exclude)]
     return checked
 
