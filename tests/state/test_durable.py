@@ -31,18 +31,23 @@ for i in range(count):
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    with Store.open(tmp_path / "state") as store:
+def path(place: Path | str) -> Path | str:
+    return _declared(place)
+
+
+def _declared(place: Path | str) -> Path | str:
+    with Store.open(place) as store:
         store.declare(Declared(events=[EventKind(name="view")], user_id_type="string", item_id_type="string"))
-    return tmp_path / "state"
+    return place
 
 
-def _writer(path: Path, name: str, count: int, *before: str) -> subprocess.Popen[str]:
+def _writer(path: Path | str, name: str, count: int, *before: str) -> subprocess.Popen[str]:
     command = [*before, sys.executable, "-c", _WRITER, str(path), name, str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_every_append_is_synced_before_it_is_acknowledged(path: Path, tmp_path: Path) -> None:
+def test_every_append_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:
+    path = _declared(tmp_path / "state")
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: apt-get install strace")
     trace = tmp_path / "trace"
@@ -64,7 +69,7 @@ def test_every_append_is_synced_before_it_is_acknowledged(path: Path, tmp_path: 
     assert re.fullmatch(r"[SR]*?(S+R+A){25}", story), story  # opening may sync as well
 
 
-def test_killed_writers_lose_nothing_acknowledged_and_store_nothing_twice(path: Path) -> None:
+def test_killed_writers_lose_nothing_acknowledged_and_store_nothing_twice(path: Path | str) -> None:
     seed = 20_240_501
     dice = random.Random(seed)
     acknowledged: dict[str, int] = {}
@@ -90,12 +95,12 @@ def test_killed_writers_lose_nothing_acknowledged_and_store_nothing_twice(path: 
             assert store.profile(name).seen == [f"i{i}" for i in range(min(50, len(ids)))]
 
 
-def test_writers_take_turns_and_a_reader_sees_each_commit(path: Path) -> None:
+def test_writers_take_turns_and_a_reader_sees_each_commit(path: Path | str) -> None:
     writers = [_writer(path, f"w{i}", 60) for i in range(3)]
     with Store.open(path, readonly=True) as reader:
         seen = 0
         while any(w.poll() is None for w in writers):
-            with reader.view() as view:
+            with reader.view([(f"w{i}", None) for i in range(3)]) as view:
                 version = view.version
                 profiles = [view.profile(f"w{i}") for i in range(3)]
             assert sum(p.num_events for p in profiles if p) == version >= seen  # one moment, whole transactions
@@ -109,7 +114,7 @@ def test_writers_take_turns_and_a_reader_sees_each_commit(path: Path) -> None:
         assert [s for s, _, _ in reader.events()] == list(range(1, 181))
 
 
-def test_two_processes_given_the_same_event_store_it_once(path: Path) -> None:
+def test_two_processes_given_the_same_event_store_it_once(path: Path | str) -> None:
     writers = [_writer(path, "same", 80) for _ in range(2)]
     out = "".join(w.communicate(timeout=120)[0] for w in writers)
     assert len(re.findall(r"True$", out, re.M)) == 80 == len(re.findall(r"False$", out, re.M))

@@ -7,8 +7,7 @@ in which decisions and events arrive, and each decision teaches once, in the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -17,6 +16,7 @@ from playbill.creative.posterior import impressions, rewards
 from playbill.errors import StateError
 from playbill.state.events import Event, Id
 from playbill.state.keys import id_key, sequence_key
+from playbill.state.txn import Txn
 
 REMEMBERED = 500  # items of which a person's last creative is known, the newest ones
 LEARNED_VERSION = b"learned_version"
@@ -113,17 +113,23 @@ _learned = msgspec.msgpack.Decoder(Learned)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def read_learned(txn: Any, dbs: Mapping[str, Any], head: str) -> Learned | None:
+def read_learned(txn: Txn, head: str) -> Learned | None:
     """Return the evidence of a head, None where there is none yet."""
-    raw = txn.get(head.encode(), db=dbs["learned"]) if "learned" in dbs else None
+    raw = txn.get("learned", head.encode())
     return None if raw is None else _learned.decode(raw)
 
 
-def read_shown(txn: Any, dbs: Mapping[str, Any], user_id: Id | None, session_id: Id | None) -> dict[Id, Shown]:
+def read_shown(txn: Txn, user_id: Id | None, session_id: Id | None) -> dict[Id, Shown]:
     """Return what a person was shown last, by item id."""
-    key = _person(user_id, session_id)
-    raw = txn.get(key, db=dbs["shown"]) if key is not None and "shown" in dbs else None
+    keys = people_keys(user_id, session_id)
+    raw = txn.get("shown", keys[0]) if keys else None
     return {} if raw is None else _shown.decode(raw)
+
+
+def people_keys(user_id: Id | None, session_id: Id | None) -> list[bytes]:
+    """Return under which keys of `shown` somebody may be known; the first one is theirs, where all may be kept."""
+    keys = [] if user_id is None else [b"u" + id_key(user_id)]
+    return keys if session_id is None else [*keys, b"s" + id_key(session_id)]
 
 
 def decode_decision(raw: bytes) -> Decision:
@@ -131,33 +137,35 @@ def decode_decision(raw: bytes) -> Decision:
     return _decision.decode(raw)
 
 
-def write_decisions(txn: Any, dbs: Mapping[str, Any], decisions: Sequence[Decision], version: int) -> int:
+def write_decisions(txn: Txn, decisions: Sequence[Decision], version: int) -> int:
     """Store decisions, remember them and learn from them; return the store's version. One of a known id is left out."""
     new = []
     for decision in decisions:
-        if txn.put(id_key(decision.decision_id), sequence_key(version + 1), db=dbs["decision_ids"], overwrite=False):
+        if txn.add("decision_ids", id_key(decision.decision_id), sequence_key(version + 1)):
             version += 1
             lesson = decision.lesson
             if lesson is not None and not lesson.seen:
                 decision = msgspec.structs.replace(decision, lesson=msgspec.structs.replace(lesson, counted=True))
-            txn.put(sequence_key(version), _encode(decision), db=dbs["decisions"], append=True)
+            txn.append("decisions", version, _encode(decision))
             new.append(decision)
-    _remember(txn, dbs, new)
+    _remember(txn, new)
     taught = [(d.lesson, d.at, True, False) for d in new if d.lesson is not None and d.lesson.counted]
-    return _learn(txn, dbs, taught, version)
+    return _learn(txn, taught, version)
 
 
-def learn_from_events(txn: Any, dbs: Mapping[str, Any], events: Iterable[Event], version: int) -> int:
+def learn_from_events(txn: Txn, events: Iterable[Event], version: int) -> int:
     """Learn from new events that name a decision; return the store's version."""
-    if not txn.stat(dbs["decisions"])["entries"]:
-        return version  # history that is ingested looks nothing up
+    places = [(e, txn.get("decision_ids", id_key(e.decision_id))) for e in events if e.decision_id is not None]
+    found = [(event, bytes(place)) for event, place in places if place is not None]
+    if not found:
+        return version
+    txn.ahead({"decisions": [key for _, key in found]})
     taught = []
-    for event in events:
-        place = None if event.decision_id is None else txn.get(id_key(event.decision_id), db=dbs["decision_ids"])
-        if place is None:
-            continue
-        key = bytes(place)
-        decision = _decision.decode(txn.get(key, db=dbs["decisions"]))
+    for event, key in found:
+        raw = txn.get("decisions", key)
+        if raw is None:
+            raise StateError(f"the store knows decision {event.decision_id!r} and does not hold it: it was damaged")
+        decision = _decision.decode(raw)
         lesson = decision.lesson
         about = event.creative_id is None or str(event.creative_id) == str(decision.chosen)
         if lesson is None or not about or event.at is None or event.at > lesson.until:
@@ -167,18 +175,21 @@ def learn_from_events(txn: Any, dbs: Mapping[str, Any], events: Iterable[Event],
         if first or rewarded:
             taught.append((lesson, decision.at, first, rewarded))
             now = msgspec.structs.replace(lesson, counted=True, rewarded=lesson.rewarded or rewarded)
-            txn.put(key, _encode(msgspec.structs.replace(decision, lesson=now)), db=dbs["decisions"])
-    return _learn(txn, dbs, taught, version)
+            txn.put("decisions", key, _encode(msgspec.structs.replace(decision, lesson=now)))
+    return _learn(txn, taught, version)
 
 
-def _learn(txn: Any, dbs: Mapping[str, Any], taught: list[tuple[Lesson, int, bool, bool]], version: int) -> int:
+def _learn(txn: Txn, taught: list[tuple[Lesson, int, bool, bool]], version: int) -> int:
     """Add lessons to the evidence of their heads: (lesson, at, teaches as an impression, teaches as a reward)."""
-    for head in dict.fromkeys(lesson.head for lesson, *_ in taught):
+    heads = list(dict.fromkeys(lesson.head for lesson, *_ in taught))
+    if heads:
+        txn.ahead({"learned": [head.encode() for head in heads]})
+    for head in heads:
         mine = [row for row in taught if row[0].head == head]
         phi = np.stack([np.frombuffer(lesson.phi, np.float32) for lesson, *_ in mine]).astype(np.float64)
         at = np.asarray([at for _, at, *_ in mine], np.int64)
         first, rewarded = (np.asarray([row[k] for row in mine], bool) for k in (2, 3))
-        before = read_learned(txn, dbs, head)
+        before = read_learned(txn, head)
         width = phi.shape[1]
         precision, information, newest = np.zeros((width, width)), np.zeros(width), int(at.max())
         if before is not None:
@@ -202,27 +213,20 @@ def _learn(txn: Any, dbs: Mapping[str, Any], taught: list[tuple[Lesson, int, boo
             precision=(precision + curve).tobytes(),
             information=(information + slope + rewards(phi, rewarded, weight)).tobytes(),
         )
-        txn.put(head.encode(), _encode(learned), db=dbs["learned"])
-        txn.put(LEARNED_VERSION, sequence_key(version), db=dbs["meta"])
+        txn.put("learned", head.encode(), _encode(learned))
+        txn.put("meta", LEARNED_VERSION, sequence_key(version))
     return version
 
 
-def _remember(txn: Any, dbs: Mapping[str, Any], decisions: Sequence[Decision]) -> None:
+def _remember(txn: Txn, decisions: Sequence[Decision]) -> None:
     people: dict[bytes, list[Decision]] = {}
     for decision in decisions:
-        key = _person(decision.user_id, decision.session_id)
-        if key is not None:
+        for key in people_keys(decision.user_id, decision.session_id)[:1]:
             people.setdefault(key, []).append(decision)
     for key, chosen in people.items():
-        raw = txn.get(key, db=dbs["shown"])
+        raw = txn.get("shown", key)
         known = {} if raw is None else _shown.decode(raw)
         for decision in chosen:
             known.pop(decision.item_id, None)  # the newest stand last
             known[decision.item_id] = Shown(decision.chosen, decision.session_id, decision.at)
-        txn.put(key, _encode(dict(list(known.items())[-REMEMBERED:])), db=dbs["shown"])
-
-
-def _person(user_id: Id | None, session_id: Id | None) -> bytes | None:
-    if user_id is not None:
-        return b"u" + id_key(user_id)
-    return None if session_id is None else b"s" + id_key(session_id)
+        txn.put("shown", key, _encode(dict(list(known.items())[-REMEMBERED:])))

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from playbill.errors import StateError
 from playbill.state.events import Declared, Event
-from playbill.state.settings import IngestSettings, parse_moment
+from playbill.state.settings import IngestSettings, parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.folder import read_folder
 from playbill.tables.schema import CONSENT_PREFIX, TableFolder
@@ -49,13 +49,13 @@ def run(settings: IngestSettings) -> None:
     """Ingest a source's users and events; see `IngestSettings`."""
     console = Console(stderr=True)
     started = time.monotonic()
-    with Store.open(Path(settings.state or Path(settings.home) / "state"), settings=settings.store) as store:
+    with Store.open(state_place(settings.home, settings.state), settings=settings.store) as store:
         added = ingest(Path(settings.home) / "tables" / settings.tables, store, settings, console)
         console.print(
-            f"ingest {settings.tables}: {added} new events, state version {store.version} in {store.path} "
+            f"ingest {settings.tables}: {added} new events, state version {store.version} in {store.place} "
             f"({time.monotonic() - started:.1f} s)"
             if added is not None
-            else f"ingest {settings.tables}: nothing changed, {store.path} is at version {store.version}"
+            else f"ingest {settings.tables}: nothing changed, {store.place} is at version {store.version}"
         )
 
 
@@ -102,7 +102,7 @@ def _check_later(mark: Mark, until: int | None, store: Store) -> None:
     later = until is not None and (mark.until is None or mark.until > until)
     if later and (mark.rows or mark.complete):
         held = "all events" if mark.until is None else f"events up to {mark.until}"
-        raise StateError(f"{store.path} was filled with {held}, until={until} is earlier; give state= another folder")
+        raise StateError(f"{store.place} was filled with {held}, until={until} is earlier; give state= another folder")
 
 
 def _declared(folder: TableFolder, tables: Path) -> Declared:

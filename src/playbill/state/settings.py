@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from playbill.errors import ConfigError
+
+SCHEMES = ("redis://", "rediss://", "unix://")  # of stores that are no folder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,9 +25,16 @@ class StoreSettings:
     """Item ids remembered as seen, the newest ones."""
     max_skew_s: float = 5.0
     """How far in the future an event may lie, in seconds, since senders' clocks run ahead; later ones are cut to it."""
+    redis_timeout_s: float = 3.0
+    """Seconds to wait for a connection to Redis and for what it writes."""
+    redis_read_timeout_s: float = 0.5
+    """Seconds that an answer waits for what Redis knows of a person; then it goes out without."""
+    redis_unsafe: bool = False
+    """Take a Redis server that may lose acknowledged events: one that does not sync every write, or evicts."""
 
     def __post_init__(self) -> None:
-        for name, low in (("map_size_gb", 0.0001), ("max_readers", 1), ("keep", 1), ("seen", 0), ("max_skew_s", 0)):
+        lows = {"map_size_gb": 0.0001, "max_readers": 1, "keep": 1, "seen": 0, "max_skew_s": 0}
+        for name, low in {**lows, "redis_timeout_s": 0.01, "redis_read_timeout_s": 0.01}.items():
             if not getattr(self, name) >= low:
                 raise ConfigError(f"store.{name} is {getattr(self, name)}, expected at least {low}")
 
@@ -38,7 +48,7 @@ class IngestSettings:
     tables: str = "ml-100k"
     """Name of a source prepared with `playbill prepare`."""
     state: str | None = None
-    """Folder of the store; null means <home>/state."""
+    """Folder of the store, or redis://host:port/0?prefix=shop; null means <home>/state."""
     until: str | None = None
     """Only events strictly before this: ISO 8601 (UTC where no zone is given) or UTC microseconds; null takes all."""
     batch_rows: int = 50_000
@@ -67,15 +77,24 @@ class UnloadSettings:
     home: str = "var"
     """Root of all that Playbill writes."""
     state: str | None = None
-    """Folder of the store; null means <home>/state."""
+    """Folder of the store, or redis://host:port/0?prefix=shop; null means <home>/state."""
     batch_rows: int = 50_000
     """Rows held in memory at once."""
     force: bool = False
     """Write again though nothing was stored since."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """How Redis is reached, where the store is there."""
 
     def __post_init__(self) -> None:
         if self.batch_rows < 1:
             raise ConfigError(f"batch_rows is {self.batch_rows}, expected at least 1")
+
+
+def state_place(home: Path | str, state: str | None) -> Path | str:
+    """Return where the store of a home is: a URL as it was given, else a folder, absolute."""
+    if state is not None and state.startswith(SCHEMES):
+        return state
+    return Path(state or Path(home) / "state").absolute()
 
 
 def parse_moment(text: str | None) -> int | None:

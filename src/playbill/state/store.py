@@ -1,8 +1,8 @@
-"""The store: profiles, sessions, catalogue changes and the durable log of events, in one LMDB folder.
+"""The store: profiles, sessions, catalogue changes and the durable log of events, in an LMDB folder or on Redis.
 
-Readers never wait, and see the last committed state of whichever process wrote it. Writers take turns, over processes
-too (LMDB's lock, which a killed process gives back). `append` returns after the commit has reached the disk; threads
-that append at the same time share one commit. Open a Store once a process, after any fork.
+Processes of one machine share a folder; processes on several machines share a Redis server (`redis://...`). Both keep
+the same bytes in the same tables. `append` returns after the commit has reached the disk; threads that append at the
+same time share one commit. Open a Store once a process, after any fork.
 
     meta       format, version, declared, catalogue_version, creatives_version, learned_version, load:<source>
     profiles   user id    -> Profile
@@ -28,7 +28,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import msgspec
 
 from playbill.errors import StateError
@@ -39,17 +38,19 @@ from playbill.state.decisions import (
     Learned,
     Shown,
     decode_decision,
+    people_keys,
     read_learned,
     read_shown,
 )
 from playbill.state.events import Declared, Event, Id, check_events
-from playbill.state.keys import id_key, sequence_key
-from playbill.state.settings import StoreSettings
-from playbill.state.write import Change, write_change
+from playbill.state.keys import id_key
+from playbill.state.lmdb_tables import LmdbTables
+from playbill.state.redis_tables import RedisTables
+from playbill.state.settings import SCHEMES, StoreSettings
+from playbill.state.txn import VERSION, Tables, Txn
+from playbill.state.write import Change, wanted, write_change
 
-FORMAT = 2
-_NAMES = ("meta", "profiles", "sessions", "catalogue", "log", "event_ids")
-_LATER = ("creatives", "decisions", "decision_ids", "shown", "learned")  # since format 2
+_VERSIONS = (VERSION, b"catalogue_version", b"creatives_version", LEARNED_VERSION)
 
 _profile = msgspec.msgpack.Decoder(Profile)
 _declared = msgspec.msgpack.Decoder(Declared)
@@ -58,17 +59,21 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class View:
-    """What one read transaction sees: a single moment of the store."""
+    """What is known at a moment.
 
-    __slots__ = ("_dbs", "_txn")
+    In a folder all of it is of one moment. On Redis the versions and what is known of the people that were named to
+    `Store.view` are; whatever else is asked for is read when it is, and may be newer than those, never older.
+    """
 
-    def __init__(self, txn: Any, dbs: dict[str, Any]) -> None:
-        self._txn, self._dbs = txn, dbs
+    __slots__ = ("_txn",)
+
+    def __init__(self, txn: Txn) -> None:
+        self._txn = txn
 
     @property
     def version(self) -> int:
         """Sequence of the last event or change."""
-        return self.number(b"version")
+        return self.number(VERSION)
 
     @property
     def catalogue_version(self) -> int:
@@ -76,15 +81,15 @@ class View:
         return self.number(b"catalogue_version")
 
     def number(self, name: bytes) -> int:
-        raw = self._txn.get(name, db=self._dbs["meta"])
+        raw = self._txn.get("meta", name)
         return 0 if raw is None else int.from_bytes(raw, "big")
 
     def profile(self, user_id: int | str) -> Profile | None:
-        raw = self._txn.get(id_key(user_id), db=self._dbs["profiles"])
+        raw = self._txn.get("profiles", id_key(user_id))
         return None if raw is None else _profile.decode(raw)
 
     def session(self, session_id: int | str) -> Profile | None:
-        raw = self._txn.get(id_key(session_id), db=self._dbs["sessions"])
+        raw = self._txn.get("sessions", id_key(session_id))
         return None if raw is None else _profile.decode(raw)
 
     def catalogue(self) -> dict[int | str, dict[str, Any]]:
@@ -107,58 +112,48 @@ class View:
 
     def learned(self, head: str) -> Learned | None:
         """Return what a creative head has learned since its bundle was made."""
-        return read_learned(self._txn, self._dbs, head)
+        return read_learned(self._txn, head)
 
     def shown(self, user_id: Id | None, session_id: Id | None) -> dict[Id, Shown]:
         """Return by item id the creative that a person, or the visitor of a session, was shown last."""
-        return read_shown(self._txn, self._dbs, user_id, session_id)
+        return read_shown(self._txn, user_id, session_id)
 
     def _changes(self, table: str) -> dict[int | str, dict[str, Any]]:
-        if table not in self._dbs:
-            return {}
-        cursor = self._txn.cursor(self._dbs[table])
-        return dict(msgspec.msgpack.decode(bytes(value)) for _, value in cursor)
+        return dict(msgspec.msgpack.decode(bytes(value)) for value in self._txn.values(table))
 
 
 class Store:
-    """An open store. Use `Store.open`."""
+    """An open store. Use `Store.open`.
 
-    def __init__(self, path: Path, env: Any, dbs: dict[str, Any], settings: StoreSettings, readonly: bool) -> None:
-        self.path, self.readonly, self.settings = path, readonly, settings
-        self._env, self._dbs, self._pid = env, dbs, os.getpid()
+    Attributes:
+        path: what it was opened with; `place` is that for messages, without a password.
+        commits: transactions that this Store has committed; threads that write together share them.
+    """
+
+    def __init__(self, path: Path | str, tables: Tables, settings: StoreSettings, readonly: bool) -> None:
+        self.path, self.place, self.readonly, self.settings = path, tables.place, readonly, settings
+        self.commits = 0
+        self._tables, self._pid = tables, os.getpid()
         self._waiting: list[Change] = []
         self._waiting_lock, self._commit_lock = threading.Lock(), threading.Lock()
 
     @classmethod
     def open(cls, path: Path | str, *, readonly: bool = False, settings: StoreSettings | None = None) -> Store:
-        """Return the store in a folder; made where there is none, unless `readonly`.
+        """Return a store; made where there is none, unless `readonly`.
 
+        Args:
+            path: a folder, or a Redis server: `redis://host:6379/0?prefix=shop`, `rediss://`, `unix:///socket?db=0`.
         Raises:
-            StateError: the folder holds something else, a newer format, or is open in this process already.
+            StateError: there is something else, or a newer format; the folder is open in this process already; the
+                server is away, or would lose what it acknowledges.
         """
-        path, settings = Path(path), settings or StoreSettings()
-        _check_folder(path, readonly)
-        try:
-            env = lmdb.open(
-                str(path),
-                map_size=int(settings.map_size_gb * 1e9) // 4096 * 4096,
-                max_dbs=len(_NAMES) + len(_LATER),
-                max_readers=settings.max_readers,
-                readonly=readonly,
-                create=not readonly,
-            )
-        except lmdb.Error as error:
-            raise _open_error(path, error) from error
-        try:
-            env.reader_check()  # frees the slots of readers that were killed
-            dbs = _databases(path, env, readonly)
-        except BaseException:
-            env.close()
-            raise
-        return cls(path, env, dbs, settings, readonly)
+        settings = settings or StoreSettings()
+        if isinstance(path, str) and path.startswith(SCHEMES):
+            return cls(path, RedisTables(path, readonly, settings), settings, readonly)
+        return cls(Path(path), LmdbTables(Path(path), readonly, settings), settings, readonly)
 
     def close(self) -> None:
-        self._env.close()
+        self._tables.close()
 
     def __enter__(self) -> Store:
         return self
@@ -167,17 +162,20 @@ class Store:
         self.close()
 
     @contextmanager
-    def view(self) -> Iterator[View]:
-        """Give a view of one moment; keep it short, since an open view keeps old pages from being used again."""
+    def view(self, people: Sequence[tuple[Id | None, Id | None]] = ()) -> Iterator[View]:
+        """Give a view of one moment; keep it short, since an open view keeps old pages from being used again.
+
+        Args:
+            people: (user_id, session_id) of those who will be asked about: one round trip brings all of them.
+        """
         self._check_process()
-        try:
-            txn = self._env.begin(buffers=True)
-        except lmdb.Error as error:
-            raise _read_error(self.path, error) from error
-        try:
-            yield View(txn, self._dbs)
-        finally:
-            txn.abort()
+        ahead: dict[str, list[bytes]] = {"meta": list(_VERSIONS)}
+        if people:
+            ahead["profiles"] = [id_key(user) for user, _ in people if user is not None]
+            ahead["sessions"] = [id_key(session) for _, session in people if session is not None]
+            ahead["shown"] = [key for who in people for key in people_keys(*who)]
+        with self._tables.read(ahead, quick=True) as txn:
+            yield View(txn)
 
     @property
     def version(self) -> int:
@@ -192,27 +190,24 @@ class Store:
         return None if raw is None else _declared.decode(raw)
 
     def profile(self, user_id: int | str) -> Profile | None:
-        with self.view() as view:
+        with self.view([(user_id, None)]) as view:
             return view.profile(user_id)
 
     def session(self, session_id: int | str) -> Profile | None:
-        with self.view() as view:
+        with self.view([(None, session_id)]) as view:
             return view.session(session_id)
 
     def profiles(self, user_ids: Sequence[int | str]) -> list[Profile | None]:
         """Return many profiles of one moment, None for whom the store does not know."""
-        with self.view() as view:
+        with self.view([(u, None) for u in user_ids]) as view:
             return [view.profile(u) for u in user_ids]
 
     def events(self, after: int = 0) -> Iterator[tuple[int, int, Event]]:
         """Yield (sequence, received_at UTC microseconds, event) of the log, in the order in which they were stored."""
-        with self._reading() as txn:
-            cursor = txn.cursor(self._dbs["log"])
-            there = cursor.set_range(sequence_key(after + 1))
-            while there:
-                received_at, event = _logged.decode(bytes(cursor.value()))
-                yield int.from_bytes(cursor.key(), "big"), received_at, event
-                there = cursor.next()
+        with self._reading([VERSION]) as txn:
+            for sequence, raw in txn.since("log", after):
+                received_at, event = _logged.decode(raw)
+                yield sequence, received_at, event
 
     def declare(self, declared: Declared) -> None:
         """Say which events and types of id the store takes; names declared earlier stay.
@@ -225,7 +220,7 @@ class Store:
             for kind in ("user_id_type", "item_id_type"):
                 if getattr(before, kind) != getattr(declared, kind):
                     raise StateError(
-                        f"{self.path} was declared with {kind} {getattr(before, kind)}, got "
+                        f"{self.place} was declared with {kind} {getattr(before, kind)}, got "
                         f"{getattr(declared, kind)}: other data, give it a folder of its own"
                     )
             names = {k.name for k in declared.events}
@@ -247,7 +242,7 @@ class Store:
         """
         declared = self.declared
         if declared is None:
-            raise StateError(f"{self.path} knows no event names yet: run `playbill ingest`, or call Store.declare")
+            raise StateError(f"{self.place} knows no event names yet: run `playbill ingest`, or call Store.declare")
         if not events:
             return []
         now = time.time_ns() // 1000
@@ -288,25 +283,21 @@ class Store:
 
     def decisions(self, after: int = 0) -> Iterator[tuple[int, Decision]]:
         """Yield (sequence, decision), in the order in which they were stored."""
-        with self._reading() as txn:
-            if "decisions" not in self._dbs:
-                return
-            cursor = txn.cursor(self._dbs["decisions"])
-            there = cursor.set_range(sequence_key(after + 1))
-            while there:
-                yield int.from_bytes(cursor.key(), "big"), decode_decision(bytes(cursor.value()))
-                there = cursor.next()
+        with self._reading([VERSION]) as txn:
+            for sequence, raw in txn.since("decisions", after):
+                yield sequence, decode_decision(raw)
 
     def meta(self, name: bytes) -> bytes | None:
         """Return a note of the store, as it was given to `import_events`."""
-        with self._reading() as txn:
-            raw = txn.get(name, db=self._dbs["meta"])
+        with self._reading([name]) as txn:
+            raw = txn.get("meta", name)
             return None if raw is None else bytes(raw)
 
     @contextmanager
-    def _reading(self) -> Iterator[Any]:
-        with self.view() as view:
-            yield view._txn
+    def _reading(self, names: list[bytes]) -> Iterator[Txn]:
+        self._check_process()
+        with self._tables.read({"meta": names}) as txn:
+            yield txn
 
     def _commit_with_others(self, change: Change) -> list[bool]:
         """Group commit: whoever holds the lock writes for all that wait, so N threads cost one sync, not N."""
@@ -331,76 +322,19 @@ class Store:
     def _commit(self, changes: list[Change]) -> None:
         self._check_process()
         if self.readonly:
-            raise StateError(f"{self.path} was opened read-only; open it with readonly=False to write")
-        try:
-            with self._env.begin(write=True) as txn:
-                for change in changes:
-                    write_change(txn, self._dbs, change, self.settings)
-        except lmdb.Error as error:
-            raise _write_error(self.path, error, self._env) from error
+            raise StateError(f"{self.place} was opened read-only; open it with readonly=False to write")
+
+        def write(txn: Txn) -> None:
+            for change in changes:
+                write_change(txn, change, self.settings)
+
+        self._tables.write(write, wanted(changes))
+        self.commits += 1
         for change in changes:
             change.done = True
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise StateError(f"{self.path} was opened in process {self._pid}; open it anew in each process, after fork")
-
-
-def _check_folder(path: Path, readonly: bool) -> None:
-    if path.exists() and not path.is_dir():
-        raise StateError(f"{path} is a file, expected the folder of a store")
-    there = path.is_dir() and (path / "data.mdb").is_file()
-    if there:
-        return
-    if readonly:
-        raise StateError(f"no store in {path}; make one with `playbill ingest`")
-    if path.is_dir() and any(path.iterdir()):
-        raise StateError(f"{path} holds other files and no store; give an empty or new folder")
-    path.mkdir(parents=True, exist_ok=True)
-
-
-def _databases(path: Path, env: Any, readonly: bool) -> dict[str, Any]:
-    """Open the named databases and check the format, before anything is written into a folder that is not ours."""
-    with env.begin() as txn:
-        names = [bytes(key) for key, _ in txn.cursor()]
-    if names and b"meta" not in names:
-        raise StateError(f"{path} is an LMDB folder of something else: it holds {names[:5]}")
-    if readonly and not names:
-        raise StateError(f"the store in {path} is empty; fill it with `playbill ingest`")
-    meta = env.open_db(b"meta", create=not readonly)
-    with env.begin(db=meta) as txn:
-        raw = txn.get(b"format")
-    written = FORMAT if raw is None else int.from_bytes(raw, "big")
-    if written > FORMAT:
-        raise StateError(f"the store in {path} has format {written}, this Playbill reads up to {FORMAT}; upgrade")
-    there = (*_NAMES, *_LATER) if not readonly else (*_NAMES, *(n for n in _LATER if n.encode() in names))
-    dbs = {name: env.open_db(name.encode(), create=not readonly) for name in there}
-    if (raw is None or written < FORMAT) and not readonly:
-        with env.begin(db=meta, write=True) as txn:
-            txn.put(b"format", FORMAT.to_bytes(8, "big"))
-    return dbs
-
-
-def _open_error(path: Path, error: Exception) -> StateError:
-    if "already open" in str(error):
-        return StateError(f"{path} is open in this process already: pass that Store on, or close it first")
-    if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-        return StateError(f"{path} is not a store, or was damaged ({error}); restore it or give another folder")
-    return StateError(f"cannot open the store in {path}: {error}")
-
-
-def _read_error(path: Path, error: Exception) -> StateError:
-    if isinstance(error, lmdb.ReadersFullError):
-        return StateError(f"too many readers of {path} at once; raise store.max_readers, in all processes")
-    if isinstance(error, lmdb.MapResizedError):
-        return StateError(f"another process let {path} grow beyond our map_size_gb; give all processes the larger one")
-    return StateError(f"cannot read {path}: {error}")
-
-
-def _write_error(path: Path, error: Exception, env: Any) -> StateError:
-    if isinstance(error, lmdb.MapFullError):
-        size = env.info()["map_size"] / 1e9
-        return StateError(f"{path} is full at {size:g} GB; raise store.map_size_gb and start again: nothing was lost")
-    if isinstance(error, lmdb.MapResizedError):
-        return _read_error(path, error)
-    return StateError(f"cannot write {path}: {error}; nothing of this delivery was stored (is the disk full?)")
+            raise StateError(
+                f"{self.place} was opened in process {self._pid}; open it anew in each process, after fork"
+            )

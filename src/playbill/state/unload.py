@@ -20,7 +20,7 @@ from rich.console import Console
 from playbill.errors import RequestError, StateError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared, Event, coerce_id
-from playbill.state.settings import UnloadSettings
+from playbill.state.settings import UnloadSettings, state_place
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder
 from playbill.tables.schema import CONTRACT, arrow_type
@@ -32,7 +32,7 @@ def run(settings: UnloadSettings) -> None:
     """Write the log of a store; see `UnloadSettings`."""
     console, started = Console(stderr=True, soft_wrap=True), time.monotonic()
     folder = Path(settings.home) / "log"
-    with Store.open(Path(settings.state or Path(settings.home) / "state"), readonly=True) as store:
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
         version = store.version
         if not settings.force and _written(folder) == version:
             console.print(f"unload: {folder} is up to date with state version {version}")
@@ -52,7 +52,7 @@ def unload(store: Store, folder: Path, batch_rows: int) -> tuple[int, int]:
     """
     declared = store.declared
     if declared is None:
-        raise StateError(f"{store.path} knows no event names yet: run `playbill ingest`, or call Store.declare")
+        raise StateError(f"{store.place} knows no event names yet: run `playbill ingest`, or call Store.declare")
     version = store.version
     types = _types(store, declared, version)
     with atomic_folder(folder) as out:

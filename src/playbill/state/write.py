@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,11 @@ import msgspec
 
 from playbill.features.fold import Past, Profile, fold
 from playbill.features.spec import EventCode, FeatureSpec
-from playbill.state.decisions import Decision, learn_from_events, write_decisions
+from playbill.state.decisions import Decision, learn_from_events, people_keys, write_decisions
 from playbill.state.events import Event
 from playbill.state.keys import id_key, sequence_key
 from playbill.state.settings import StoreSettings
+from playbill.state.txn import VERSION, Txn
 
 _profile = msgspec.msgpack.Decoder(Profile)
 _encode = msgspec.msgpack.Encoder().encode
@@ -40,46 +42,70 @@ class Change:
     error: Exception | None = None
 
 
-def write_change(txn: Any, dbs: dict[str, Any], change: Change, settings: StoreSettings) -> None:
+def wanted(changes: Sequence[Change]) -> dict[str, list[bytes]]:
+    """Return the keys, by table, that `write_change` reads whatever it finds there."""
+    keys: dict[str, set[bytes]] = {name: set() for name in ("event_ids", "decision_ids", "profiles", "sessions")}
+    keys |= {name: set() for name in ("catalogue", "creatives", "shown", "learned")}
+    for change in changes:
+        for event in change.events:
+            keys["event_ids"].add(id_key(event.event_id))
+            if event.decision_id is not None:
+                keys["decision_ids"].add(id_key(event.decision_id))
+            if event.user_id is not None:
+                keys["profiles"].add(id_key(event.user_id))
+            elif event.session_id is not None:
+                keys["sessions"].add(id_key(event.session_id))
+        for decision in change.decisions:
+            keys["decision_ids"].add(id_key(decision.decision_id))
+            keys["shown"].update(people_keys(decision.user_id, decision.session_id)[:1])
+            if decision.lesson is not None:
+                keys["learned"].add(decision.lesson.head.encode())
+        keys["profiles"].update(map(id_key, change.features))
+        keys["catalogue"].update(map(id_key, change.items))
+        keys["creatives"].update(map(id_key, change.creatives))
+    return {"meta": [VERSION], **{table: sorted(found) for table, found in keys.items() if found}}
+
+
+def write_change(txn: Txn, change: Change, settings: StoreSettings) -> None:
     """Write one change inside an open transaction; nothing of it stays unless the caller commits."""
-    raw = txn.get(b"version", db=dbs["meta"])
+    raw = txn.get("meta", VERSION)
     version = 0 if raw is None else int.from_bytes(raw, "big")
-    version = _log(txn, dbs, change, version)
-    _fold(txn, dbs, change, settings)
-    version = learn_from_events(txn, dbs, [e for e, new in zip(change.events, change.new, strict=True) if new], version)
-    version = write_decisions(txn, dbs, change.decisions, version)
+    version = _log(txn, change, version)
+    _fold(txn, change, settings)
+    version = learn_from_events(txn, [e for e, new in zip(change.events, change.new, strict=True) if new], version)
+    version = write_decisions(txn, change.decisions, version)
     for user_id, features in change.features.items():
         key = id_key(user_id)
-        profile = _read(txn, dbs["profiles"], key) or Profile(user_id=user_id)
+        profile = _read(txn, "profiles", key) or Profile(user_id=user_id)
         merged = {**profile.features, **features}
         if merged != profile.features or not profile.version:
             version += 1
             profile = msgspec.structs.replace(profile, features=merged, version=profile.version + 1)
-            txn.put(key, _encode(profile), db=dbs["profiles"])
+            txn.put("profiles", key, _encode(profile))
     for table, rows in (("catalogue", change.items), ("creatives", change.creatives)):
         for row_id, values in rows.items():
             version += 1
-            old = txn.get(id_key(row_id), db=dbs[table])
+            old = txn.get(table, id_key(row_id))
             merged = {**(msgspec.msgpack.decode(old)[1] if old is not None else {}), **values}
-            txn.put(id_key(row_id), _encode((row_id, merged)), db=dbs[table])
-            txn.put(f"{table}_version".encode(), sequence_key(version), db=dbs["meta"])
+            txn.put(table, id_key(row_id), _encode((row_id, merged)))
+            txn.put("meta", f"{table}_version".encode(), sequence_key(version))
     for name, note in change.meta.items():
-        txn.put(name, note, db=dbs["meta"])
-    txn.put(b"version", sequence_key(version), db=dbs["meta"])
+        txn.put("meta", name, note)
+    txn.put("meta", VERSION, sequence_key(version))
 
 
-def _log(txn: Any, dbs: dict[str, Any], change: Change, version: int) -> int:
+def _log(txn: Txn, change: Change, version: int) -> int:
     change.new = []
     for event in change.events:
-        new = txn.put(id_key(event.event_id), sequence_key(version + 1), db=dbs["event_ids"], overwrite=False)
+        new = txn.add("event_ids", id_key(event.event_id), sequence_key(version + 1))
         change.new.append(new)
         if new:
             version += 1
-            txn.put(sequence_key(version), _encode((change.received_at, event)), db=dbs["log"], append=True)
+            txn.append("log", version, _encode((change.received_at, event)))
     return version
 
 
-def _fold(txn: Any, dbs: dict[str, Any], change: Change, settings: StoreSettings) -> None:
+def _fold(txn: Txn, change: Change, settings: StoreSettings) -> None:
     """Fold new events into the profiles of their people. The store keeps every declared event name, so that a later
     bundle with another feature spec finds its history; which of them a model sees is decided when it is encoded."""
     people: dict[tuple[str, int | str], list[Past]] = {}
@@ -92,12 +118,12 @@ def _fold(txn: Any, dbs: dict[str, Any], change: Change, settings: StoreSettings
                 people.setdefault(("sessions", event.session_id), []).append(past)
     for (table, person), events in people.items():
         key = id_key(person)
-        profile = _read(txn, dbs[table], key) or Profile(user_id=person if table == "profiles" else None)
+        profile = _read(txn, table, key) or Profile(user_id=person if table == "profiles" else None)
         names = _every_name(profile, events)
         profile = fold(profile, events, names, keep=len(profile.history) + len(events))
         profile.history = keep_newest(profile.history, settings.keep)
         profile.seen = profile.seen[-settings.seen :] if settings.seen else []
-        txn.put(key, _encode(profile), db=dbs[table])
+        txn.put(table, key, _encode(profile))
 
 
 def keep_newest(history: list[Past], keep: int) -> list[Past]:
@@ -131,6 +157,6 @@ def _every_name(profile: Profile, events: list[Past]) -> FeatureSpec:
     )
 
 
-def _read(txn: Any, db: Any, key: bytes) -> Profile | None:
-    raw = txn.get(key, db=db)
+def _read(txn: Txn, table: str, key: bytes) -> Profile | None:
+    raw = txn.get(table, key)
     return None if raw is None else _profile.decode(raw)
