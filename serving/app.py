@@ -24,6 +24,7 @@ from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
 from playbill.serving.settings import ServeSettings
 from playbill.serving.watcher import Watcher
+from playbill.state.settings import state_place
 from playbill.state.store import Store
 
 NAME = "playbill"
@@ -38,31 +39,23 @@ class Replica:
     The bundle comes with `reconfigure`, so that a new one replaces it without a restart.
     """
 
-    def __init__(
-        self,
-        home: str,
-        max_body_bytes: int,
-        deadline_ms: float,
-        require_gpu: bool,
-        replicas: int,
-        keys_required: bool,
-        owner: Key,
-    ) -> None:
+    def __init__(self, settings: ServeSettings, keys_required: bool, owner: Key) -> None:
         """Open the state; `reconfigure` follows before the first request."""
         _keep_inside()
-        self._home, self._require_gpu = home, require_gpu
-        self._store = Store.open(load.state_path(home))
+        home = self._home = settings.home
+        self._require_gpu = settings.require_gpu
+        self._store = Store.open(state_place(home, settings.state), settings=settings.store)
         self._figures = Figures()
         self._api = http.Api(
             self._store,
-            guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=replicas),
-            max_body_bytes=max_body_bytes,
-            deadline_ms=deadline_ms,
+            guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=settings.replicas),
+            max_body_bytes=settings.max_body_bytes,
+            deadline_ms=settings.deadline_ms,
             replica=serve.get_replica_context().replica_id.unique_id,
             observe=self._figures.observe,
         )
         name = serve.get_replica_context().replica_id.unique_id
-        self._watcher = Watcher(self._api, self._store, home, name, require_gpu=require_gpu)
+        self._watcher = Watcher(self._api, self._store, home, name, require_gpu=settings.require_gpu)
         self._watcher.start()
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -78,7 +71,8 @@ class Replica:
         try:
             path = load.bundle_path(self._home, config["bundle"])
             opened = await loop.run_in_executor(
-                None, lambda: load.open_engine(path, self._store, require_gpu=self._require_gpu)
+                None,
+                lambda: load.open_engine(path, self._store, require_gpu=self._require_gpu, without_state=True),
             )
         except Exception as error:
             if not self._api.ready:
@@ -206,15 +200,8 @@ def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key
     # code and the settings alone, so that another bundle goes through `reconfigure` (tested: the replicas stay).
     fixed = msgspec.json.encode([playbill.__version__, replace(settings, bundle="", detach=False)])
     deployment._version = hashlib.sha256(fixed).hexdigest()[:16]
-    application = deployment.bind(
-        settings.home,
-        settings.max_body_bytes,
-        settings.deadline_ms,
-        settings.require_gpu,
-        settings.replicas,
-        keys_required,
-        owner,
-    )
+    # a swap binds the same: the bundle goes its own way
+    application = deployment.bind(replace(settings, bundle="", detach=False), keys_required, owner)
     serve.run(application, name=NAME, route_prefix="/")
 
 

@@ -23,7 +23,7 @@ from playbill.serving import load, parts, processes
 from playbill.serving.audience import read_audience
 from playbill.serving.parts import Plan
 from playbill.serving.settings import BatchSettings
-from playbill.state.settings import parse_moment
+from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 
@@ -33,7 +33,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def run(settings: BatchSettings) -> None:
     """Make what is missing of a batch."""
     began = time.perf_counter()
-    settings = replace(settings, home=str(Path(settings.home).absolute()))
+    home = Path(settings.home).absolute()
+    settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
     folder = Path(settings.home) / "batch" / settings.name
     with processes.exclusive(folder.with_name(f".{settings.name}.lock")) as mine:
         if not mine:
@@ -61,7 +62,7 @@ def run(settings: BatchSettings) -> None:
 
 def _plan(settings: BatchSettings, folder: Path, users: pa.Array) -> Plan:
     """Return the plan to follow: that of the folder where it was begun for the same, else a new one."""
-    with Store.open(load.state_path(settings.home)) as store:
+    with Store.open(state_place(settings.home, settings.state), settings=settings.store) as store:
         state_version = store.version
     given = parse_moment(settings.at)
     plan = parts.make_plan(
@@ -136,7 +137,7 @@ def _scored(settings: BatchSettings, folder: Path, plan: Plan, rows: list[dict[s
     # one block a row: Ray Data merges small blocks, and hands a whole block to one worker
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         SlateWriter,
-        fn_constructor_args=(settings.home, str(folder), plan, settings.require_gpu),
+        fn_constructor_args=(settings.home, str(folder), plan, settings.require_gpu, settings.state, settings.store),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,
     )

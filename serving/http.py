@@ -48,6 +48,7 @@ from playbill.serving.messages import (
 )
 from playbill.serving.openapi import document
 from playbill.serving.trying import Decide, Trying
+from playbill.state.events import Event, Id
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.http")
@@ -270,7 +271,7 @@ class Api:
         events, single = decode_events(await self._body(request))
         began = time.perf_counter()
         try:
-            fresh = await asyncio.get_running_loop().run_in_executor(self._writers, self._store.append, events)
+            fresh, version = await asyncio.get_running_loop().run_in_executor(self._writers, self._append, events)
         except RequestError as error:
             if not single:
                 raise
@@ -280,38 +281,51 @@ class Api:
             request_id=_request_id(request),
             new=sum(fresh),
             events=[Stored(event_id=e.event_id, new=n) for e, n in zip(events, fresh, strict=True)],
-            state_version=self._store.version,
+            state_version=version,
         )
         return _answer(receipt)
+
+    def _append(self, events: list[Event]) -> tuple[list[bool], int]:
+        """Store events; return which were new and a version that knows them. In a thread: it may wait for Redis."""
+        return self._store.append(events), self._store.version
 
     async def _creatives(self, request: Request, times: dict[str, float]) -> Response:
         approvals, single = decode_approvals(await self._body(request))
         began = time.perf_counter()
         bundle, _ = self._now()
         given = [(approval.creative_id, approval.withdrawn) for approval in approvals]
-        note = partial(note_approvals, bundle, self._store, given)
+        note = partial(self._note, bundle, given)
         try:
-            ids = await asyncio.get_running_loop().run_in_executor(self._writers, note)
+            ids, version = await asyncio.get_running_loop().run_in_executor(self._writers, note)
         except RequestError as error:
             if not single:
                 raise
             raise RequestError(error.field.removeprefix("creatives[0]."), error.reason) from None
         times["note"] = (time.perf_counter() - began) * 1e3
         noted = [Approval(creative_id=i, withdrawn=a.withdrawn) for i, a in zip(ids, approvals, strict=True)]
-        return _answer(Noted(request_id=_request_id(request), creatives=noted, state_version=self._store.version))
+        return _answer(Noted(request_id=_request_id(request), creatives=noted, state_version=version))
+
+    def _note(self, bundle: Bundle, given: list[tuple[Id, bool]]) -> tuple[list[Id], int]:
+        return note_approvals(bundle, self._store, given), self._store.version
 
     async def _health(self, request: Request, times: dict[str, float]) -> Response:
         full = self._guard is None or Scope.admin in self._guard.scopes(request.headers)
         bundle, engine = self._now()
         if not full:
             return _answer(Alive(status="ok"))
+        try:
+            version = await asyncio.get_running_loop().run_in_executor(self._writers, lambda: self._store.version)
+        except StateError as error:  # answers go on without it
+            status, version = f"no state: {error}", None
+        else:
+            status = "ok"
         return _answer(
             Health(
-                status="ok",
+                status=status,
                 bundle=bundle.version,
                 failed_bundle=self.failed_bundle,
                 trial=None if self._trying is None else self._trying.trial.version,
-                state_version=self._store.version,
+                state_version=version,
                 models=engine.models(),
                 rungs=engine.rungs,
                 missing=engine.parts.missing,

@@ -34,17 +34,16 @@ def bundle_path(home: Path | str, version: str) -> Path:
     return path
 
 
-def state_path(home: Path | str) -> Path:
-    """Return the folder of the state store."""
-    return Path(home) / "state"
-
-
-def open_engine(path: Path | str, store: Store, *, require_gpu: bool = False) -> tuple[Bundle, Engine]:
+def open_engine(
+    path: Path | str, store: Store, *, require_gpu: bool = False, without_state: bool = False
+) -> tuple[Bundle, Engine]:
     """Return a sealed, verified bundle and an engine on it that has answered once.
 
+    Args:
+        without_state: answer as for somebody unknown while the store cannot be read.
     Raises:
         BundleError: not sealed, altered, or too new.
         ProviderError: `require_gpu`, and a model would run on the CPU.
     """
     bundle = open_bundle(Path(path))
-    return bundle, Engine.open(bundle, store, EngineSettings(require_gpu=require_gpu))
+    return bundle, Engine.open(bundle, store, EngineSettings(require_gpu=require_gpu, without_state=without_state))

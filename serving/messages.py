@@ -112,6 +112,7 @@ class Health(msgspec.Struct, kw_only=True):
     """How one replica stands.
 
     Attributes:
+        status: ok; or why the store cannot be read: answers go out without it then, and events are refused.
         bundle: version that answers.
         failed_bundle: why the bundle that was asked for last could not be loaded; null when it could.
         trial: version of the bundle that is tried beside it; null where none is.
@@ -128,7 +129,7 @@ class Health(msgspec.Struct, kw_only=True):
     bundle: str
     failed_bundle: str | None
     trial: str | None
-    state_version: int
+    state_version: int | None
     models: dict[str, dict[str, str]]
     rungs: list[str]
     missing: dict[str, str]

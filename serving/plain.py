@@ -1,6 +1,6 @@
 """The same interface under bare uvicorn, without Ray: what `playbill serve` is measured against, and for debugging.
 
-python -m playbill.serving.plain home=var port=8001 [host=0.0.0.0 [insecure=true]]
+python -m playbill.serving.plain home=var port=8001 [state=redis://host:6379/0] [host=0.0.0.0 [insecure=true]]
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ from playbill.serving.guard import Guard, check_exposure
 from playbill.serving.http import Api
 from playbill.serving.keys import keys_path
 from playbill.serving.watcher import Watcher
+from playbill.state.settings import state_place
 from playbill.state.store import Store
 
 
 def make_api(
-    home: str, bundle: str = "current", *, max_body_bytes: int = 256 * 1024, keys_required: bool = False
+    home: str,
+    bundle: str = "current",
+    *,
+    state: str | None = None,
+    max_body_bytes: int = 256 * 1024,
+    keys_required: bool = False,
 ) -> Api:
     """Return an ASGI application that answers from a published bundle and the state of a home, by the keys of it."""
-    store = Store.open(load.state_path(home))
+    store = Store.open(state_place(home, state))
     guard = Guard(keys_path(home), required=keys_required)
     api = Api(store, guard=guard, max_body_bytes=max_body_bytes, replica="plain")
-    api.use(*load.open_engine(load.bundle_path(home, bundle), store))
+    api.use(*load.open_engine(load.bundle_path(home, bundle), store, without_state=True))
     if bundle == "current":
         watcher = Watcher(api, store, home, f"plain-{os.getpid()}")
         api.closing.append(watcher.stop)
@@ -36,11 +42,11 @@ def make_api(
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes."""
-    given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false"}
+    given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false", "state": ""}
     given |= dict(a.split("=", 1) for a in arguments)
     try:
         required, remark = check_exposure(given["home"], given["host"], given["insecure"] == "true")
-        api = make_api(given["home"], given["bundle"], keys_required=required)
+        api = make_api(given["home"], given["bundle"], state=given["state"] or None, keys_required=required)
     except PlaybillError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if remark:

@@ -29,6 +29,7 @@ from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
 from playbill.serving.keys import Scope, make_key
 from playbill.serving.settings import ServeSettings
+from playbill.state.settings import state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 
@@ -38,7 +39,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def run(settings: ServeSettings) -> None:
     """Start, swap or stop."""
     home = Path(settings.home).absolute()
-    settings = replace(settings, home=str(home))
+    settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
     with processes.exclusive(home / "serve.lock") as mine:
         if mine:
             running.sweep(home)
@@ -71,7 +72,7 @@ def _check(settings: ServeSettings) -> str:
             raise PlaybillError(
                 f"{name} {port} is taken on {host}; stop what listens there, or give another: {name}=<port>"
             )
-    with Store.open(load.state_path(settings.home)) as store:
+    with Store.open(state_place(settings.home, settings.state), settings=settings.store) as store:
         load.open_engine(path, store, require_gpu=settings.require_gpu)
         if store.declared is None:
             console.print("[yellow]the state is empty: nobody is known, and events are refused until `playbill ingest`")
@@ -164,7 +165,7 @@ def _swap(settings: ServeSettings) -> None:
     if now is not None and now["bundle"] == path.name:
         _print(f"[bold]{running.url(found.settings)}[/] runs already", now)
         return
-    with Store.open(load.state_path(settings.home)) as store:
+    with Store.open(state_place(settings.home, settings.state), settings=settings.store) as store:
         load.open_engine(path, store, require_gpu=settings.require_gpu)  # a bad bundle is refused here, not in there
     with console.status(f"swapping to {path.name}"):
         health = running.swap(Path(settings.home), found, path.name, pinned=settings.bundle != "current")

@@ -9,7 +9,7 @@ from enum import Enum
 from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError
 from playbill.serving.keys import Scope
-from playbill.state.settings import parse_moment
+from playbill.state.settings import StoreSettings, parse_moment
 
 REPLICA_PORTS = 100  # a bundle swap keeps its replicas, so a hundred ports outlive any number of restarts
 
@@ -31,6 +31,8 @@ class ServeSettings:
 
     home: str = "var"
     """Folder of everything Playbill writes; one server runs from one home."""
+    state: str | None = None
+    """Folder of the store, or redis://host:port/0?prefix=shop for servers on several machines; null: <home>/state."""
     bundle: str = "current"
     """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
     follow: bool = True
@@ -84,6 +86,8 @@ class ServeSettings:
     """Prometheus figures of Playbill and of Ray."""
     object_store_mb: int = 100
     """Shared memory of Ray, in MB; serving itself passes nothing through it."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """Limits of the store, and how Redis is reached."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")
@@ -118,6 +122,8 @@ class BatchSettings:
 
     home: str = "var"
     """Folder of everything Playbill writes."""
+    state: str | None = None
+    """Folder of the store, or redis://host:port/0?prefix=shop for servers on several machines; null: <home>/state."""
     bundle: str = "current"
     """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
     name: str = "all"
@@ -142,6 +148,8 @@ class BatchSettings:
     """Score again what is already there."""
     object_store_mb: int = 100
     """Shared memory of Ray, in MB."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """Limits of the store, and how Redis is reached."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "k", "shard_users")

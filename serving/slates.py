@@ -12,16 +12,25 @@ from playbill.bundle.open import Bundle
 from playbill.engine.types import Request, Slate
 from playbill.serving import load
 from playbill.serving.parts import Plan, request_id, write_part
+from playbill.state.settings import StoreSettings, state_place
 from playbill.state.store import Store
 
 
 class SlateWriter:
     """Scores the users of a part and writes it. Made once in each worker process, where it opens bundle and state."""
 
-    def __init__(self, home: str, folder: str, plan: Plan, require_gpu: bool) -> None:
-        """Open everything; `home` and `folder` are absolute."""
+    def __init__(
+        self,
+        home: str,
+        folder: str,
+        plan: Plan,
+        require_gpu: bool,
+        state: str | None = None,
+        limits: StoreSettings | None = None,
+    ) -> None:
+        """Open everything; `home`, `folder` and `state`, where it is a folder, are absolute."""
         self._folder, self._plan = Path(folder), plan
-        store = Store.open(load.state_path(home), readonly=True)
+        store = Store.open(state_place(home, state), readonly=True, settings=limits)
         self._bundle, self._engine = load.open_engine(
             load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu
         )

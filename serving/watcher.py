@@ -9,7 +9,7 @@ from pathlib import Path
 from playbill.bundle.open import Bundle
 from playbill.bundle.write import current
 from playbill.engine.engine import Engine
-from playbill.errors import trace
+from playbill.errors import StateError, trace
 from playbill.release.trial import (
     Trial,
     Verdict,
@@ -89,6 +89,8 @@ class Watcher:
             self._api.use(*self._open(version))
             self._failed = None
             log.warning("bundle %s answers", version)
+        except StateError:  # a store that is away says nothing about the bundle: the next look tries again
+            raise
         except Exception as error:
             self._failed = version
             self._api.failed_bundle = f"{version}: {error}"
@@ -97,6 +99,8 @@ class Watcher:
     def _begin(self, trial: Trial) -> None:
         try:
             trying = Trying(trial, *self._open(trial.version))
+        except StateError:
+            raise
         except Exception as error:
             tallies = together([])
             tallies.new.unloadable = str(error) or type(error).__name__
@@ -127,4 +131,4 @@ class Watcher:
 
     def _open(self, version: str) -> tuple[Bundle, Engine]:
         path = load.bundle_path(self._home, version)
-        return load.open_engine(path, self._store, require_gpu=self._require_gpu)
+        return load.open_engine(path, self._store, require_gpu=self._require_gpu, without_state=True)

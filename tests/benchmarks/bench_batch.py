@@ -42,7 +42,7 @@ def multiply(home: Path, original: Path, tables: str, copies: int) -> int:
     names = ["event_id", "event", "user_id", "item_id", "at", "value"]
     events = read_table(original / "tables" / tables, "events", names)
     events = events.set_column(4, "at", events["at"].cast(pa.int64())).to_pylist()
-    with Store.open(load.state_path(home)) as store:
+    with Store.open(home / "state") as store:
         for copy in range(1, copies):
             copied = [
                 Event(**{**e, "event_id": e["event_id"] + copy * 10**9, "user_id": e["user_id"] + copy * STEP})

@@ -116,7 +116,7 @@ def engine_alone(home: str) -> dict[str, float]:
     from playbill.serving import load
     from playbill.state.store import Store
 
-    with Store.open(load.state_path(home), readonly=True) as store:
+    with Store.open(Path(home) / "state", readonly=True) as store:
         _, engine = load.open_engine(load.bundle_path(home, "current"), store)
         draw = random.Random(0)
         took = []

@@ -19,8 +19,9 @@ from playbill.dataset.dataset import Dataset, query_arrays
 from playbill.engine.engine import Engine
 from playbill.engine.profile import encode_people, people_of
 from playbill.engine.retrieve import candidates_of
+from playbill.engine.settings import EngineSettings
 from playbill.engine.types import Request, Slate
-from playbill.errors import BundleError, RequestError
+from playbill.errors import BundleError, RequestError, StateError
 from playbill.features.encoder import point_in_time
 from playbill.features.spec import Encoding, Field, Side
 from playbill.features.vocabulary import Vocabulary
@@ -323,9 +324,8 @@ def test_a_profile_that_cannot_be_read_or_encoded_lowers_its_own_slate_alone(bun
     assert [s.rung for s in good] == ["full"] * 3
     broken = store.profile(13)
     broken.history[-1].at = 2**63 + 1  # fits the store's format, and no int64
-    with store._env.begin(write=True) as txn:
-        txn.put(id_key(13), msgspec.msgpack.encode(broken), db=store._dbs["profiles"])
-        txn.put(id_key(196), b"\xc1 no profile", db=store._dbs["profiles"])
+    store._tables.write(lambda txn: txn.put("profiles", id_key(13), msgspec.msgpack.encode(broken)), {})
+    store._tables.write(lambda txn: txn.put("profiles", id_key(196), b"\xc1 no profile"), {})
     slates = engine.recommend(requests)
     _same(slates[0], good[0])
     assert [s.rung for s in slates] == ["full", "popularity", "popularity"]
@@ -390,3 +390,20 @@ def test_any_request_that_can_be_read_is_answered_in_full(engine: Engine, reques
         assert not {str(i) for i in ids} & {str(i) for i in request.exclude}
         assert all(np.isfinite(i.score) for i in slate.items)
         msgspec.json.encode(slate)
+
+
+def test_a_store_that_cannot_be_read_is_an_error_unless_answers_may_go_without(bundle: Bundle, store: Store) -> None:
+    strict = Engine.open(bundle, store)
+    online = Engine.open(bundle, store, EngineSettings(without_state=True))
+    request = Request(user_id=196, k=5, request_id="r", at=1_000_000_000_000_000)
+    [known] = online.recommend([request])
+    store.set_items({known.items[0].item_id: {"available": False}})
+    online.recommend([request])
+    store.close()
+    with pytest.raises(StateError, match="cannot read"):
+        strict.recommend([request])
+    [slate] = online.recommend([request])
+    assert slate.rung == "popularity" and len(slate.items) == 5 and slate.profile_version == 0
+    assert "the store cannot be read" in slate.rung_reason and online.faults["state"] == 1
+    shown = online.recommend([msgspec.structs.replace(request, k=1_000)])[0].items
+    assert known.items[0].item_id not in {i.item_id for i in shown}  # what was known of the stock last still holds

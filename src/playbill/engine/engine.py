@@ -35,7 +35,7 @@ from playbill.engine.budget import Budget, Pace, enough
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.conditions import Conditions
-from playbill.engine.creative import CreativeStep
+from playbill.engine.creative import CreativeNow, CreativeStep
 from playbill.engine.depth import ALARM, Depth
 from playbill.engine.forms import check_form, check_recent, rungs_of
 from playbill.engine.fresh import FreshItems, Stock, stock
@@ -55,6 +55,7 @@ from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Page, Removal, Request, Slate, validate
+from playbill.errors import StateError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
@@ -188,7 +189,8 @@ class Engine:
 
         Raises:
             RequestError: a request cannot be understood; names the field. None is answered.
-            StateError: the store cannot be read.
+            StateError: the store cannot be read, unless `without_state` is set: then nobody is known, and the fault
+                `state` is counted.
         """
         return self.decide(requests)[0]
 
@@ -253,13 +255,7 @@ class Engine:
         for request in requests:
             request.request_id = request.request_id or uuid.uuid4().hex
             request.at = began if request.at is None else request.at
-        with self.store.view() if self.store is not None else nullcontext() as view:
-            people = people_of(requests, view, self.bundle.spec, self._newest)
-            version = view.version if view is not None else 0
-            if view is not None and view.catalogue_version != self._stock.offer.version:
-                self._restock(view)
-            stocked = self._stock  # another thread may exchange it
-            creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
+        people, version, stocked, creatives = self._look_up(requests)
         encoded = self._encode(people, requests)
         clock.stop("profile")
         rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
@@ -356,6 +352,26 @@ class Engine:
         except Exception as error:
             self.ladder.fault("profile", error)
             return None
+
+    def _look_up(self, requests: list[Request]) -> tuple[list[Person], int, Stock, CreativeNow | None]:
+        """Return what the store says at this moment: the people, its version, the stock and the creatives."""
+        who = [(request.user_id, request.session_id) for request in requests]
+        try:
+            with self.store.view(who) if self.store is not None else nullcontext() as view:
+                people = people_of(requests, view, self.bundle.spec, self._newest)
+                version = view.version if view is not None else 0
+                if view is not None and view.catalogue_version != self._stock.offer.version:
+                    self._restock(view)
+                stocked = self._stock  # another thread may exchange it
+                creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
+                return people, version, stocked, creatives
+        except StateError as error:
+            if not self.settings.without_state:
+                raise
+            self.ladder.fault("state", error)
+            note = f"the store cannot be read: {first_line(error)}"
+        # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
+        return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
 
     def _restock(self, view: View) -> None:
         """Take in the catalogue's changes; who comes meanwhile waits for this and finds it done."""

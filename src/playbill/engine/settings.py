@@ -33,6 +33,9 @@ class EngineSettings:
     filter_cache_mb: int = 256
     """Memory for filters made ready, the least used go first; a filter asked for again costs nothing while it stands
     there."""
+    without_state: bool = False
+    """Answer as for somebody unknown while the store cannot be read, rather than fail: for requests that somebody waits
+    for."""
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch_rows", "rank_rows", "filter_cache_mb"):
