@@ -69,6 +69,7 @@ class UnloadSettings:
     """Write the store's log, events and decisions, to <home>/log as parquet files in the form of the tables.
 
     playbill unload home=shop
+    playbill unload home=shop by_day=true
 
     What people did and what they were shown comes back this way: `playbill prepare source=parquet` takes the files in,
     and `playbill measure question=off_policy question.kind=creative` values other policies on them.
@@ -78,10 +79,12 @@ class UnloadSettings:
     """Root of all that Playbill writes."""
     state: str | None = None
     """Folder of the store, or redis://host:port/0?prefix=shop; null means <home>/state."""
+    by_day: bool = False
+    """Add what is new to <home>/days/<table>/day=YYYY-MM-DD/, instead of writing <home>/log anew."""
     batch_rows: int = 50_000
-    """Rows held in memory at once."""
+    """Rows held in memory at once; by day also the most that a killed run does again."""
     force: bool = False
-    """Write again though nothing was stored since."""
+    """Write all of it again: though nothing was stored since, or over what another store left."""
     store: StoreSettings = field(default_factory=StoreSettings)
     """How Redis is reached, where the store is there."""
 
