@@ -64,6 +64,7 @@ def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
         "http": [sys.executable, str(HERE / "bench_http.py"), f"home={home}"],
         "batch": [sys.executable, str(HERE / "bench_batch.py"), f"home={home}"],
         "choosing": [sys.executable, str(HERE / "bench_creatives.py")],
+        "kill9": [sys.executable, str(HERE / "proof_kill9.py")],
         "incremental": [sys.executable, str(HERE / "proof_incremental.py"), f"home={home}", *real],
         "scale": [sys.executable, str(HERE / "proof_scale.py"), f"home={home}"],
         "index": [sys.executable, str(HERE / "proof_index.py"), f"home={home}"],

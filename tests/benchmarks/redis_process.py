@@ -94,5 +94,9 @@ class RedisProcess:
 
     def close(self) -> None:
         """End it and remove its folder."""
+        assert self._process is not None
+        if self._before and self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)  # whoever traces it ends with it
+            self._process.wait()
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

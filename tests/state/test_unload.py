@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,13 +158,26 @@ def test_days_are_added_to_and_hold_what_one_file_would(
         assert rows(home, table).drop("day").sort(key).equals(whole)
 
 
-def test_a_killed_run_is_gone_on_with_and_no_row_stands_twice(home: Path, asked: list[str]) -> None:
-    command = [sys.executable, "-m", "playbill.cli", "unload", *asked, "by_day=true", "batch_rows=7"]
+_UNLOAD = """
+import sys
+from pathlib import Path
+from playbill.state.days import unload_days
+from playbill.state.store import Store
+with Store.open(sys.argv[1], readonly=True) as store:
+    unload_days(store, Path(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+def _unloader(home: Path, place: Path | str, batch_rows: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _UNLOAD, str(place), str(home / "days"), str(batch_rows)])
+
+
+def test_a_killed_run_is_gone_on_with_and_no_row_stands_twice(home: Path, asked: list[str], place: Path | str) -> None:
     for _ in range(2):
-        ran = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         there = len(list((home / "days").glob("*/*/*.parquet")))
+        ran = _unloader(home, place, 7)
         while ran.poll() is None and len(list((home / "days").glob("*/*/*.parquet"))) < there + 3:
-            pass
+            time.sleep(0.005)
         ran.kill()
         assert ran.wait() == -9, "it was over before it could be killed; make its batches smaller"
     run(compose("unload", [*asked, "by_day=true", "batch_rows=100"]))
@@ -175,17 +189,13 @@ def test_a_killed_run_is_gone_on_with_and_no_row_stands_twice(home: Path, asked:
 
 
 def test_a_writer_goes_on_while_days_are_added(home: Path, asked: list[str], place: Path | str) -> None:
-    command = [sys.executable, "-m", "playbill.cli", "unload", *asked, "by_day=true", "batch_rows=20"]
     with Store.open(place) as store:
         sent = 0
-        for _ in range(2):
-            ran = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            while ran.poll() is None:
-                store.append(
-                    [Event(event_id=f"meanwhile-{sent}", event="click", user_id=1, at=AT + sent * DAY_US // 9)]
-                )
-                sent += 1
-            assert ran.returncode == 0
+        ran = _unloader(home, place, 20)
+        while ran.poll() is None:
+            store.append([Event(event_id=f"meanwhile-{sent}", event="click", user_id=1, at=AT + sent * DAY_US // 9)])
+            sent += 1
+        assert ran.returncode == 0
     run(compose("unload", [*asked, "by_day=true"]))
     found = rows(home, "events").filter(pl.col("event_id").str.starts_with("meanwhile-"))
     assert sorted(found["event_id"], key=lambda i: int(i[10:])) == [f"meanwhile-{n}" for n in range(sent)]
