@@ -62,6 +62,8 @@ class LmdbTxn:
 class LmdbTables:
     """An open folder, see `Tables`."""
 
+    far = False
+
     def __init__(self, path: Path, readonly: bool, settings: StoreSettings) -> None:
         """Open a folder; made where there is none, unless `readonly`.
 

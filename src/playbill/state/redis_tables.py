@@ -105,6 +105,8 @@ class RedisTxn:
 class RedisTables:
     """The tables of one prefix on an open server, see `Tables`."""
 
+    far = True
+
     def __init__(self, url: str, readonly: bool, settings: StoreSettings) -> None:
         """Open a store; made where there is none, unless `readonly`.
 

@@ -169,8 +169,10 @@ class Store:
             people: (user_id, session_id) of those who will be asked about: one round trip brings all of them.
         """
         self._check_process()
-        ahead: dict[str, list[bytes]] = {"meta": list(_VERSIONS)}
-        if people:
+        ahead: dict[str, list[bytes]] = {}
+        if self._tables.far:
+            ahead["meta"] = list(_VERSIONS)
+        if self._tables.far and people:
             ahead["profiles"] = [id_key(user) for user, _ in people if user is not None]
             ahead["sessions"] = [id_key(session) for _, session in people if session is not None]
             ahead["shown"] = [key for who in people for key in people_keys(*who)]
@@ -328,7 +330,7 @@ class Store:
             for change in changes:
                 write_change(txn, change, self.settings)
 
-        self._tables.write(write, wanted(changes))
+        self._tables.write(write, wanted(changes) if self._tables.far else {})
         self.commits += 1
         for change in changes:
             change.done = True

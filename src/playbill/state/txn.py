@@ -48,9 +48,11 @@ class Tables(Protocol):
 
     Attributes:
         place: where it is, for messages: a folder, or a URL without its password.
+        far: whether each read is a round trip, so that it pays to say what is wanted.
     """
 
     place: str
+    far: bool
 
     def read(self, wanted: Wanted, *, quick: bool = False) -> AbstractContextManager[Txn]:
         """Give a transaction that reads; what is `wanted` is of one moment.
