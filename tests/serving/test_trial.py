@@ -62,7 +62,7 @@ def server(sealed_home: Path, versions: list[str], tmp_path: Path, free_ports: A
     home = tmp_path / "home"
     for name in ("bundles", "state"):
         shutil.copytree(sealed_home / name, home / name)
-    store = Store.open(load.state_path(home))
+    store = Store.open(Path(home) / "state")
     api = Api(store)
     api.use(*load.open_engine(load.bundle_path(home, "current"), store))
     watcher = Watcher(api, store, str(home), "one", every_s=0.05)
