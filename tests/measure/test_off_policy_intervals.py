@@ -21,6 +21,7 @@ from playbill.measure.off_policy.intervals import (
     bootstrap_interval,
     bootstrap_intervals,
     empirical_bernstein,
+    told_loss,
     value_bound,
 )
 from playbill.measure.off_policy.log import Choices, Log
@@ -257,3 +258,20 @@ def test_refuses() -> None:
         betting_bound(np.array([1.0]), np.array([2.0]), largest=2, most=1)
     with pytest.raises(MeasureError, match="two or more values"):
         empirical_bernstein(np.array([0.5]), low=0, high=1)
+
+
+def test_told_loss_is_told_nine_times_in_ten() -> None:
+    unit = np.arange(400)
+
+    def gained(seed: int, loss: float) -> Contributions:
+        # skewed a little to the left: few decisions of the other policy bring much
+        return mean_of("difference", 2.0 - loss - np.random.default_rng(seed).gamma(4.0, 0.5, len(unit)))
+
+    losses = [told_loss(bootstrap_interval(gained(seed, 0.0), unit, resamples=400)) for seed in range(20)]
+    assert None not in losses
+    loss = float(np.mean(np.asarray(losses, np.float64)))
+    # 3.24 standard errors, were nothing skewed
+    assert 3.0 < loss / (1 / np.sqrt(len(unit))) < 3.6
+    found = [bootstrap_interval(gained(seed, loss), unit, resamples=400).high < 0 for seed in range(100, 400)]
+    assert 0.86 < np.mean(found) < 0.96  # here 0.897
+    assert told_loss(bootstrap_interval(mean_of("all alike", np.ones(9)), np.arange(9), resamples=200)) is None

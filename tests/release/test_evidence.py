@@ -123,6 +123,16 @@ def value(**changes: Any) -> Value:
     return Value(**fields | changes)
 
 
+def untold(loss: float, **changes: Any) -> Value:
+    """A log that tells a loss of so much beside the bundle in use, and of 0.02 beside its own policy."""
+    known = Interval(value=0.2, low=0.15, high=0.25)
+    new = Valued(
+        bundle="b", less_logged=Interval(value=-0.03, low=-0.05, high=-0.01), told_loss=0.02, overlap=overlap()
+    )
+    current = Valued(bundle="a", value=known, overlap=overlap())
+    return value(**{"new": new, "current": current, "logged": known, "told_loss": loss} | changes)
+
+
 @pytest.mark.parametrize(
     ("report", "rule", "verdict", "says"),
     [
@@ -141,6 +151,15 @@ def value(**changes: Any) -> Value:
         (value(less_current=None), {}, Verdict.REFUSED, "too few rewards"),
         (None, {}, Verdict.REFUSED, "no report/value.json"),
         (value(), {"needs": ["creative"]}, Verdict.NOT_APPLIED, "carries no creative"),
+        (untold(0.03), {}, Verdict.PASSED, "tells a loss of 0.03 (15% of 0.2) or more"),
+        (untold(0.05), {}, Verdict.REFUSED, "(25% of 0.2) or more, at most 20% may go untold: log more"),
+        (untold(0.05), {"most_untold": 0.3}, Verdict.PASSED, "0.05 (25%"),
+        (untold(0.05), {"required": True}, Verdict.FAILED, "log more"),
+        (untold(0.05), {"margin": 0.01}, Verdict.REFUSED, "a loss of 0.05 beyond 0.01 (25%"),
+        # what was found is no less true for a log that could have missed it
+        (untold(0.05, less_current=Interval(value=-0.06, low=-0.1, high=-0.02)), {}, Verdict.FAILED, "0.05 (25%"),
+        (untold(0.05), {"against": Beside.logged}, Verdict.FAILED, "a loss of 0.02 (10% of 0.2) or more"),
+        (untold(0.05), {"against": Beside.logged, "margin": 0.02, "most_untold": 0.09}, Verdict.REFUSED, "(10%"),
     ],
 )
 def test_value(report: Value | None, rule: dict[str, Any], verdict: Verdict, says: str) -> None:
@@ -199,6 +218,7 @@ def test_strict_is_standard_with_less_patience() -> None:
     assert set(standard.paired) == set(strict.paired) and set(standard.limits) == set(strict.limits)
     assert strict.paired["not_far_below_best_rival"].margin < standard.paired["not_far_below_best_rival"].margin
     assert strict.value["not_worth_less_than_logged"].against is Beside.logged
+    assert strict.value["not_worth_less_than_current"].most_untold < ValueRule().most_untold
     required = [*strict.calibration.values(), *strict.value.values(), *strict.disparity.values()]
     assert all(rule.required for rule in required)
     first = compose("gate", ["bundle=abc", "against=def", "gate.calibration.probabilities_come_true.high=1.2"])

@@ -87,8 +87,22 @@ def judge_value(name: str, rule: ValueRule, report: Value | None, rungs: Sequenc
     support = f"{report.estimator}, {report.decisions} decisions worth {overlap.effective_rounds:.0f}"
     if overlap.unsupported_mass is not None:
         support += f", {overlap.unsupported_mass:.1%} without support"
-    passed = found.high >= -rule.margin
-    return judged(Verdict.PASSED if passed else Verdict.FAILED, f"difference {_interval(found, '+.4g')} ({support})")
+    says = f"difference {_interval(found, '+.4g')} ({support})"
+    of, told = (
+        (report.current and report.current.value, report.told_loss)
+        if rule.against is Beside.current
+        else (report.logged, report.new.told_loss)
+    )
+    share = None if told is None or of is None or of.value <= 0 else told / of.value
+    if share is not None:
+        beyond = f" beyond {rule.margin:g}" if rule.margin else ""
+        says += f"; such a log tells a loss of {told:.4g}{beyond} ({share:.0%} of {of.value:.4g}) or more"
+    if found.high < -rule.margin:
+        return judged(Verdict.FAILED, says)
+    # a report from before losses were reckoned does not say: it is judged as it was then
+    if share is not None and rule.most_untold < 1 and share > rule.most_untold:
+        return judged(_undecided(rule.required), f"{says}, at most {rule.most_untold:.0%} may go untold: log more")
+    return judged(Verdict.PASSED, says)
 
 
 def judge_disparity(name: str, rule: DisparityRule, report: DisparityReport | None, rungs: Sequence[str]) -> Judged:

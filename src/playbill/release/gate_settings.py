@@ -84,12 +84,18 @@ class Beside(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class ValueRule:
-    """On the logged decisions the bundle may not be worth clearly less; without support no verdict is given."""
+    """On the logged decisions the bundle may not be worth clearly less; without support no verdict is given.
+
+    Not found to be worth less is no pass where the log is too short to find it: then the verdict is refused too.
+    """
 
     against: Beside = Beside.current
     """current: the bundle in use; logged: the policy that wrote the log."""
     margin: float = 0.0
     """The interval of the difference must reach above minus this, in units of the reward."""
+    most_untold: float = 0.2
+    """Largest loss beyond the margin, as a share of the value it is held against, that may go untold: a log that would
+    miss a larger one more often than 1 time in 10 is refused. 1 takes any log."""
     required: bool = False
     """Fail, rather than refuse to judge, where the log does not support a value."""
     needs: list[str] = field(default_factory=list)
@@ -98,6 +104,8 @@ class ValueRule:
     def __post_init__(self) -> None:
         if self.margin < 0:
             raise ConfigError(f"margin must be >= 0, got {self.margin}")
+        if not 0 < self.most_untold <= 1:
+            raise ConfigError(f"most_untold must be a share above 0 and at most 1, got {self.most_untold}")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from scipy.special import ndtri
 
 from playbill.errors import MeasureError
 from playbill.measure.bootstrap import resampled_means
@@ -117,6 +118,20 @@ def _interval(one: Contributions, moments: np.ndarray, means: np.ndarray, level:
         standard_error=error,
         units=units,
     )
+
+
+def told_loss(found: ValueInterval, power: float = 0.9) -> float | None:
+    """Return the smallest loss that the interval of a difference lies wholly below 0 for, in `power` of such logs.
+
+    As far above the estimate as the interval reaches, and as far again as estimates are too high in 1 - power of logs.
+    None where the log holds too little spread to say.
+
+    Source:
+        the minimal detectable effect of H. S. Bloom (1995), Minimum Detectable Effects, at the interval's own level.
+    """
+    if not np.isfinite(found.high) or found.standard_error <= 0:
+        return None
+    return float(found.high - found.value + ndtri(power) * found.standard_error)
 
 
 def betting_bound(total: np.ndarray, size: np.ndarray, *, largest: float, most: float, level: float = 0.95) -> Bound:
