@@ -17,7 +17,6 @@ from playbill.dataset.settings import SplitKind
 from playbill.errors import TrainingError
 from playbill.features.settings import FeatureSettings
 from playbill.tables.folder import read_folder
-from playbill.training.distributed import fast_bf16
 from playbill.training.settings import Aim, Effort, Loss, Preset, Query, Tables, TrainSettings, TwoTower
 
 _FULL_SOFTMAX_ITEMS = 50_000
@@ -62,7 +61,17 @@ def shape_of(tables: Path) -> Shape:
 
 
 def resolve(settings: TrainSettings) -> TrainSettings:
-    """Return the settings with a preset replaced by what it stands for: model, history length, precision.
+    """Return the settings with a preset replaced by what it stands for on this machine: `chosen`, and the precision."""
+    from playbill.training.distributed import (
+        fast_bf16,  # late: imports torch, and a finished run is to be known at once
+    )
+
+    found = chosen(settings)
+    return found if found is settings else replace(found, precision="bf16-mixed" if fast_bf16() else "32-true")
+
+
+def chosen(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with a preset replaced by what the data makes of it: model, history length, length of lists.
 
     A history length other than the default is the caller's and stays.
     """
@@ -77,9 +86,8 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     given = settings.features.history_length
     asked = given != FeatureSettings().history_length
     features = replace(settings.features, history_length=given if asked else length)
-    precision = "bf16-mixed" if fast_bf16() else "32-true"
     metric_k = settings.metric_k if aim is Aim.next else max(settings.metric_k, _LATER_K)
-    return replace(settings, model=model, features=features, precision=precision, metric_k=metric_k)
+    return replace(settings, model=model, features=features, metric_k=metric_k)
 
 
 def _next(effort: Effort, shape: Shape) -> tuple[TwoTower, int]:

@@ -29,9 +29,10 @@ from playbill.features.vocabulary import Vocabulary
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 from playbill.training.creative_settings import Creative
+from playbill.training.presets import chosen
 from playbill.training.ranking_settings import Ranker
 from playbill.training.response_settings import Response
-from playbill.training.settings import TrainSettings, TwoTower
+from playbill.training.settings import Preset, TrainSettings, TwoTower
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +63,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     """run.json.
 
     Attributes:
-        fingerprint: hash of the settings that matter, the tables and, for a ranker, its retrieval run.
+        fingerprint: hash of the settings that matter (of a preset: what it stood for), the tables and, of a ranker, the
+            retrieval run.
         tables: the tables' name; tables_fingerprint: of their content.
         spec_hash: of features.json.
         retrieval_run: name of the run a ranker reads scores from; retrieval_fingerprint: that run's.
@@ -123,8 +125,15 @@ class Run:
 def fingerprint(
     settings: TrainSettings, tables_fingerprint: str, retrieval: RunRecord | None, refit: RunRecord | None = None
 ) -> str:
-    """Return sha256 over all that decides what a run ends with."""
-    what = msgspec.to_builtins(settings)
+    """Return sha256 over all that decides what a run ends with.
+
+    Of a preset that is what the data makes of it today, so that a run of what it once stood for does not count as one
+    of what it stands for now; and the preset itself, which chooses a precision by the machine. That precision is left
+    out: a run does not become another one by being looked at elsewhere.
+    """
+    what = msgspec.to_builtins(chosen(settings))
+    if isinstance(settings.model, Preset):
+        what["preset"] = msgspec.to_builtins(settings.model)
     for name in _NOT_WHAT:
         del what[name]
     what["refit"] = None if refit is None else refit.fingerprint

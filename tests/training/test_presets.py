@@ -11,7 +11,9 @@ from playbill.cli import compose
 from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.features.settings import FeatureSettings
 from playbill.tables.folder import read_table
+from playbill.training import presets, train
 from playbill.training.presets import Shape, _later, _next, resolve, shape_of
+from playbill.training.runs import new_record, read_record
 from playbill.training.settings import Effort, Loss, Preset, Query, Tables, TrainSettings, TwoTower
 
 FILMS = Shape(events=1_000_000, items=3_883, typical=165, long=400)
@@ -57,3 +59,23 @@ def test_the_aim_follows_the_split(tiny_home: Path) -> None:
     given = TrainSettings(home=str(tiny_home), tables="tiny")
     assert resolve(given) is given
     assert compose("train", ["model=best"]).model == Preset(effort=Effort.best)
+
+
+def test_a_run_of_what_a_preset_once_stood_for_is_trained_again(
+    tiny_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = TrainSettings(
+        home=str(tiny_home), tables="tiny", run="preset", model=Preset(), features=FeatureSettings(history_length=8)
+    )
+    monkeypatch.setattr(presets, "_LATER_PASSES", 1)
+    assert train.run(asked) == 0
+    before = read_record(tiny_home / "runs" / "preset")
+    assert before is not None and before.completed and before.epochs == 1
+    assert train.run(asked) == 0
+    assert "is up to date" in capsys.readouterr().err.replace("\n", " ")
+    monkeypatch.setattr(presets, "_LATER_PASSES", 2)
+    assert train.run(asked) == 0
+    after = read_record(tiny_home / "runs" / "preset")
+    assert after is not None and after.epochs == 2 and after.fingerprint != before.fingerprint
+    # the same model typed out has a precision of its own
+    assert new_record(presets.chosen(asked), None).fingerprint != after.fingerprint
