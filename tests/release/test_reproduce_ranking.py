@@ -17,12 +17,18 @@ from playbill.dataset.dataset import open_dataset
 from playbill.dataset.tallied import rows_at
 from playbill.errors import PlaybillError, SourceError
 from playbill.measure.binary import auc
-from playbill.release import list_orders, reproduce_answers, reproduce_lists, reproducing
+from playbill.release import list_orders, reproduce_answers, reproduce_lists, reproducing, trivago_towers
 from playbill.release.answers import ask_answers
 from playbill.release.ranking_protocols import RANKING_PROTOCOLS, WHOLE
 from playbill.release.settings import ReproduceSettings
 
 FROZEN = "ml-100k-likes-frozen"
+TOWER = trivago_towers.TOWER
+SMALL_TOWER = {
+    "model.hidden": "model.hidden=16",
+    "model.max_epochs": "model.max_epochs=1",
+    "model.validate_every": "model.validate_every=1",
+}
 SMALL = ["dim=16", "field_dim=4", "heads=2", "hidden=16", "cross_rank=4", "batch_tokens=512", "max_epochs=2"]
 
 
@@ -34,7 +40,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReproduceSettin
         if code := main(list(arguments)):
             raise PlaybillError(f"exit code {code} from: playbill {' '.join(arguments)}")
 
-    for module in (reproduce_answers, reproduce_lists):
+    for module in (reproduce_answers, reproduce_lists, trivago_towers):
         monkeypatch.setattr(module, "playbill", here)
     return ReproduceSettings(
         home=str(tmp_path), seeds=[1], parallel=1, resamples=100, results=str(tmp_path / "results")
@@ -80,6 +86,7 @@ def test_clicks_of_trivago(
     shared_data: Path, settings: ReproduceSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_orders, "_ROUNDS", 40)  # of the tree
+    monkeypatch.setattr(trivago_towers, "TOWER", tuple(SMALL_TOWER.get(a.split("=")[0], a) for a in TOWER))
     given = replace(settings, name="trivago-clicks", data=str(tmp_path), train=["hidden=16", "max_epochs=2"])
     with pytest.raises(SourceError, match="no trivago log at"):
         reproducing.run(given)
@@ -92,12 +99,20 @@ def test_clicks_of_trivago(
     result = json.loads(file.read_bytes())
     mrr = {name: interval["value"] for name, interval in result["mrr"].items()}
     tree, rule = "boosted tree on the same numbers", "touched earlier in the session first"
-    assert list(mrr) == ["ours", tree, rule, "as shown"] and list(result["first_less"]) == [tree, rule, "as shown"]
+    both, alone, towers = "ours, towers and ranker", "ours without towers", "towers alone"
+    assert list(mrr) == [both, alone, towers, tree, rule, "as shown"] and list(result["first_less"]) == list(mrr)[1:]
     assert result["lists"] >= result["people"] > 50
     # what the whole log says too, by as much as a tenth of it allows
     assert mrr["as shown"] == pytest.approx(0.45, abs=0.1) and mrr["as shown"] < mrr[rule] < 0.75
-    assert mrr["ours"] > mrr["as shown"]
-    assert result["first_less"]["as shown"]["value"] == pytest.approx(mrr["ours"] - mrr["as shown"])
+    assert mrr["as shown"] < min(mrr[both], mrr[alone])
+    assert result["first_less"]["as shown"]["value"] == pytest.approx(mrr[both] - mrr["as shown"])
+    assert result["first_less"][towers]["value"] == pytest.approx(mrr[both] - mrr[towers])
+    assert result["without_towers_less"][towers]["value"] == pytest.approx(mrr[alone] - mrr[towers])
+    assert set(result["validation"]) == {both, alone} and result["numbers"][-3:] == trivago_towers.NAMES
+    home = tmp_path / "reproduce" / "trivago-clicks" / "lists"
+    with np.load(home / "trivago-100k-towers.npz") as both_read, np.load(home / "trivago-100k.npz") as alone_reads:
+        numbers = both_read["numbers"]
+        assert (numbers[:, :, :-3] == alone_reads["numbers"]).all() and numbers[:, :, -3:].any()
     aim = result["aims"]["mrr"]
-    assert aim["reached"] == (mrr["ours"] >= aim["aim"])
+    assert aim["reached"] == (mrr[both] >= aim["aim"])
     assert code == (0 if aim["reached"] and result["first_less"][rule]["low"] > 0 else 1)

@@ -23,9 +23,11 @@ from playbill.release.report import wide_console
 from playbill.release.settings import ReproduceSettings
 from playbill.release.steps import playbill, results_folder
 from playbill.release.trivago import KINDS, read_trivago, touched_first
+from playbill.release.trivago_towers import NAMES, order_by_tower, tower_numbers, tower_scores
 from playbill.tables.files import write_atomic
 
 LISTS = "trivago-clicks"
+BOTH, ALONE, TOWERS = "ours, towers and ranker", "ours without towers", "towers alone"
 _DATA = "trivago-100k"
 _AIM = 0.63
 _ABOUT = (
@@ -39,9 +41,12 @@ class ListResult(msgspec.Struct, kw_only=True):
 
     Attributes:
         lists, people: of the test part.
-        numbers: that each item has.
+        numbers: that each item has; the last of them from the tower, which the second order does without.
         mrr: mean reciprocal rank over lists, by order; intervals draw people.
         first_less: how much ours lies above the others.
+        without_towers_less: how much ours without the towers' scores lies above the towers.
+        validation: mean reciprocal rank of the ordering models on validation lists, before they learned those too.
+        towers_on_training_lists: the same of towers; why each such list is scored by a tower that does not know it.
     """
 
     theme: str
@@ -55,6 +60,9 @@ class ListResult(msgspec.Struct, kw_only=True):
     numbers: list[str]
     mrr: dict[str, Interval]
     first_less: dict[str, Interval]
+    without_towers_less: dict[str, Interval]
+    validation: dict[str, float]
+    towers_on_training_lists: dict[str, float]
     aims: dict[str, dict[str, float | bool]]
     seconds: float
 
@@ -75,23 +83,30 @@ def run(settings: ReproduceSettings) -> int:
     part = (lists.at >= train_until).astype(np.int8) + (lists.at >= valid_until).astype(np.int8)
     usual = usual_shares(lists.take(np.flatnonzero(part == 0)))
     numbers, there = list_numbers(lists, touches, len(KINDS), usual), lists.item >= 0
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, numbers=numbers, there=there, taken=lists.taken, part=part)
-    write_atomic(home / "lists" / f"{_DATA}.npz", buffer.getvalue())
-    seeds = ",".join(map(str, settings.seeds))
     force = ["force=true"] if settings.force else []
-    playbill("train-lists", f"home={home}", f"name={_DATA}", f"seeds=[{seeds}]", *settings.train, *force)
+    tower, face, known = tower_scores(home, lists, touches, list(KINDS.values()), (train_until, valid_until), force)
+    seen = np.concatenate([numbers, tower_numbers(tower, known, there)], 2)
+    validated, scores = {}, {}
+    for order, file, array in ((BOTH, f"{_DATA}-towers", seen), (ALONE, _DATA, numbers)):
+        run = learn(settings, home, file, {"numbers": array, "there": there, "taken": lists.taken, "part": part})
+        validated[order] = msgspec.json.decode((run / "run.json").read_bytes())["mrr"]
+        scores[order] = by_graph(run / "lists.onnx", array, there)
     console.print("fitting the rivals", style="dim")
-    scores = {
-        "ours": by_graph(home / "runs" / f"{_DATA}-lists" / "lists.onnx", numbers, there),
+    scores |= {
+        TOWERS: order_by_tower(tower, known),
         "boosted tree on the same numbers": by_tree(numbers, there, lists.taken, part, settings.seeds[0]),
         "touched earlier in the session first": -touched_first(lists, touches).astype(np.float64),
         "as shown": -np.arange(there.shape[1]) + np.zeros(there.shape),
     }
-    test = np.flatnonzero(part == 2)
+    early, test = np.flatnonzero(part == 0), np.flatnonzero(part == 2)
+    taught = {
+        name: float(reciprocal_ranks(order_by_tower(s, known)[early], there[early], lists.taken[early]).mean())
+        for name, s in (("the tower that learned from them", face), ("towers that did not", tower))
+    }
     found = {name: reciprocal_ranks(s[test], there[test], lists.taken[test]) for name, s in scores.items()}
     metrics, less = over_people(found, user[test], settings)
-    ours = metrics["ours"].value
+    _, without = over_people({name: found[name] for name in (ALONE, TOWERS)}, user[test], settings)
+    ours = metrics[BOTH].value
     result = ListResult(
         theme=f"reproduce-{LISTS}",
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,9 +116,12 @@ def run(settings: ReproduceSettings) -> int:
         protocol=_ABOUT,
         lists=len(test),
         people=len(np.unique(user[test])),
-        numbers=list_names(list(KINDS.values())),
+        numbers=[*list_names(list(KINDS.values())), *NAMES],
         mrr=metrics,
         first_less=less,
+        without_towers_less=without,
+        validation=validated,
+        towers_on_training_lists=taught,
         aims={"mrr": {"aim": _AIM, "value": ours, "reached": ours >= _AIM}},
         seconds=round(time.monotonic() - started, 1),
     )
@@ -114,6 +132,16 @@ def run(settings: ReproduceSettings) -> int:
     console.print(f"mrr {ours:.4f}, aim {_AIM}: {'reached' if ours >= _AIM else 'NOT REACHED'}")
     console.print(f"written to {path}")
     return 0 if ours >= _AIM and less["touched earlier in the session first"].low > 0 else 1
+
+
+def learn(settings: ReproduceSettings, home: Path, name: str, arrays: dict[str, np.ndarray]) -> Path:
+    """Write lists, train on them, and return the folder of the run."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stub takes `**arrays` for the flag
+    write_atomic(home / "lists" / f"{name}.npz", buffer.getvalue())
+    seeds, force = ",".join(map(str, settings.seeds)), ["force=true"] if settings.force else []
+    playbill("train-lists", f"home={home}", f"name={name}", f"seeds=[{seeds}]", *settings.train, *force)
+    return home / "runs" / f"{name}-lists"
 
 
 def over_people(
