@@ -108,7 +108,7 @@ def test_clicks_of_trivago(
     assert result["first_less"]["as shown"]["value"] == pytest.approx(mrr[both] - mrr["as shown"])
     assert result["first_less"][towers]["value"] == pytest.approx(mrr[both] - mrr[towers])
     assert result["without_towers_less"][towers]["value"] == pytest.approx(mrr[alone] - mrr[towers])
-    assert set(result["validation"]) == {both, alone} and result["numbers"][-3:] == trivago_towers.NAMES
+    assert set(result["validation"]) == {both, alone, towers, rule} and result["numbers"][-3:] == trivago_towers.NAMES
     home = tmp_path / "reproduce" / "trivago-clicks" / "lists"
     with np.load(home / "trivago-100k-towers.npz") as both_read, np.load(home / "trivago-100k.npz") as alone_reads:
         numbers = both_read["numbers"]

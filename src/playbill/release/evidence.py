@@ -88,13 +88,12 @@ def judge_value(name: str, rule: ValueRule, report: Value | None, rungs: Sequenc
     if overlap.unsupported_mass is not None:
         support += f", {overlap.unsupported_mass:.1%} without support"
     says = f"difference {_interval(found, '+.4g')} ({support})"
-    of, told = (
-        (report.current and report.current.value, report.told_loss)
-        if rule.against is Beside.current
-        else (report.logged, report.new.told_loss)
-    )
-    share = None if told is None or of is None or of.value <= 0 else told / of.value
-    if share is not None:
+    in_use = None if report.current is None else report.current.value
+    of = in_use if rule.against is Beside.current else report.logged
+    told = report.told_loss if rule.against is Beside.current else report.new.told_loss
+    share = None
+    if told is not None and of is not None and of.value > 0:
+        share = told / of.value
         beyond = f" beyond {rule.margin:g}" if rule.margin else ""
         says += f"; such a log tells a loss of {told:.4g}{beyond} ({share:.0%} of {of.value:.4g}) or more"
     if found.high < -rule.margin:
