@@ -12,7 +12,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -27,10 +27,14 @@ from playbill.bundle.open import Bundle
 from playbill.engine.approvals import note_approvals
 from playbill.engine.budget import Budget
 from playbill.engine.engine import Engine
+from playbill.engine.item_now import item_now
+from playbill.engine.items import ItemNote, note_items
 from playbill.engine.types import PageRequest, decode, decode_request
 from playbill.engine.types import Request as Asked
 from playbill.errors import RequestError, StateError, trace
+from playbill.serving.following import Following
 from playbill.serving.guard import Guard
+from playbill.serving.item_messages import ItemsNoted, decode_items
 from playbill.serving.keys import Scope
 from playbill.serving.messages import (
     Alive,
@@ -62,6 +66,8 @@ _JSON = "application/json"
 _DEADLINE = "x-playbill-deadline-ms"
 _ARRIVED = "playbill_arrived"
 _TIMED = (b"x-playbill-timing", b"1")  # a request with this header is told what its stages took
+_ITEM = "/v1/items/"
+_ONE_ITEM = _ITEM + "{item_id}"  # what its route is called, in figures too
 
 
 _Answer = Callable[[Request, dict[str, float]], Awaitable[Response]]
@@ -96,6 +102,7 @@ class Api:
             observe: called once a request, with its route, status, rung and stage times.
         """
         self._serving: tuple[Bundle, Engine] | None = None
+        self._following = Following(self._engines)
         self._store = store
         self._guard = guard
         # threads that append at the same time share one flush of the disk (see Store)
@@ -113,6 +120,8 @@ class Api:
             "/v1/recommend": ("POST", Scope.recommend, self._recommend),
             "/v1/home": ("POST", Scope.recommend, self._home),
             "/v1/events": ("POST", Scope.events, self._events),
+            "/v1/items": ("POST", Scope.items, self._items),
+            _ONE_ITEM: ("GET", Scope.items, self._item),
             "/v1/creatives": ("POST", Scope.items, self._creatives),
             "/v1/health": ("GET", None, self._health),
             "/v1/bundle": ("GET", Scope.admin, self._bundle),
@@ -123,6 +132,11 @@ class Api:
         """Answer from this engine from now on: one assignment, so no request sees half of two bundles."""
         self._serving = (bundle, engine)
         self.failed_bundle = None
+        self._following.start()
+
+    def _engines(self) -> list[Engine]:
+        found = [] if self._serving is None else [self._serving[1]]
+        return found if self._trying is None else [*found, self._trying.engine]
 
     @property
     def trying(self) -> Trying | None:
@@ -183,20 +197,22 @@ class Api:
         if _TIMED in request.scope["headers"]:
             response.raw_headers.append((b"server-timing", _server_timing(times)))
         if self._observe is not None:
-            route = path if path in self._routes else "unknown"  # a caller must not make new time series
+            name = _name(path)
+            route = name if name in self._routes else "unknown"  # a caller must not make new time series
             self._observe(route, response.status_code, response.headers.get("x-playbill-rung", ""), times)
         return response
 
     def close(self) -> None:
-        """Wait for the events that are being written."""
+        """Wait for the events that are being written, and look at the store no more."""
         for call in self.closing:
             call()
+        self._following.stop()
         self.try_out(None)
         self._writers.shutdown(wait=True)
 
     def _route(self, path: str, request: Request) -> _Answer:
         """Return who answers, where there is such a route and the sender may use it; the body was not looked at."""
-        route = self._routes.get(path)
+        route = self._routes.get(_name(path))
         if route is None:
             raise Refused(404, "not_found", None, f"no {path[:200]!r}; there are {', '.join(self._routes)}")
         allowed, scope, call = route
@@ -288,6 +304,33 @@ class Api:
     def _append(self, events: list[Event]) -> tuple[list[bool], int]:
         """Store events; return which were new and a version that knows them. In a thread: it may wait for Redis."""
         return self._store.append(events), self._store.version
+
+    async def _items(self, request: Request, times: dict[str, float]) -> Response:
+        given, single = decode_items(await self._body(request))
+        began = time.perf_counter()
+        try:
+            noted, version = await asyncio.get_running_loop().run_in_executor(self._writers, self._tell, given)
+        except RequestError as error:
+            if not single:
+                raise
+            field = "body" if error.field == "items[0]" else error.field.removeprefix("items[0].")
+            raise RequestError(field, error.reason) from None
+        times["note"] = (time.perf_counter() - began) * 1e3
+        return _answer(ItemsNoted(request_id=_request_id(request), items=noted, state_version=version))
+
+    def _tell(self, given: Sequence[Any]) -> tuple[list[ItemNote], int]:
+        noted = note_items(self.engine(), self._store, given)
+        for engine in self._engines()[1:]:
+            engine.stocking.take_in(self._store)
+        return noted
+
+    async def _item(self, request: Request, times: dict[str, float]) -> Response:
+        item_id = request.scope["path"][len(_ITEM) :]
+        look = partial(item_now, self.engine(), self._store, item_id)
+        found = await asyncio.get_running_loop().run_in_executor(self._writers, look)
+        if found is None:
+            raise Refused(404, "not_found", "item_id", f"neither the bundle nor the store has an item {item_id[:80]!r}")
+        return _answer(found)
 
     async def _creatives(self, request: Request, times: dict[str, float]) -> Response:
         approvals, single = decode_approvals(await self._body(request))
@@ -383,6 +426,10 @@ class Api:
             if message["type"] == "lifespan.shutdown":
                 self.close()
                 return
+
+
+def _name(path: str) -> str:
+    return _ONE_ITEM if path.startswith(_ITEM) and len(path) > len(_ITEM) else path
 
 
 def _answer(value: Any, headers: dict[str, str] | None = None) -> Response:

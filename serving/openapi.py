@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 import playbill
+from playbill.engine.item_now import ItemNow
 from playbill.engine.types import Page, PageRequest, Request, Slate
+from playbill.serving.item_messages import ItemsNoted, ToldItem, ToldItems
 from playbill.serving.keys import Scope
 from playbill.serving.messages import (
     Alive,
@@ -26,7 +28,7 @@ _SPEECH: dict[int, str] = {
     400: "The body is no json.",
     401: "There is no API key, or it is not known, or it was revoked.",
     403: "The API key may do other things than this.",
-    404: "There is no such path.",
+    404: "There is no such path, or no such item.",
     405: "The path takes another method.",
     408: "The request took longer than the server allows.",
     413: "The body is larger than the server allows.",
@@ -50,8 +52,8 @@ _RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "s
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document as plain values."""
     structs = (
-        Request, Slate, PageRequest, Page, SentEvent, SentEvents, Receipt, Approval, Approvals, Noted, Alive, Health,
-        BundleSummary, Problem,
+        Request, Slate, PageRequest, Page, SentEvent, SentEvents, Receipt, ToldItem, ToldItems, ItemsNoted, ItemNow,
+        Approval, Approvals, Noted, Alive, Health, BundleSummary, Problem,
     )  # fmt: skip
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema = dict(zip(structs, schemas, strict=True))
@@ -95,6 +97,28 @@ def document() -> dict[str, Any]:
                     schema[Problem],
                     {"oneOf": [schema[SentEvent], schema[SentEvents]]},
                     scope=Scope.events,
+                )
+            },
+            "/v1/items": {
+                "post": _operation(
+                    "items",
+                    "Add items, change columns of them, or withdraw them. It is durable when the answer comes; this "
+                    "replica's next slate knows it, the others' within a second.",
+                    schema[ItemsNoted],
+                    schema[Problem],
+                    {"oneOf": [schema[ToldItem], schema[ToldItems]]},
+                    scope=Scope.items,
+                )
+            },
+            "/v1/items/{item_id}": {
+                "get": _operation(
+                    "item",
+                    "Say what is known of an item: the bundle's columns and what was told since, and whether it may be "
+                    "shown.",
+                    schema[ItemNow],
+                    schema[Problem],
+                    scope=Scope.items,
+                    path="item_id",
                 )
             },
             "/v1/creatives": {
@@ -146,9 +170,10 @@ def _operation(
     scope: Scope | None = None,
     optional: bool = False,
     deadline: bool = False,
+    path: str = "",
 ) -> dict[str, Any]:
     refusals = () if scope is None else (401,) if optional else (401, 403, 429)
-    faults = sorted([*refusals, *(_BODY_FAULTS if body else ()), 503])
+    faults = sorted([*refusals, *(_BODY_FAULTS if body else ()), *((404, 422) if path else ()), 503])
     keys = [] if scope is None else [{scheme: [scope.value]} for scheme in ("bearer", "api_key")]
     operation: dict[str, Any] = {
         "operationId": name,
@@ -163,6 +188,7 @@ def _operation(
                 "schema": {"type": "string", "maxLength": 128},
             },
             *([_DEADLINE] if deadline else []),
+            *([{"name": path, "in": "path", "required": True, "schema": {"type": "string"}}] if path else []),
         ],
         "responses": {
             "200": {"description": "The answer.", "content": _json(answer)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from playbill.bundle.open import Bundle
-from playbill.engine.shelf import WITHDRAWN
+from playbill.engine.catalogue import WITHDRAWN
 from playbill.errors import RequestError
 from playbill.state.events import Id, coerce_id
 from playbill.state.store import Store

@@ -14,6 +14,7 @@ from playbill.bundle.open import Bundle
 from playbill.features.vocabulary import Vocabulary
 
 DAY_US = 86_400_000_000
+WITHDRAWN = "withdrawn"  # true in a note of an item or a creative: not to be shown, whatever else is said of it
 UNDATED = -(2**62)  # before any date, and its difference to any still fits
 
 
@@ -86,13 +87,16 @@ class Catalogue:
 
         Args:
             version: of the store's catalogue.
-            changes: by item id, such as `{12: {"available": False}}`; items the bundle does not know are passed over.
+            changes: by item id, such as `{12: {"available": False}}` or `{12: {"withdrawn": True}}`, which stands above
+                it; items that are not known are passed over.
         """
         available = self.available.copy()
         for item_id, change in changes.items():
-            row = self.index(item_id)
-            if row and isinstance(change.get("available"), bool):
-                available[row] = change["available"]
+            told = change.get("available")
+            gone = change.get(WITHDRAWN) is True
+            row = self.index(item_id) if gone or isinstance(told, bool) else 0
+            if row:
+                available[row] = told is True and not gone
         return Offer(
             version=version,
             available=available,

@@ -87,6 +87,7 @@ class CreativeStep:
     ) -> None:
         self.parts, self.head, self.tower, self.seed, self._fault = parts, head, tower, seed, fault
         self._stock: CreativeStock | None = None
+        self._before: CreativeStock | None = None
         self._belief: Belief | None = None
         if parts.prior is not None:
             self._belief = Belief(0, 0, parts.prior, parts.prior.covariance())
@@ -138,16 +139,23 @@ class CreativeStep:
     def _now(
         self, people: Sequence[Person], requests: Sequence[Request], view: View | None, stocked: Stock
     ) -> CreativeNow:
-        version = 0 if view is None else view.creatives_version
-        stock = self._stock
-        if stock is None or (stock.version, stock.catalogue_version) != (version, stocked.offer.version):
-            changes = {} if view is None else view.creatives()
-            stock = creative_stock(self.parts, stocked.catalogue, stocked.offer.version, version, changes)
-            self._stock = stock
+        stock = self.stock_of(view, stocked)
         if view is None:
             return CreativeNow(stock, self._belief, [{} for _ in requests])
         known = [(r.user_id if p.remembered else None, r.session_id) for r, p in zip(requests, people, strict=True)]
         return CreativeNow(stock, self._learned(view), [view.shown(*who) for who in known])
+
+    def stock_of(self, view: View | None, stocked: Stock) -> CreativeStock:
+        """Return the creatives of these items as the store has them, made unless they are at hand."""
+        version = 0 if view is None else view.creatives_version
+        stock, before = self._stock, self._before
+        for there in (stock, before):  # while the next stock of items is being made, requests still ask for this one's
+            if there is not None and (there.version, there.catalogue_version) == (version, stocked.offer.version):
+                return there
+        changes = {} if view is None else view.creatives()
+        made = creative_stock(self.parts, stocked.catalogue, stocked.offer.version, version, changes)
+        self._stock, self._before = made, stock
+        return made
 
     def _learned(self, view: View) -> Belief | None:
         spec, prior, belief = self.parts.spec, self.parts.prior, self._belief

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
@@ -34,11 +33,12 @@ from playbill.engine.blending import blend_candidates
 from playbill.engine.budget import Budget, Pace, enough
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
+from playbill.engine.columns import Column, creative_columns, item_columns
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeNow, CreativeStep
 from playbill.engine.depth import ALARM, Depth
 from playbill.engine.forms import check_form, check_recent, rungs_of
-from playbill.engine.fresh import FreshItems, Stock, stock
+from playbill.engine.fresh import Stock
 from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.newcomers import newcomers_of, newcomers_order
 from playbill.engine.page import flat, make_page
@@ -53,12 +53,13 @@ from playbill.engine.row import Row
 from playbill.engine.rules import acting, ready_rules
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
+from playbill.engine.stocking import Stocking
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Page, Removal, Request, Slate, validate
 from playbill.errors import StateError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
-from playbill.state.store import Store, View
+from playbill.state.store import Store
 from playbill.tables.schema import EventKind
 
 log = logging.getLogger("playbill.engine")
@@ -93,8 +94,7 @@ class Engine:
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self.ladder = Ladder(bundle.policy.fallbacks, parts.rungs())
         self._newest = parts.newest(asked(bundle, parts))
-        self._fresh, self._fresh_lock = FreshItems(bundle, settings), threading.Lock()
-        self._stock = stock(catalogue, parts, bundle, self._fresh, 0, {})
+        self.stocking = Stocking(catalogue, parts, bundle, settings, self.ladder.fault)
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
         self._events = [event.name for event in bundle.spec.events]
@@ -108,6 +108,7 @@ class Engine:
             self._creatives = CreativeStep(
                 bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self.ladder.fault
             )
+            self.stocking.prepare = self._creatives.stock_of
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -137,6 +138,8 @@ class Engine:
                     purposes=spec.purposes,
                 )
             )
+        if store is not None:
+            engine.stocking.take_in(store)
         declared = None if store is None else store.declared
         known = {e.name for e in (*bundle.spec.events, *(() if declared is None else declared.events))}
         for name, surface in bundle.policy.surfaces.items():
@@ -149,6 +152,21 @@ class Engine:
     def rungs(self) -> list[str]:
         """Rungs that can be reached here, best first."""
         return self.ladder.rungs
+
+    @property
+    def _stock(self) -> Stock:
+        return self.stocking.now
+
+    @cached_property
+    def known_columns(self) -> tuple[dict[str, Column], dict[str, Column]]:
+        """Columns of items and of creatives that can be told while requests are answered."""
+        return item_columns(self.bundle), creative_columns(self.bundle)
+
+    @cached_property
+    def creative_owners(self) -> dict[int | str, int | str | None]:
+        """The item id of each of the bundle's creatives, by creative id."""
+        columns = {} if self.bundle.creatives is None else self.bundle.creatives.columns
+        return dict(zip(columns.get("creative_id", ()), columns.get("item_id", ()), strict=True))
 
     @property
     def faults(self) -> Counter[str]:
@@ -173,7 +191,7 @@ class Engine:
             "models": self.models(),
             "index": self.parts.index.kind.value if self.parts.index else None,
             "fresh_items": len(self._stock.catalogue.late),
-            "fresh_refused": dict(self._fresh.refused),
+            "fresh_refused": dict(self.stocking.fresh.refused),
             "rebuild_due": self._stock.due,
             "missing": dict(self.parts.missing),
             "faults": dict(self.faults),
@@ -359,10 +377,11 @@ class Engine:
         try:
             with self.store.view(who) if self.store is not None else nullcontext() as view:
                 people = people_of(requests, view, self.bundle.spec, self._newest)
-                version = view.version if view is not None else 0
-                if view is not None and view.catalogue_version != self._stock.offer.version:
-                    self._restock(view)
-                stocked = self._stock  # another thread may exchange it
+                stocked = self.stocking.now if view is None else self.stocking.at(view)
+                version = 0
+                if view is not None:  # a slate that names a version knows all of it
+                    current = stocked.offer.version == view.catalogue_version
+                    version = view.version if current else min(stocked.offer.version, view.version)
                 creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
                 return people, version, stocked, creatives
         except StateError as error:
@@ -372,14 +391,6 @@ class Engine:
             note = f"the store cannot be read: {first_line(error)}"
         # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
         return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
-
-    def _restock(self, view: View) -> None:
-        """Take in the catalogue's changes; who comes meanwhile waits for this and finds it done."""
-        with self._fresh_lock:
-            if view.catalogue_version > self._stock.offer.version:
-                changes = view.catalogue()
-                version = view.catalogue_version
-                self._stock = stock(self.catalogue, self.parts, self.bundle, self._fresh, version, changes)
 
     def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
         policy, at, catalogue = self.bundle.policy, int(request.at or 0), stocked.catalogue

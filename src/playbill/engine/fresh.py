@@ -11,20 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.engine.catalogue import Catalogue, Offer, comparable, newest_first
-from playbill.engine.parts import Parts
+from playbill.engine.catalogue import Catalogue, Offer
 from playbill.engine.runtime import Model, open_model
 from playbill.engine.settings import EngineSettings
+from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays, encode_fields
 from playbill.features.spec import UNKNOWN, Side
-from playbill.index.live import LiveIndex, live, rebuild_due, with_items, without
+from playbill.index.live import LiveIndex
 
 _ROWS = 4_096  # items in one run of the item tower
 
@@ -66,6 +65,7 @@ class Stock:
         index: tombstones for what is not available, fresh items beside the built ones; None without an index.
         due: why the bundle should be exported anew for its index's sake, empty where it need not.
         changes: rows that the store notes over the bundle's items, by item id.
+        refused: why fresh items cannot be shown, by item id.
     """
 
     catalogue: Catalogue
@@ -75,6 +75,17 @@ class Stock:
     index: LiveIndex | None
     due: str = ""
     changes: Changes = field(default_factory=dict)
+    refused: Mapping[int | str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What was made of one row: encoded arrays, its vector, and why it cannot be shown, empty where it can."""
+
+    row: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    vector: np.ndarray | None
+    refused: str = ""
 
 
 @dataclass(slots=True)
@@ -82,13 +93,13 @@ class FreshItems:
     """What was made of fresh items so far, so that each is encoded and embedded once.
 
     Attributes:
-        refused: why items could not be embedded, by reason; they are not shown.
+        refused: how often an item could not be encoded or embedded, by reason; such are not shown.
     """
 
     bundle: Bundle
     settings: EngineSettings
     refused: dict[str, int] = field(default_factory=dict)
-    _made: dict[int | str, tuple[Mapping[str, Any], Arrays, np.ndarray | None]] = field(default_factory=dict)
+    _made: dict[int | str, Made] = field(default_factory=dict)
     _tower: Model | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +112,7 @@ class FreshItems:
         """Return the rows of fresh items among the store's changes, in the order of their ids."""
         spec, known = self.bundle.spec, self.bundle.vocabularies["item"]
         kind = int if spec.item_id_type == "int64" else str
-        told = {"title", *(f.name for f in spec.side(Side.ITEM))}
+        told = self.told
         fresh = {
             item_id: row
             for item_id, row in changes.items()
@@ -111,51 +122,63 @@ class FreshItems:
         }
         return dict(sorted(fresh.items()))
 
-    def make(self, fresh: Mapping[int | str, Mapping[str, Any]], embed: bool) -> tuple[Arrays, np.ndarray | None]:
-        """Return the encoded arrays of these items, [F, ...] each, and with `embed` their vectors, [F, d] float32.
+    @property
+    def told(self) -> set[str]:
+        """Columns of which one at least makes a row an item: what models read, and the title."""
+        return {"title", *(name for f in self.bundle.spec.side(Side.ITEM) for name in f.reads)}
 
-        Rows that did not change since the last call are not worked on again. A vector that could not be made, or is
-        not finite, comes back as NaN; `refused` says why.
+    def make(self, fresh: Mapping[int | str, Mapping[str, Any]], embed: bool) -> list[Made]:
+        """Return what was made of these items, in their order; with `embed` also their vectors, [d] float32 each.
+
+        Rows that did not change since the last call are not worked on again.
         """
-        new = [i for i, row in fresh.items() if i not in self._made or self._made[i][0] != row]
+        new = [i for i, row in fresh.items() if i not in self._made or self._made[i].row != row]
         if new:
-            arrays = encode_items([fresh[i] for i in new], self.bundle)
-            vectors = self._embed(arrays, len(new)) if embed else None
+            arrays, refused = self._encode([fresh[i] for i in new])
+            vectors = self._embed(arrays, refused) if embed else None
             for place, item_id in enumerate(new):
                 mine = {name: array[place] for name, array in arrays.items()}
-                self._made[item_id] = dict(fresh[item_id]), mine, None if vectors is None else vectors[place]
+                self._made[item_id] = Made(
+                    dict(fresh[item_id]), mine, None if vectors is None else vectors[place], refused[place]
+                )
+            for reason in filter(None, refused):
+                self.refused[reason] = self.refused.get(reason, 0) + 1
         self._made = {i: self._made[i] for i in fresh}
-        made = list(self._made.values())
-        names = list(made[0][1]) if made else []
-        stacked = {name: np.stack([arrays[name] for _, arrays, _ in made]) for name in names}
-        found = [vector for _, _, vector in made if vector is not None]
-        return stacked, np.stack(found) if embed and found else None
+        return list(self._made.values())
 
-    def _embed(self, arrays: Arrays, num_rows: int) -> np.ndarray:
+    def _encode(self, rows: list[Mapping[str, Any]]) -> tuple[Arrays, list[str]]:
+        """Return the rows' arrays, and for each why it has none of its own: one odd row must not take the others."""
+        try:
+            return encode_items(rows, self.bundle), [""] * len(rows)
+        except FeatureError as error:
+            if len(rows) == 1:
+                return encode_items([{}], self.bundle), [str(error)]
+        found = [self._encode([row]) for row in rows]
+        names = found[0][0]
+        return {n: np.concatenate([a[n] for a, _ in found]) for n in names}, [why for _, [why] in found]
+
+    def _embed(self, arrays: Arrays, refused: list[str]) -> np.ndarray:
+        """Return a vector for each row, and say in `refused` which are none: those are 0."""
         try:
             if self._tower is None:
                 self._tower = open_model(self.bundle.file("item_tower.onnx"), self.settings)
-            vectors = embed_items(self._tower, arrays, num_rows)
+            vectors = embed_items(self._tower, arrays, len(refused))
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self._refuse(f"item_tower.onnx does not answer: {reason}", num_rows)
-            return np.full((num_rows, self._width()), np.nan, np.float32)
-        bad = ~np.isfinite(vectors).all(1)
-        if bad.any():
-            self._refuse("its vector is not finite", int(bad.sum()))
-        return vectors
-
-    def _width(self) -> int:
-        return int(self.bundle.array("item_embeddings").shape[1])
-
-    def _refuse(self, reason: str, count: int) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + count
+            refused[:] = [why or f"item_tower.onnx does not answer: {reason}" for why in refused]
+            return np.zeros((len(refused), self.bundle.array("item_embeddings").shape[1]), np.float32)
+        good = np.isfinite(vectors).all(1)
+        refused[:] = [
+            why or ("" if fine else "its vector is not finite") for why, fine in zip(refused, good, strict=True)
+        ]
+        found: np.ndarray = np.where(good[:, None], vectors, np.float32(0))
+        return found
 
 
 def encode_items(rows: list[Mapping[str, Any]], bundle: Bundle) -> Arrays:
     """Return the arrays of raw rows of the items table as the bundle's models read them, [B, ...] each."""
     fields = bundle.spec.side(Side.ITEM)
-    columns = {f.name: [row.get(f.name) for row in rows] for f in fields}
+    columns = {name: [row.get(name) for row in rows] for f in fields for name in f.reads}
     return encode_fields(columns, len(rows), fields, bundle.vocabularies)
 
 
@@ -167,91 +190,3 @@ def embed_items(tower: Model, arrays: Arrays, num_rows: int) -> np.ndarray:
         for low in range(0, num_rows, _ROWS)
     ]
     return np.concatenate(parts)
-
-
-def stock(
-    catalogue: Catalogue, parts: Parts, bundle: Bundle, made: FreshItems, version: int, changes: Changes
-) -> Stock:
-    """Return the catalogue as it stands after the store's changes.
-
-    Args:
-        catalogue, parts: the bundle's own.
-        made: what is kept from one state to the next; one caller at a time.
-        version: of the store's catalogue.
-        changes: by item id: availability of the bundle's items, whole rows of fresh ones.
-    """
-    rows = made.among(changes)
-    num_built = catalogue.num_items
-    index = None if parts.index is None else live(parts.index)
-    embeddings: Rows | None = parts.embeddings
-    item_arrays: Mapping[str, Rows] = bundle.item_arrays
-    good = np.ones(len(rows), bool)
-    if rows:
-        arrays, vectors = made.make(rows, embed=parts.embeddings is not None)
-        late = np.arange(num_built + 1, num_built + len(rows) + 1)
-        known = np.arange(num_built + 1)
-        none = {n: np.zeros((len(rows), *a.shape[1:]), a.dtype) for n, a in bundle.item_arrays.items()}
-        item_arrays = {n: Joined(a, {**none, **arrays}[n]) for n, a in bundle.item_arrays.items()}
-        item_arrays = {**item_arrays, "item_index": Joined(known, np.zeros(len(rows), np.int64))}
-        if parts.embeddings is not None and vectors is not None:
-            good = np.isfinite(vectors).all(1)
-            embeddings = Joined(parts.embeddings, np.where(good[:, None], vectors, 0))
-            index = None if index is None else with_items(index, late[good], vectors[good])
-        catalogue = _with_late(catalogue, rows, embeddings, _micros(bundle.manifest.created_at) or 0)
-    due = "" if index is None else rebuild_due(index)
-    offer = catalogue.offer(version, changes)
-    if not good.all():
-        offer = replace(offer, available=offer.available.copy(), whole=False)
-        offer.available[np.flatnonzero(~good) + num_built + 1] = False
-        offer.popular_order = offer.popular_order[offer.available[offer.popular_order]]
-        offer.newest_order = offer.newest_order[offer.available[offer.newest_order]]
-    if index is not None and not offer.whole:
-        index = without(index, np.flatnonzero(~offer.available[1:]) + 1)
-    return Stock(catalogue, offer, embeddings, item_arrays, index, due, changes)
-
-
-def _with_late(
-    catalogue: Catalogue, rows: Mapping[int | str, Mapping[str, Any]], embeddings: Rows | None, bundled_us: int
-) -> Catalogue:
-    """Return the catalogue with fresh items behind its own: nobody chose them yet, so they are the least popular.
-
-    Args:
-        bundled_us: when the bundle was made; what came later and gives no date of its own came out then.
-    """
-    count, built = len(rows), catalogue.num_items
-    late = np.arange(built + 1, built + count + 1)
-    titles = [row.get("title") for row in rows.values()]
-    vectors: Any = None if embeddings is None else comparable(embeddings, catalogue.filled)
-    if embeddings is None and catalogue.vectors is not None:
-        vectors = Joined(catalogue.vectors, np.zeros((count, catalogue.vectors[[0]].shape[1]), np.float32))
-    nothing = np.zeros(count, np.float32)
-    dates = [_micros(row.get("published_at")) for row in rows.values()]
-    published = np.concatenate([catalogue.published, [bundled_us if date is None else date for date in dates]])
-    return replace(
-        catalogue,
-        ids=[*catalogue.ids, *rows],
-        titles=[*catalogue.titles, *(title if isinstance(title, str) else None for title in titles)],
-        late=dict(zip(rows, late.tolist(), strict=True)),
-        available=np.concatenate([catalogue.available, np.ones(count, bool)]),
-        popular=np.concatenate([catalogue.popular, nothing]),
-        trending=np.concatenate([catalogue.trending, nothing]),
-        events=np.concatenate([catalogue.events, nothing]),
-        lately=np.concatenate([catalogue.lately, nothing]),
-        place=np.concatenate([catalogue.place, late]),
-        popular_order=np.concatenate([catalogue.popular_order, late]),
-        published=published,
-        newest_order=newest_first(published),
-        vectors=vectors,
-    )
-
-
-def _micros(moment: Any) -> int | None:
-    """Return a moment of the store as UTC microseconds: a number is one already, a text is ISO 8601."""
-    if isinstance(moment, int) and not isinstance(moment, bool):
-        return moment
-    try:
-        found = datetime.fromisoformat(moment)
-    except (TypeError, ValueError):  # whatever a catalogue feed writes there must not stop answers
-        return None
-    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    return round(found.timestamp() * 1e6)

@@ -14,10 +14,9 @@ import numpy as np
 
 from playbill.bundle.creatives import Creatives
 from playbill.creative.eligibility import APPROVED, Shelf, make_shelf
-from playbill.engine.catalogue import Catalogue
+from playbill.engine.catalogue import WITHDRAWN, Catalogue
 from playbill.features.encoder import Arrays, encode_fields
 
-WITHDRAWN = "withdrawn"  # true in a note: not to be shown, whatever its status says
 _COLUMNS = ("creative_id", "item_id", "kind", "status", "approved_until", "locale", "channel", "is_default")
 
 Changes = Mapping[int | str, Mapping[str, Any]]

@@ -96,6 +96,10 @@ class View:
         """Return every item's changes by item id."""
         return self._changes("catalogue")
 
+    def items(self, item_ids: Sequence[Id]) -> dict[Id, dict[str, Any] | None]:
+        """Return what is noted of some items; None where nothing ever was."""
+        return self._some("catalogue", item_ids)
+
     @property
     def creatives_version(self) -> int:
         """`version` at the last change of the creatives."""
@@ -104,6 +108,10 @@ class View:
     def creatives(self) -> dict[int | str, dict[str, Any]]:
         """Return every creative's changes by creative id."""
         return self._changes("creatives")
+
+    def creatives_of(self, creative_ids: Sequence[Id]) -> dict[Id, dict[str, Any] | None]:
+        """Return what is noted of some creatives; None where nothing ever was."""
+        return self._some("creatives", creative_ids)
 
     @property
     def learned_version(self) -> int:
@@ -120,6 +128,14 @@ class View:
 
     def _changes(self, table: str) -> dict[int | str, dict[str, Any]]:
         return dict(msgspec.msgpack.decode(bytes(value)) for value in self._txn.values(table))
+
+    def _some(self, table: str, row_ids: Sequence[Id]) -> dict[Id, dict[str, Any] | None]:
+        keys = [id_key(row_id) for row_id in row_ids]
+        self._txn.ahead({table: keys})
+        found = [self._txn.get(table, key) for key in keys]
+        return {
+            i: None if raw is None else msgspec.msgpack.decode(raw)[1] for i, raw in zip(row_ids, found, strict=True)
+        }
 
 
 class Store:
@@ -263,15 +279,23 @@ class Store:
         """Put users-table columns, consent flags included, into profiles; columns not named stay as they are."""
         self._commit_with_others(Change(features=features))
 
-    def set_items(self, changes: dict[int | str, dict[str, Any]]) -> None:
-        """Note what changed about items since the bundle, such as `{12: {"available": False}}`."""
-        self._commit_with_others(Change(items=changes))
+    def set_items(
+        self, changes: dict[int | str, dict[str, Any]], creatives: dict[int | str, dict[str, Any]] | None = None
+    ) -> None:
+        """Note what changed about items since the bundle, such as `{12: {"available": False}}`.
+
+        Durable when this returns. Columns that are not named stay as they are noted; None takes back what was noted.
+
+        Args:
+            creatives: what changed with them, see `set_creatives`: all of it is noted, or nothing.
+        """
+        self._commit_with_others(Change(items=changes, creatives=creatives or {}))
 
     def set_creatives(self, changes: dict[int | str, dict[str, Any]]) -> None:
         """Note what changed about creatives since the bundle, such as `{7: {"status": "withdrawn"}}`.
 
-        Names are those of the creatives table; times are UTC microseconds. A creative that the bundle does not know is
-        a new one, and names its `item_id`.
+        Names are those of the creatives table; times are UTC microseconds; None takes back what was noted of a column.
+        A creative that the bundle does not know is a new one, and names its `item_id`.
         """
         self._commit_with_others(Change(creatives=changes))
 

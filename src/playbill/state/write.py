@@ -84,14 +84,22 @@ def write_change(txn: Txn, change: Change, settings: StoreSettings) -> None:
             txn.put("profiles", key, _encode(profile))
     for table, rows in (("catalogue", change.items), ("creatives", change.creatives)):
         for row_id, values in rows.items():
-            version += 1
             old = txn.get(table, id_key(row_id))
-            merged = {**(msgspec.msgpack.decode(old)[1] if old is not None else {}), **values}
-            txn.put(table, id_key(row_id), _encode((row_id, merged)))
+            before = msgspec.msgpack.decode(old)[1] if old is not None else {}
+            after = noted(before, values)
+            if after == before and old is not None:
+                continue  # a feed that comes again must not make every replica look at its catalogue anew
+            version += 1
+            txn.put(table, id_key(row_id), _encode((row_id, after)))
             txn.put("meta", f"{table}_version".encode(), sequence_key(version))
     for name, note in change.meta.items():
         txn.put("meta", name, note)
     txn.put("meta", VERSION, sequence_key(version))
+
+
+def noted(before: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return what is noted of an item or a creative after a change; None takes back what was noted of a column."""
+    return {name: value for name, value in {**before, **values}.items() if value is not None}
 
 
 def _log(txn: Txn, change: Change, version: int) -> int:
