@@ -150,10 +150,37 @@ def test_events_never_fail(api: Api, body: bytes) -> None:
     check(*send(api, "POST", "/v1/events", body))
 
 
+item_fields = {
+    "item_id": st.integers(1, 2000) | ids,
+    "available": st.booleans() | anything,
+    "withdrawn": st.none() | anything,
+    "title": st.text(max_size=30) | anything,
+    "categories": st.lists(st.sampled_from(["Drama", "Opera"]) | anything, max_size=3) | anything,
+    "release_year": st.floats() | st.integers() | anything,
+    "published_at": st.datetimes().map(str) | st.integers() | anything,
+    "creatives": st.lists(anything, max_size=2) | anything,
+}
+items = bodies(nearly(item_fields) | st.fixed_dictionaries({"items": st.lists(nearly(item_fields), max_size=3)}))
+
+
+@bounded
+@given(body=items)
+@example(body=b'{"item_id": 7, "title": "\\ud800"}')
+@example(body=b'{"item_id": 7, "release_year": 1e999}')
+def test_items_never_fail(api: Api, body: bytes) -> None:
+    check(*send(api, "POST", "/v1/items", body))
+
+
+@bounded
+@given(name=ids.map(str))
+def test_what_is_known_of_an_item_never_fails(api: Api, name: str) -> None:
+    check(*send(api, "GET", f"/v1/items/{name}", b""))
+
+
 @bounded
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]),
-    path=st.sampled_from(["/v1/health", "/v1/bundle", "/v1/recommend", "/v1/creatives"])
+    path=st.sampled_from(["/v1/health", "/v1/bundle", "/v1/recommend", "/v1/creatives", "/v1/items"])
     | st.text(max_size=50).map(lambda t: "/" + t),
     headers=st.lists(
         st.tuples(

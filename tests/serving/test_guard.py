@@ -23,7 +23,13 @@ from playbill.serving.openapi import document
 from playbill.serving.plain import make_api
 
 EVENT = {"event": "rate", "user_id": 7, "item_id": 1, "value": 4}
-BODIES = {"/v1/recommend": {"user_id": 7, "k": 2}, "/v1/events": EVENT, "/v1/creatives": {"creative_id": 1}}
+BODIES = {
+    "/v1/recommend": {"user_id": 7, "k": 2},
+    "/v1/home": {"user_id": 7, "k": 2},
+    "/v1/events": EVENT,
+    "/v1/items": {"item_id": 7, "title": "Told"},
+    "/v1/creatives": {"creative_id": 1},
+}
 
 
 @dataclass
@@ -84,7 +90,7 @@ def server(home: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Plain
 def test_every_route_asks_for_what_its_document_says(server: Plain) -> None:
     for path, methods in document()["paths"].items():
         [(method, operation)] = methods.items()
-        body = BODIES.get(path)
+        body, path = BODIES.get(path), path.format(item_id=7)
         assert (method == "post") == (body is not None)
         schemes: dict[str, list[str]] = {}
         for one in operation["security"]:
@@ -318,7 +324,7 @@ def test_an_error_nobody_thought_of_is_logged_by_place_and_not_by_its_words(
             raise RuntimeError(f"no {MARK}") from error
 
     monkeypatch.setattr(api._store, "append", broken)
-    monkeypatch.setattr(api.engine(), "decide", broken)
+    monkeypatch.setattr(type(api.engine()), "decide", broken)
 
     async def once() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:

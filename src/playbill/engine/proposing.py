@@ -44,6 +44,9 @@ def propose(
     if form is Form.HOME:
         page = _draft(row, parts, conditions)
         brought = page if brought is None else np.concatenate([brought, page])
+    tables = parts.tables if personal or row.anchor else {}
+    if row.anchor:  # one that came after the bundle was chosen with nothing yet
+        tables = {name: table for name, table in tables.items() if row.anchor <= table.num_items}
     row.candidates = found = candidates_of(
         stocked.catalogue,
         row.stock.offer,
@@ -51,7 +54,7 @@ def propose(
         row.blocked,
         _wanted(row),
         _quotas(row, parts),
-        parts.tables if personal or row.anchor else {},
+        tables,
         history,
         nearest,
         query if nearest is not None else None,
