@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from playbill.errors import ConfigError, PlaybillError
+from playbill.errors import ConfigError, PlaybillError, RefusedError
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -94,7 +94,8 @@ def post(
         key: an API key; None: that of PLAYBILL_KEY, if there is one.
     Raises:
         ConfigError: the key cannot stand in a header.
-        PlaybillError: nobody answers, or the answer is a refusal; says why.
+        RefusedError: the answer is a refusal; says why.
+        PlaybillError: nobody answers, or not in json.
     """
     request = urllib.request.Request(
         url.rstrip("/") + path, json.dumps(body).encode(), {"content-type": "application/json"}
@@ -110,7 +111,7 @@ def post(
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             answer = json.loads(response.read())
     except urllib.error.HTTPError as error:
-        raise PlaybillError(f"{url} refused: {_refusal(error)}") from error
+        raise _refusal(url, error) from error
     except OSError as error:  # URLError and timeouts are OSErrors
         reason = getattr(error, "reason", error)
         raise PlaybillError(f"nobody answers at {url} ({reason}); start a server with `playbill serve`") from error
@@ -153,13 +154,16 @@ def _table(items: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def _refusal(error: urllib.error.HTTPError) -> str:
+def _refusal(url: str, error: urllib.error.HTTPError) -> RefusedError:
     text = error.read().decode(errors="replace")
     try:
         problem = json.loads(text)
-        where = f"{problem['field']}: " if problem["field"] else ""
-        if error.code == 401:
-            return f"{error.code}, {where}{problem['reason']}; here: key=<key>, or PLAYBILL_KEY in the environment"
-        return f"{error.code}, {where}{problem['reason']}"
+        field, reason = problem["field"] or "", str(problem["reason"])
+        said = f"{field}: {reason}" if field else reason
     except (ValueError, KeyError, TypeError):
-        return f"{error.code}, {text.strip()[:200]}"
+        field, reason = "", text.strip()[:200]
+        said = reason
+    here = "; here: key=<key>, or PLAYBILL_KEY in the environment" if error.code == 401 else ""
+    wait = error.headers.get("retry-after") or ""
+    retry_after_s = float(wait) if wait.isdecimal() else 1.0
+    return RefusedError(f"{url} refused: {error.code}, {said}{here}", error.code, field, reason, retry_after_s)

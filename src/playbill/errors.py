@@ -17,6 +17,7 @@
     ├── StateError             the store cannot hold or give back what it was asked for
     ├── ProviderError          a required device or execution provider is not there
     ├── FilterError            a condition over columns cannot be understood: points at the character
+    ├── RefusedError           a server that was asked did not do it: status, field and reason
     └── RequestError           a request cannot be understood: names the field
 
 Every message says what was expected, what was found, and what to do.
@@ -116,6 +117,21 @@ class FilterError(PlaybillError, ValueError):
         super().__init__(f"character {at + 1}: {reason}\n  {before}{shown}{after}\n  {pointer}")
         self.at = at
         self.reason = reason
+
+
+class RefusedError(PlaybillError):
+    """A server that was asked did not do it.
+
+    Attributes:
+        status: of HTTP.
+        field: that is to blame; empty where none is.
+        reason: in the server's words.
+        retry_after_s: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, status: int, field: str, reason: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.status, self.field, self.reason, self.retry_after_s = status, field, reason, retry_after_s
 
 
 class RequestError(PlaybillError, ValueError):

@@ -197,6 +197,13 @@ JOBS: dict[str, Job] = {
         {},
         folder="name",
     ),
+    "items": Job(
+        "tell a running server of items in a file: new, changed, withdrawn",
+        "playbill.feed:run",
+        "playbill.feed:FeedSettings",
+        {},
+        first="file",
+    ),
     "reproduce": Job(
         "rerun a published protocol by name, rivals beside ours",
         "playbill.release.reproducing:run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 from playbill.bundle.onnx_file import read_onnx
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.policy import Policy, Surface
+from playbill.engine.catalogue import newest_first
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request, Slate
 from playbill.features.spec import PAD
@@ -287,6 +289,53 @@ def test_many_fresh_items_call_for_an_export(engine: Engine, store: Store) -> No
     slate = answer(engine)
     assert len([i for i in ids(slate) if i >= NEW]) == 200
     assert engine.describe()["rebuild_due"] == "200 fresh items beside 1,682 built ones: export again"
+
+
+def test_what_was_there_answers_while_somebody_follows_the_store(engine: Engine, store: Store) -> None:
+    """And names a version at which nothing of what it does not know was there."""
+    told = store.version
+    engine.stocking.follow(store)
+    store.set_items({NEW: {"title": "Late Arrival", "categories": genres_of(engine.bundle, 3)}})
+    engine.stocking._trusted_until = math.inf  # as if no time passed
+    before = answer(engine)
+    assert NEW not in ids(before) and before.state_version <= told
+    engine.stocking.follow(store)
+    after = answer(engine)
+    assert NEW in ids(after) and after.state_version == store.version > told
+    store.set_items({NEW: {"withdrawn": True}})
+    engine.stocking._trusted_until = 0.0  # whoever followed it has stopped
+    assert NEW not in ids(answer(engine))
+    fresh = Engine.open(engine.bundle, store)
+    assert fresh.stocking.now.offer.version == store.version  # before it was asked anything
+
+
+def test_a_catalogue_that_cannot_be_made_leaves_the_one_before(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playbill.index.live.MOST_FRESH", 3)
+    store.set_items({NEW: {"title": "one", "categories": genres_of(engine.bundle, 3)}})
+    assert NEW in ids(answer(engine))
+    store.set_items({NEW + i: {"title": "more", "categories": genres_of(engine.bundle, 3)} for i in range(9)})
+    for _ in range(3):
+        slate = answer(engine)
+        assert NEW in ids(slate) and NEW + 1 not in ids(slate) and slate.state_version < store.version
+    assert engine.faults["catalogue"] == 1  # tried once for each version, not for each request
+    store.set_items({NEW + i: {"title": None, "categories": None} for i in range(2, 9)})
+    assert NEW + 1 in ids(answer(engine))
+
+
+def test_dates_and_titles_of_known_films_change(engine: Engine, store: Store) -> None:
+    stock = engine.stocking.now
+    store.set_items({1: {"title": "Renamed", "published_at": AT}, 2: {"published_at": "1998-01-01T00:00:00Z"}})
+    store.set_items({NEW + i: {"title": "new", "published_at": AT + i % 2} for i in range(4)})
+    [film] = [item for item in answer(engine).items if item.item_id == 1]
+    assert film.title == "Renamed" and stock.catalogue.titles[1] != "Renamed"
+    catalogue = engine.stocking.now.catalogue
+    assert np.array_equal(catalogue.newest_order, newest_first(catalogue.published))
+    ends = [catalogue.index(i) for i in (NEW + 1, NEW + 3, 1, NEW, NEW + 2, 2)]
+    assert catalogue.newest_order[:6].tolist() == ends
+    store.set_items({1: {"title": None, "published_at": None}})
+    assert engine.catalogue.titles[1] in [item.title for item in answer(engine).items]
 
 
 def _query(engine: Engine) -> np.ndarray:

@@ -65,6 +65,16 @@ def call(api: Api, path: str, body: dict[str, Any]) -> httpx.Response:
     return asyncio.run(once())
 
 
+def get(api: Api, path: str) -> dict[str, Any]:
+    async def once() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+            return await client.get(path)
+
+    response = asyncio.run(once())
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
 def post(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     response = call(api, path, body)
     assert response.status_code == 200, response.text
@@ -152,6 +162,42 @@ def test_approvals_are_withdrawn_and_given_back_over_http(api: Api) -> None:
     assert first not in shown(api, "draft", film)
     api._store.set_creatives({first: {"status": "approved"}})
     post(api, "/v1/creatives", {"creative_id": other, "withdrawn": False})
+
+
+def test_a_creative_that_comes_with_its_item_is_shown_and_withdrawn(api: Api) -> None:
+    film = post(api, "/v1/recommend", {"request_id": "a", "at": AT, "k": 1})["items"][0]["item_id"]
+    before = set(shown(api, "old", film))
+    late = 9_000_001
+    mine = [{"creative_id": i, "status": "draft"} for i in before]
+    new = {"creative_id": str(late), "kind": "poster", "uri": "late.jpg", "status": "approved"}
+    body = {"item_id": film, "creatives": [new, *mine]}
+    noted = post(api, "/v1/items", body)
+    schemas = document()["components"]["schemas"]
+    jsonschema.validate(noted, {"$ref": "#/components/schemas/ItemsNoted", "components": {"schemas": schemas}})
+    [item] = noted["items"]
+    assert item["change"] == "unchanged" and item["shown"]  # of itself nothing was said
+    changed = [{"creative_id": i, "change": "changed"} for i in before]
+    assert item["creatives"] == [{"creative_id": late, "change": "new"}, *changed]
+    assert late in shown(api, "late", film) and not before & set(shown(api, "late", film))
+    posters = {c["creative_id"]: c for c in get(api, f"/v1/items/{film}")["creatives"]}
+    assert posters[late]["uri"] == "late.jpg" and {posters[i]["status"] for i in before} == {"draft"}
+    [item] = post(api, "/v1/items", body)["items"]
+    assert {creative["change"] for creative in item["creatives"]} == {"unchanged"}
+    [item] = post(api, "/v1/items", {"item_id": film, "creatives": [{"creative_id": late, "withdrawn": True}]})["items"]
+    assert item["creatives"] == [{"creative_id": late, "change": "withdrawn"}]
+    back = [{"creative_id": i, "status": None} for i in before]
+    post(api, "/v1/items", {"item_id": film, "creatives": back})
+    assert late not in shown(api, "gone", film)
+    other = 1 if film != 1 else 2
+    for creative, field, said in (
+        ({"creative_id": late}, "creatives[0].creative_id", f"creative {late} belongs to item {film}"),
+        ({"creative_id": late + 1, "item_id": film}, "creatives[0].item_id", f"expected {other}, got {film}"),
+        ({"creative_id": late + 1, "stats": "approved"}, "creatives[0].stats", "did you mean status?"),
+        ({"creative_id": late + 1, "approved_until": "soon"}, "creatives[0].approved_until", "expected a time"),
+        ({"uri": "x"}, "creatives[0].creative_id", "missing"),
+    ):
+        answer = call(api, "/v1/items", {"item_id": other, "creatives": [creative]})
+        assert answer.status_code == 422 and answer.json()["field"] == field and said in answer.json()["reason"]
 
 
 @pytest.mark.parametrize(

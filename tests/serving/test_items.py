@@ -21,6 +21,7 @@ from playbill.bundle.manifest import State
 from playbill.bundle.onnx_file import read_onnx
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current, describe, publish, seal, set_state
+from playbill.cli import main
 from playbill.serving.openapi import document
 from playbill.serving.processes import wait_until
 
@@ -331,3 +332,67 @@ def test_a_body_that_is_no_json_and_one_that_is_too_large(one: Server) -> None:
     assert one.ask("/v1/items", b" " * 300_000)[0] == 413
     status, problem = one.ask("/v1/items")
     assert status == 405 and problem["reason"] == "/v1/items takes POST, got GET"
+
+
+def feed(one: Server, path: Path, *more: str) -> int:
+    return main(["items", str(path), f"url={one.url}", *more])
+
+
+def test_a_feed_is_taken_in_again_and_again(
+    one: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], bundle: Bundle
+) -> None:
+    days = pl.datetime_range(pl.datetime(2024, 1, 1), pl.datetime(2024, 1, 3), "1d", time_zone="UTC", eager=True)
+    table = pl.DataFrame(
+        {
+            "item_id": [NEW + 10, NEW + 11, 1],
+            "title": ["Ten", "Eleven", None],
+            "categories": [["Drama"], None, None],
+            "price": [1.5, 2.5, 99.0],
+            "published_at": days,
+        }
+    )
+    table.write_parquet(tmp_path / "feed.parquet")
+    assert feed(one, tmp_path / "feed.parquet", "batch_rows=2") == 0
+    assert "2 new, 1 changed, 0 withdrawn, 0 unchanged" in capsys.readouterr().err
+    assert set(one.found("price > 50 or price < 3")) >= {1, NEW + 10, NEW + 11}
+    assert one.good("/v1/items/1")["noted"] == {"price": 99.0, "published_at": 1_704_240_000_000_000}
+    assert feed(one, tmp_path / "feed.parquet") == 0
+    assert "0 new, 0 changed, 0 withdrawn, 3 unchanged" in capsys.readouterr().err
+    (tmp_path / "feed.csv").write_text(f"item_id,title,categories,price\n{NEW + 12},12,Drama|Comedy,4\n1,,,98\n")
+    assert feed(one, tmp_path / "feed.csv", "texts=[title]", "start=1") == 0
+    assert one.good(f"/v1/items/{NEW + 12}")["item"]["categories"] == ["Drama", "Comedy"]
+    rows = [{"item_id": 1, "price": None, "published_at": None}, {"item_id": NEW + 12, "withdrawn": True}]
+    (tmp_path / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert feed(one, tmp_path / "feed.jsonl") == 0
+    told = capsys.readouterr().err
+    assert "1 changed, 1 withdrawn" in told and "1 cannot be shown: it is withdrawn" in told
+    assert one.good("/v1/items/1")["item"]["price"] == bundle.items["price"][0]
+
+
+def test_rows_that_are_not_understood_have_numbers_and_the_others_are_noted(
+    one: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Any] = [{"item_id": NEW + 20 + i, "title": f"film {i}"} for i in range(7)]
+    rows[2]["price"] = "12"
+    rows[4] = 7
+    rows[6]["item_id"] = NEW + 20
+    (tmp_path / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert feed(one, tmp_path / "feed.jsonl", "start=2", "batch_rows=6") == 1
+    told = capsys.readouterr().err
+    assert 'row 3: price: expected a number, got "12"' in told and "row 5: " in told
+    assert "2 rows of feed.jsonl were not understood; all others are noted" in told and "4 new" in told
+    assert feed(one, tmp_path / "feed.jsonl") == 1
+    assert f"row 7: item_id: {NEW + 20} stands in row 1 as well" in capsys.readouterr().err
+    assert one.ask(f"/v1/items/{NEW + 22}")[0] == 404
+    assert set(one.found(f"item_id in {[NEW + 20 + i for i in range(7)]}")) == {NEW + 20, NEW + 21, NEW + 23, NEW + 25}
+
+
+def test_a_feed_that_cannot_go_on_says_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "feed.jsonl").write_text('{"item_id": 1, "price": 3}\n')
+    assert main(["items", str(tmp_path / "feed.jsonl"), "url=http://127.0.0.1:9"]) == 1
+    assert "nobody answers" in (told := capsys.readouterr().err) and "go on with start=1" in told
+    for name, said in (("feed.txt", "expected .parquet, .csv or .jsonl"), ("none.csv", "no '")):
+        (tmp_path / "feed.txt").touch()
+        assert main(["items", str(tmp_path / name)]) != 0
+        assert said in capsys.readouterr().err

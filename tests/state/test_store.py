@@ -147,6 +147,21 @@ def test_features_and_catalogue(store: Store) -> None:
     with store.view() as view:
         assert view.catalogue() == {"a": {"available": False, "price": 3.0}, 5: {"available": False}}
         assert view.catalogue_version == view.version == version + 3
+        assert view.items(["b", "a"]) == {"b": None, "a": {"available": False, "price": 3.0}}
+
+
+def test_what_is_told_of_items_is_taken_back_and_told_twice_changes_nothing(store: Store) -> None:
+    store.set_items({"a": {"price": 3.0, "title": "A"}}, {7: {"item_id": "a", "locale": "de"}})
+    with store.view() as view:
+        before = view.version
+        assert view.catalogue_version == before - 1 and view.creatives_version == before  # one commit
+        assert view.creatives_of([7, 8]) == {7: {"item_id": "a", "locale": "de"}, 8: None}
+    store.set_items({"a": {"price": 3.0}}, {7: {"locale": "de"}})
+    assert store.version == before
+    store.set_items({"a": {"price": None}}, {7: {"locale": None}})
+    with store.view() as view:
+        assert view.items(["a"]) == {"a": {"title": "A"}} and view.creatives_of([7]) == {7: {"item_id": "a"}}
+        assert (view.catalogue_version, view.version) == (before + 1, before + 2)
 
 
 def test_long_ids_are_ids(store: Store) -> None:
