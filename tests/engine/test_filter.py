@@ -183,6 +183,16 @@ def test_a_filter_asked_for_again_is_not_made_again_and_memory_is_bounded(bundle
     assert small._masks.bytes <= small._masks.most_bytes
 
 
+def test_filters_are_ready_before_the_next_state_of_the_catalogue_answers(bundle: Bundle, store: Store) -> None:
+    engine = Engine.open(bundle, store)
+    old = "release_year < 1950"
+    [before] = engine.recommend([Request(k=1000, filter=old)])
+    store.set_items({ids(before)[0]: {"release_year": 1990}})
+    engine.stocking.take_in(store)
+    assert (store.version, old, ()) in engine.conditions._narrowed.keys()
+    assert set(ids(engine.recommend([Request(k=1000, filter=old)])[0])) == set(ids(before)[1:])
+
+
 def test_a_mistake_names_the_field_and_points_at_the_character(bundle: Bundle, store: Store) -> None:
     engine = Engine.open(bundle, store)
     with pytest.raises(RequestError) as caught:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import polars as pl
 
 from playbill.bundle.open import Bundle, item_kinds
 from playbill.engine.catalogue import Offer
@@ -28,6 +28,7 @@ from playbill.index.live import LiveIndex, without
 
 _T = TypeVar("_T")
 _MOST_VALUES = 100_000  # items of which a cap's column is kept at hand
+_PREPARED = 16  # conditions that are made ready for the next state of the catalogue before that answers
 _SINGLE = (str, int, float, date)
 
 
@@ -54,6 +55,11 @@ class Kept(Generic[_T]):
 
     def __len__(self) -> int:
         return len(self._things)
+
+    def keys(self) -> list[Hashable]:
+        """Return what is there, the last used last."""
+        with self._lock:
+            return list(self._things)
 
     def get(self, key: Hashable, make: Callable[[], tuple[_T, int]]) -> _T:
         """Return the thing, made by `make`, which says its bytes too, unless it is there."""
@@ -104,14 +110,18 @@ class Conditions:
         """Return [M + 1] bool by item_index, the items of which a condition is true as the store has them now."""
 
         def make() -> tuple[np.ndarray, int]:
-            tree = self.tree(text)
+            tree, built = self.tree(text), len(self.bundle.items)
             found = np.zeros(stock.catalogue.num_items + 1, bool)
-            found[1 : len(self.bundle.items) + 1] = mask(tree, self.bundle.items, self.known)
-            named = columns(tree)
+            found[1 : built + 1] = self._masks.get(text, partial(self._of_bundle, tree))
+            named, told = columns(tree), []
             for item_id, row in stock.changes.items():
                 index = stock.catalogue.index(item_id)
-                if index > len(self.bundle.items) or (index and not named.isdisjoint(row)):
-                    found[index] = holds(tree, self._row(index, item_id, row, named), self.known)
+                if index > built:
+                    found[index] = holds(tree, {"item_id": item_id, **row}, self.known)
+                elif index and not named.isdisjoint(row):
+                    told.append((index, row))
+            for (index, _), row in zip(told, self._rows(told, named), strict=True):
+                found[index] = holds(tree, row, self.known)
             return found, found.nbytes
 
         return self._masks.get((stock.offer.version, text), make)
@@ -178,13 +188,30 @@ class Conditions:
 
         return self._narrowed.get((stock.offer.version, wanted, blocked), make)
 
-    def _row(self, index: int, item_id: Any, change: Any, named: set[str]) -> dict[str, Any]:
-        """Return the columns of one item that a condition names, the store's before the bundle's."""
-        items = self.bundle.items
-        if index > len(items):
-            return {"item_id": item_id, **change}
-        built = {name: items[name][index - 1] for name in named - change.keys()}
-        return {**{name: _python(value) for name, value in built.items()}, **change}
+    def prepare(self, before: Stock, stock: Stock) -> None:
+        """Make the conditions that were asked of a stock last ready for the one that comes after it."""
+        version = before.offer.version
+        asked = [key for key in self._narrowed.keys() if isinstance(key, tuple) and key[0] == version]
+        for _, wanted, blocked in asked[-_PREPARED:]:
+            self.narrowed(stock, wanted, blocked)
+
+    def _of_bundle(self, tree: Node) -> tuple[np.ndarray, int]:
+        found = mask(tree, self.bundle.items, self.known)
+        return found, found.nbytes
+
+    def _rows(self, told: list[tuple[int, Mapping[str, Any]]], named: set[str]) -> list[dict[str, Any]]:
+        """Return the columns that a condition names of items of the bundle, the store's before the bundle's.
+
+        Args:
+            told: item_index and what the store notes of each.
+        """
+        place = np.asarray([index - 1 for index, _ in told], np.int64)
+        # gathered at once: cell by cell a price list of 10,000 would take a second
+        cells = {name: map(_python, self.bundle.items[name].gather(place).to_list()) for name in named}
+        return [
+            {name: row.get(name, value) for name, value in zip(cells, values, strict=True)}
+            for values, (_, row) in zip(zip(*cells.values(), strict=True), told, strict=True)
+        ]
 
 
 def _several(value: object) -> list[object]:
@@ -195,8 +222,6 @@ def _several(value: object) -> list[object]:
 
 def _python(value: Any) -> Any:
     """Return a cell of a table as the store would hold it."""
-    if isinstance(value, pl.Series):
-        return value.to_list()
     return value.isoformat() if isinstance(value, date) else value
 
 

@@ -59,7 +59,7 @@ from playbill.engine.types import Page, Removal, Request, Slate, validate
 from playbill.errors import StateError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
-from playbill.state.store import Store
+from playbill.state.store import Store, View
 from playbill.tables.schema import EventKind
 
 log = logging.getLogger("playbill.engine")
@@ -95,6 +95,7 @@ class Engine:
         self.ladder = Ladder(bundle.policy.fallbacks, parts.rungs())
         self._newest = parts.newest(asked(bundle, parts))
         self.stocking = Stocking(catalogue, parts, bundle, settings, self.ladder.fault)
+        self.stocking.prepare = self._prepare
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
         self._events = [event.name for event in bundle.spec.events]
@@ -108,7 +109,6 @@ class Engine:
             self._creatives = CreativeStep(
                 bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self.ladder.fault
             )
-            self.stocking.prepare = self._creatives.stock_of
 
     @classmethod
     def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
@@ -156,6 +156,12 @@ class Engine:
     @property
     def _stock(self) -> Stock:
         return self.stocking.now
+
+    def _prepare(self, view: View, before: Stock, stocked: Stock) -> None:
+        if self._creatives is not None:
+            self._creatives.stock_of(view, stocked)
+        if stocked is not before:
+            self.conditions.prepare(before, stocked)
 
     @cached_property
     def known_columns(self) -> tuple[dict[str, Column], dict[str, Column]]:

@@ -46,8 +46,8 @@ class Stocking:
         self._catalogue, self._parts, self._bundle, self._fault = catalogue, parts, bundle, fault
         self.fresh = FreshItems(bundle, settings)
         self.now = stock(catalogue, parts, bundle, self.fresh, 0, {})
-        # called with a view and the next stock before that answers
-        self.prepare: Callable[[View, Stock], object] = lambda view, stocked: None
+        # called with a view, what answers and what will, before it does
+        self.prepare: Callable[[View, Stock, Stock], object] = lambda view, before, stocked: None
         self._lock = threading.Lock()
         self._failed = -1
         self._prepared = (0, 0)
@@ -62,7 +62,7 @@ class Stocking:
     def take_in(self, store: Store) -> None:
         """Take in what the store notes by now; requests of other threads are answered meanwhile."""
         with store.view() as view:
-            self._take_in(view)
+            self._take_in(view, self._prepare)
             self._prepare(view, self.now)
 
     def follow(self, store: Store) -> None:
@@ -74,7 +74,7 @@ class Stocking:
         self.take_in(store)
         self._trusted_until = began + TRUST_S
 
-    def _take_in(self, view: View) -> None:
+    def _take_in(self, view: View, prepare: Callable[[View, Stock], None] | None = None) -> None:
         """Make the stock of a view; who comes meanwhile waits for this and finds it done."""
         if view.catalogue_version in (self.now.offer.version, self._failed):
             return
@@ -89,7 +89,8 @@ class Stocking:
                 self._failed = version
                 self._fault("catalogue", error)
             else:
-                self._prepare(view, made)
+                if prepare is not None:  # a request makes what it needs itself, and nothing else
+                    prepare(view, made)
                 self.now = made
 
     def _prepare(self, view: View, stocked: Stock) -> None:
@@ -97,9 +98,9 @@ class Stocking:
         if versions != self._prepared:
             self._prepared = versions  # whatever comes of it: a request that needs it tries again
             try:
-                self.prepare(view, stocked)
+                self.prepare(view, self.now, stocked)
             except Exception as error:
-                self._fault("creatives", error)
+                self._fault("catalogue", error)
 
 
 def stock(
@@ -118,16 +119,12 @@ def stock(
     index = None if parts.index is None else live(parts.index)
     embeddings: Rows | None = parts.embeddings
     item_arrays: Mapping[str, Rows] = bundle.item_arrays
-    catalogue = _told(catalogue, changes)
+    catalogue = _told(catalogue, {i: row for i, row in changes.items() if i not in rows})
     found: list[Made] = []
     if rows:
         found = made.make(rows, embed=parts.embeddings is not None)
         late = np.arange(num_built + 1, num_built + len(rows) + 1)
-        nothing = {n: np.zeros(a.shape[1:], a.dtype) for n, a in bundle.item_arrays.items()}
-        item_arrays = {
-            name: Joined(array, np.stack([mine.arrays.get(name, nothing[name]) for mine in found]))
-            for name, array in bundle.item_arrays.items()
-        }
+        item_arrays = {name: Joined(array, _stacked(name, array, found)) for name, array in bundle.item_arrays.items()}
         item_index = Joined(np.arange(num_built + 1), np.zeros(len(rows), np.int64))
         item_arrays = {**item_arrays, "item_index": item_index}
         if parts.embeddings is not None:
@@ -142,6 +139,12 @@ def stock(
     if index is not None and not offer.whole:
         index = without(index, np.flatnonzero(~offer.available[1:]) + 1)
     return Stock(catalogue, offer, embeddings, item_arrays, index, due, changes, refused)
+
+
+def _stacked(name: str, array: np.ndarray, found: list[Made]) -> np.ndarray:
+    if name not in found[0].arrays:
+        return np.zeros((len(found), *array.shape[1:]), array.dtype)
+    return np.stack([mine.arrays[name] for mine in found])
 
 
 def _told(catalogue: Catalogue, changes: Changes) -> Catalogue:
