@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 
 from playbill.bundle.onnx_file import read_onnx
@@ -20,8 +21,11 @@ from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.policy import Policy, Surface
 from playbill.engine.catalogue import newest_first
 from playbill.engine.engine import Engine
+from playbill.engine.fresh import FreshItems, encode_items
+from playbill.engine.settings import EngineSettings
 from playbill.engine.types import Request, Slate
-from playbill.features.spec import PAD
+from playbill.features.spec import PAD, Encoding, Field, Side
+from playbill.features.text import encode_texts, learn_words
 from playbill.state.events import Event
 from playbill.state.store import Store
 
@@ -322,6 +326,20 @@ def test_a_catalogue_that_cannot_be_made_leaves_the_one_before(
     assert engine.faults["catalogue"] == 1  # tried once for each version, not for each request
     store.set_items({NEW + i: {"title": None, "categories": None} for i in range(2, 9)})
     assert NEW + 1 in ids(answer(engine))
+
+
+def test_texts_of_a_fresh_film_are_read(bundle: Bundle) -> None:
+    words = learn_words(pa.array(bundle.items["title"].to_list()), 4)
+    field = Field(name="words", side=Side.ITEM, encoding=Encoding.VECTOR, width=4, columns=["title", "text"])
+    spec = msgspec.structs.replace(bundle.spec, fields=[*bundle.spec.fields, field])
+    texts = dataclasses.replace(bundle, spec=spec, vocabularies={**bundle.vocabularies, "item_words": words})
+    row = {"title": "The Love", "text": "of the Dead"}
+    [vector] = encode_items([row], texts)["item_words"]
+    np.testing.assert_allclose(vector, encode_texts(pa.array(["The Love of the Dead"]), words, 4)[0], rtol=1e-6)
+    assert np.abs(vector).sum() > 0
+    assert FreshItems(texts, EngineSettings()).among({NEW: {"text": "only that"}, NEW + 1: {"price": 3}}) == {
+        NEW: {"text": "only that"}
+    }
 
 
 def test_dates_and_titles_of_known_films_change(engine: Engine, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.error
@@ -22,6 +23,7 @@ from playbill.bundle.onnx_file import read_onnx
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current, describe, publish, seal, set_state
 from playbill.cli import main
+from playbill.serving import http
 from playbill.serving.openapi import document
 from playbill.serving.processes import wait_until
 
@@ -280,6 +282,14 @@ def test_a_killed_server_knows_it_all_again(one: Server, other: Server) -> None:
         ids = [2, 3, NEW + 2]
         assert set(server.found(f"price <= 1 and item_id in {ids}")) == {3, NEW + 2}
     other.tell({"item_id": 2, "withdrawn": None}, {"item_id": 3, "price": None})
+
+
+def test_the_readme_shows_what_works(one: Server) -> None:
+    text = (Path(http.__file__).parent / "README.md").read_text()
+    bodies = re.findall(r"localhost:8000/v1/items -d '(.*)'", text)
+    told = [one.good("/v1/items", body.encode())["items"] for body in bodies]
+    assert [[note["shown"] for note in notes] for notes in told] == [[True], [False, False], [True, True]]
+    assert one.good(re.findall(r"localhost:8000(/v1/items/\d+)", text)[0])["source"] == "store"
 
 
 FAULTS: list[tuple[Any, str, str]] = [
