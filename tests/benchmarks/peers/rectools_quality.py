@@ -1,6 +1,6 @@
 """What RecTools reaches on MovieLens-1M, leave-last-out: hit rate and NDCG at 10 of the whole catalogue.
 
-    VENV/bin/python rectools_quality.py seed=1 [model=sasrec] [width=128] [max_epochs=52] [patience=3] [out=var/peers]
+    VENV/bin/python rectools_quality.py seed=1 [model=sasrec] [width=64] [max_epochs=52] [patience=3] [out=var/peers]
 
 Trains without the last two events of a person; every `every` epochs the one before last is asked for, and training ends
 after `patience` such looks without a better NDCG@10. The best weights are then asked for the last event, with the one
