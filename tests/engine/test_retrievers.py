@@ -90,7 +90,7 @@ def test_each_proposes_what_its_baseline_ranks_first(
 def test_every_candidate_has_every_score_that_was_asked_for(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import playbill.engine.engine as module
+    import playbill.engine.proposing as module
 
     kept = []
     real = module.candidates_of

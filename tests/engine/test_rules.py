@@ -241,7 +241,9 @@ def test_a_policy_in_yaml_is_the_policy_in_json() -> None:
 
 def test_the_readme_shows_a_policy_that_can_be_read() -> None:
     text = (Path(__file__).resolve().parents[2] / "serving" / "README.md").read_text()
-    policy = read_policy_yaml(text.split("```yaml\n")[1].split("```")[0].encode())
+    shown = [read_policy_yaml(block.split("```")[0].encode()) for block in text.split("```yaml\n")[1:]]
+    [policy] = [policy for policy in shown if policy.every_rule]
+    assert {"slate", "front", "more_like_this"} <= {name for policy in shown for name in policy.surfaces}
     assert [r.kind for r in policy.every_rule] == list(Act)  # one of each, in the order in which they are heard
     items = {
         "stock": Kind.NUMBER, "item_id": Kind.NUMBER, "provider": Kind.TEXT, "sponsored": Kind.TRUTH,
