@@ -89,7 +89,7 @@ class Replica:
             raise RuntimeError("no bundle is loaded")
         engine = self._api.engine()
         self._figures.faults(engine.faults)
-        self._figures.shared_lists(engine.shared_lists())
+        self._figures.shared_lists(engine.depths.shared())
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""

@@ -373,7 +373,7 @@ class Api:
                 rungs=engine.rungs,
                 missing=engine.parts.missing,
                 faults=dict(engine.faults),
-                shared_lists=engine.shared_lists(),
+                shared_lists=engine.depths.shared(),
                 replica=self._replica,
                 uptime_s=round(time.time() - self._started, 1),
             )

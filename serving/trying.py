@@ -98,7 +98,11 @@ class Trying:
             if self._waiting >= _MOST_WAITING:
                 return
             self._waiting += 1
-        self._others.submit(self._compare, engine, name, asked, decide, first)
+        try:
+            self._others.submit(self._compare, engine, name, asked, decide, first)
+        except RuntimeError:  # the trial ended a moment ago
+            with self._lock:
+                self._waiting -= 1
 
     def _compare(self, engine: Engine, name: str, asked: Request, decide: Decide, first: Answered) -> None:
         try:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import polars as pl
-
 from playbill.dataset.settings import SplitKind
 from playbill.errors import TrainingError
 from playbill.features.settings import FeatureSettings
@@ -48,6 +46,8 @@ def shape_of(tables: Path) -> Shape:
     Raises:
         TrainingError: no events.
     """
+    import polars as pl  # late: a finished run is to be known at once
+
     folder = read_folder(tables)
     events = pl.scan_parquet(tables / "events.parquet")
     names = events.collect_schema().names()

@@ -290,7 +290,7 @@ def test_two_processes_open_at_once(sealed: Path):
 
 def test_policy():
     assert read_policy(write_policy(Policy(seed=7))).seed == 7
-    assert Policy().surface("home") == Policy().surface("slate")
+    assert Policy().surface("lobby") == Policy().surface("slate")
     with pytest.raises(BundleError, match=r"policy.json: .*unknown field `sed`"):
         read_policy(b'{"sed": 3}')
     with pytest.raises(BundleError, match=r"policy.surfaces.slate.diversity must be in 0\.\.1, got 3"):

@@ -126,9 +126,9 @@ def test_the_log_says_once_when_most_people_get_the_same_list(
     engine = Engine.open(dataclasses.replace(bundle, policy=flat), store)
     for surface in ("slate", "own"):
         engine.recommend([Request(user_id=u, surface=surface) for u in people])
-    shared = engine.shared_lists()
+    shared = engine.depths.shared()
     assert shared["slate"] == pytest.approx(1.0) and shared["own"] < 0.6
-    engine.shared_lists()
+    engine.depths.shared()
     assert [r.message for r in caplog.records if "share" in r.message] == [
         "surface slate: two people share 100 % of their lists on average"
     ]

@@ -33,7 +33,7 @@ def own_home(sealed_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(own_home: Path, free_ports: Any) -> Iterator[tuple[str, Store]]:
-    store = Store.open(load.state_path(own_home))
+    store = Store.open(own_home / "state")
     api = Api(store)
     api.use(*load.open_engine(load.bundle_path(own_home, "current"), store))
     [port] = free_ports(1)
@@ -96,7 +96,7 @@ def test_what_a_request_tells_is_used_and_nothing_of_it_is_kept(
 
 
 def test_what_happened_in_a_visit_changes_the_answer_as_a_stored_session_would(own_home: Path) -> None:
-    with Store.open(load.state_path(own_home)) as store:
+    with Store.open(own_home / "state") as store:
         _, engine = load.open_engine(load.bundle_path(own_home, "current"), store)
         at = 893_000_000_000_000
         recent = [Recent(item_id=f, event="rate", value=5.0, ago_s=60.0 - n) for n, f in enumerate(FILMS)]
@@ -127,7 +127,7 @@ def session_of(engine: Engine, store: Store, at: int) -> Any:
 
 
 def test_it_stands_behind_what_is_known_of_somebody(own_home: Path) -> None:
-    with Store.open(load.state_path(own_home)) as store:
+    with Store.open(own_home / "state") as store:
         _, engine = load.open_engine(load.bundle_path(own_home, "current"), store)
         known = Request(user_id=196, k=10, request_id="r")
         recent = [Recent(item_id=f, event="rate", value=5.0) for f in FILMS]

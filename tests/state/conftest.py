@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ def new_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """A function that names a place where no store is yet."""
     if request.param == "lmdb":
         return lambda: tmp_path_factory.mktemp("store") / "state"
-    server, numbers = request.getfixturevalue("redis_server"), itertools.count()
-    return lambda: server.url(f"test-{next(numbers)}")
+    server = request.getfixturevalue("redis_server")
+    return lambda: server.url(f"test-{uuid.uuid4().hex}")  # the fixture may be made anew, the server is not
 
 
 @pytest.fixture

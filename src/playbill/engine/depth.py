@@ -6,10 +6,17 @@ not arrive, a rule that fills the page.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
+
+from playbill.bundle.pages import Form
+from playbill.bundle.policy import Policy
+from playbill.engine.types import Page, Slate
+
+log = logging.getLogger("playbill.engine")
 
 PEOPLE, LEAST, PLACES = 500, 50, 10
 ALARM = 0.8  # of two people's first places, on average
@@ -51,3 +58,33 @@ class Depth:
             self._holders[item] -= 1
             if not self._holders[item]:
                 del self._holders[item]
+
+
+class Depths:
+    """How personal the slates of one engine are, by surface."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._by_surface: dict[str, Depth] = {}
+        self._alarmed: set[str] = set()
+
+    def note(self, answer: Slate | Page) -> None:
+        """Take in an answer, if it is a slate for somebody of whom something is known."""
+        if not isinstance(answer, Slate) or not answer.profile_version or answer.rung == "popularity":
+            return
+        if self._policy.surface(answer.surface).answers is not Form.SLATE:
+            return
+        depth = self._by_surface.setdefault(answer.surface, Depth())
+        person = answer.session_id if answer.user_id is None else answer.user_id
+        depth.note(person, [item.item_id for item in answer.items])
+
+    def shared(self) -> dict[str, float]:
+        """Return by surface how much of their lists two people share, 0..1, where enough were asked.
+
+        The first time that most is the same, the log says so.
+        """
+        found = {name: shared for name, depth in self._by_surface.items() if (shared := depth.shared()) is not None}
+        for name in {name for name, shared in found.items() if shared >= ALARM} - self._alarmed:
+            self._alarmed.add(name)
+            log.warning("surface %s: two people share %.0f %% of their lists on average", name, 100 * found[name])
+        return found

@@ -22,12 +22,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from playbill.bundle.answers import ENJOY, NAME
+from playbill.bundle.answers import NAME
 from playbill.bundle.creatives import QUERY
 from playbill.bundle.open import Bundle
 from playbill.bundle.pages import Form
-from playbill.bundle.policy import Newcomers
-from playbill.bundle.rules import Act, user_kinds
 from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
 from playbill.engine.budget import Budget, Pace, enough
@@ -36,26 +34,26 @@ from playbill.engine.clock import Clock
 from playbill.engine.columns import Column, creative_columns, item_columns
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeNow, CreativeStep
-from playbill.engine.depth import ALARM, Depth
-from playbill.engine.forms import check_form, check_recent, rungs_of
+from playbill.engine.depth import Depths
+from playbill.engine.encoding import encode_batch
+from playbill.engine.forms import check_form, check_recent
 from playbill.engine.fresh import Stock
 from playbill.engine.ladder import Ladder, first_line
-from playbill.engine.newcomers import newcomers_of, newcomers_order
+from playbill.engine.newcomers import NewcomersPlaces
 from playbill.engine.page import flat, make_page
 from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
-from playbill.engine.profile import NOBODY, People, Person, encode_people, people_of
+from playbill.engine.profile import NOBODY, Person, encode_people, people_of
 from playbill.engine.proposing import propose
 from playbill.engine.query import query_rows
 from playbill.engine.rank import rank, tasks
 from playbill.engine.ranked import rank_rows
-from playbill.engine.retrieve import Candidates, blocked_items
+from playbill.engine.retrieve import Candidates
 from playbill.engine.row import Row
-from playbill.engine.rules import acting, ready_rules
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
+from playbill.engine.starting import Start
 from playbill.engine.stocking import Stocking
-from playbill.engine.suppression import suppressed
-from playbill.engine.types import Page, Removal, Request, Slate, validate
+from playbill.engine.types import Page, Request, Slate, validate
 from playbill.errors import StateError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
@@ -79,7 +77,7 @@ class Engine:
     Attributes:
         ladder: rungs that can be reached, and how often a part failed while answering.
         slates: how often each rung answered.
-        depths: how personal the slates are, by surface.
+        depths: how personal the slates are.
         pace: what steps took lately, for budgets.
         stage_ms: milliseconds of each step of the last call of `recommend`.
     """
@@ -97,13 +95,11 @@ class Engine:
         self.stocking = Stocking(catalogue, parts, bundle, settings, self.ladder.fault)
         self.stocking.prepare = self._prepare
         self.conditions = Conditions(bundle, settings.filter_cache_mb)
-        self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
         self._events = [event.name for event in bundle.spec.events]
         self.pace = Pace()
-        self.depths: dict[str, Depth] = {}
-        self._alarmed: set[str] = set()
-        self._tasks = () if parts.ranker is None else (*tasks(parts.ranker), ENJOY)
-        self._newcomers_order: dict[Newcomers, tuple[int, np.ndarray]] = {}
+        self.depths = Depths(bundle.policy)
+        self._start = Start(bundle, parts, self.conditions, self.ladder)
+        self._newcomers = NewcomersPlaces(bundle.items)
         self._creatives: CreativeStep | None = None
         if bundle.creatives is not None:
             self._creatives = CreativeStep(
@@ -202,7 +198,7 @@ class Engine:
             "missing": dict(self.parts.missing),
             "faults": dict(self.faults),
             "slates": dict(self.slates),
-            "shared_lists": self.shared_lists(),
+            "shared_lists": self.depths.shared(),
             **({} if self._creatives is None else {"creatives": self._creatives.describe()}),
         }
 
@@ -280,9 +276,9 @@ class Engine:
             request.request_id = request.request_id or uuid.uuid4().hex
             request.at = began if request.at is None else request.at
         people, version, stocked, creatives = self._look_up(requests)
-        encoded = self._encode(people, requests)
+        encoded = encode_batch(people, requests, self.bundle, self.ladder)
         clock.stop("profile")
-        rows = [self._row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
+        rows = [self._start.row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
         if encoded is None:
             self.ladder.lower(rows, "item_knn", "the profile cannot be encoded")
         towers = self._fits("tower and index", [r for r in rows if r.rung in ("full", "retrieval")], budget)
@@ -293,7 +289,7 @@ class Engine:
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
-            row.newcomers = self._newcomers(row, stocked)
+            row.newcomers = self._newcomers.of(row, stocked)
             known = query[i] if query is not None else None
             propose(row, stocked, self.parts, self.conditions, personal, nearest.get(i), known)
         if self.parts.blend is not None:
@@ -321,29 +317,8 @@ class Engine:
         for answer in found:
             answer.latency_ms = latency_ms
             self.slates[answer.rung] += 1
-            self._note_depth(answer)
+            self.depths.note(answer)
         answered += found
-
-    def _note_depth(self, answer: Slate | Page) -> None:
-        """Take in a personal slate; once most people share most of theirs, the log says so."""
-        if not answer.profile_version or answer.rung == "popularity" or not isinstance(answer, Slate):
-            return
-        if self.bundle.policy.surface(answer.surface).answers is not Form.SLATE:
-            return
-        depth = self.depths.setdefault(answer.surface, Depth())
-        person = answer.session_id if answer.user_id is None else answer.user_id
-        depth.note(person, [item.item_id for item in answer.items])
-
-    def shared_lists(self) -> dict[str, float]:
-        """Return by surface how much of their lists two people share, 0..1, where enough were asked; see `depth`.
-
-        The first time that it is above the alarm's height, the log says so.
-        """
-        found = {name: shared for name, depth in self.depths.items() if (shared := depth.shared()) is not None}
-        for name in {name for name, shared in found.items() if shared >= ALARM} - self._alarmed:
-            self._alarmed.add(name)
-            log.warning("surface %s: two people share %.0f %% of their lists on average", name, 100 * found[name])
-        return found
 
     def _fits(self, step: str, rows: list[Row], budget: Budget | None) -> bool:
         """Return whether a step runs for these rows; where there is no time for it, they are lowered."""
@@ -356,26 +331,6 @@ class Engine:
         if row.surface.answers is Form.HOME:
             return make_page(row, self.bundle, self.parts, self._policy, version, self.conditions)
         return make_slate(row, self.bundle, row.stock.catalogue, self.parts, self._policy, version, self.conditions)
-
-    def _encode(self, people: list[Person], requests: list[Request]) -> People | None:
-        spec, vocabularies = self.bundle.spec, self.bundle.vocabularies
-        now = np.asarray([r.at for r in requests], np.int64)
-        try:
-            return encode_people(people, requests, now, spec, vocabularies)
-        except Exception as error:  # whatever stands in a profile must not stop the others' answers
-            self.ladder.fault("profile", error)
-        for person, request, moment in zip(people, requests, now, strict=True):
-            try:
-                encode_people([person], [request], np.asarray([moment]), spec, vocabularies)
-            except Exception as error:
-                person.profile, person.version, person.past = NOBODY, 0, []
-                person.note = f"the stored profile cannot be encoded: {first_line(error)}"
-                request.context = {}
-        try:
-            return encode_people(people, requests, now, spec, vocabularies)
-        except Exception as error:
-            self.ladder.fault("profile", error)
-            return None
 
     def _look_up(self, requests: list[Request]) -> tuple[list[Person], int, Stock, CreativeNow | None]:
         """Return what the store says at this moment: the people, its version, the stock and the creatives."""
@@ -397,61 +352,6 @@ class Engine:
             note = f"the store cannot be read: {first_line(error)}"
         # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
         return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
-
-    def _row(self, request: Request, person: Person, stocked: Stock) -> Row:
-        policy, at, catalogue = self.bundle.policy, int(request.at or 0), stocked.catalogue
-        surface, where = policy.surface(request.surface), policy.known(request.surface)
-        rules = acting(self._rules, where, at, person.profile.features, self._users) if self._rules else []
-        blocks = [rule for rule in rules if rule.kind is Act.BLOCK]
-        narrow = self.conditions.narrowed(stocked, request.filter, tuple(rule.where for rule in blocks))
-        seen = person.profile.seen
-        if not isinstance(surface.suppression, msgspec.UnsetType):
-            seen = suppressed(surface.suppression, person.past, seen, person.profile.num_events, at)
-        form, anchor, listed, exclude = surface.answers, 0, None, request.exclude
-        among, impersonal = rungs_of(surface, self._tasks)
-        asides: list[str] = []
-        if form is Form.SIMILAR and request.item_id is not None:
-            anchor, exclude = catalogue.index(request.item_id), [*exclude, request.item_id]
-            if not anchor:
-                among, asides = ("popularity",), ["the item is not known"]
-        if form is Form.RERANK:  # the caller's list is the catalogue, what was seen included
-            listed, seen = catalogue.indices(list(request.items)), []
-        left_out, blocked = blocked_items(catalogue, narrow.stock.offer, seen, exclude)
-        if listed is not None:
-            others = np.ones(len(blocked), bool)
-            others[listed] = False
-            blocked |= others
-            listed = listed[~blocked[listed]]
-            request.k = max(1, len(listed))
-        unable = {"full": self.parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
-        rung, why = self.ladder.start(person.note, unable, among, impersonal)
-        return Row(
-            request=request,
-            person=person,
-            surface=surface,
-            rung=rung,
-            why=asides + why,
-            left_out=left_out,
-            blocked=blocked,
-            eligible=len(blocked) - int(np.count_nonzero(blocked)),
-            stock=narrow.stock,
-            anchor=anchor,
-            listed=listed,
-            rules=[rule for rule in rules if rule.kind is not Act.BLOCK],
-            removed=[Removal(rule=r.name, items=n) for r, n in zip(blocks, narrow.removed, strict=True) if n],
-        )
-
-    def _newcomers(self, row: Row, stocked: Stock) -> np.ndarray | None:
-        """Return the items that places of this answer are kept for; their order is made anew with the catalogue."""
-        wanted = row.surface.newcomers
-        slots = min(wanted.slots, row.request.k)
-        if not slots:
-            return None
-        version, order = self._newcomers_order.get(wanted, (-1, np.zeros(0, np.int64)))
-        if version != stocked.offer.version:
-            order = newcomers_order(wanted, self.bundle.items, stocked.catalogue, stocked.offer)
-            self._newcomers_order[wanted] = stocked.offer.version, order
-        return newcomers_of(order, slots, row.blocked, stocked.catalogue, int(row.request.at or 0))
 
     def _warm(self) -> None:
         """Ask each graph about nobody, once."""

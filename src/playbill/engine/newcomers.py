@@ -7,6 +7,8 @@ import polars as pl
 
 from playbill.bundle.policy import PUBLISHED, Newcomers
 from playbill.engine.catalogue import UNDATED, Catalogue, Offer
+from playbill.engine.fresh import Stock
+from playbill.engine.row import Row
 
 
 def newcomers_order(wanted: Newcomers, items: pl.DataFrame, catalogue: Catalogue, offer: Offer) -> np.ndarray:
@@ -59,3 +61,23 @@ def keep_places(order: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray
     stay = np.delete(order[:k], gone)
     behind = order[k:]
     return np.concatenate([stay, brought, order[gone], behind[~np.isin(behind, brought)]]), brought
+
+
+class NewcomersPlaces:
+    """The orders of newcomers that surfaces ask for, made anew with each state of the catalogue."""
+
+    def __init__(self, items: pl.DataFrame) -> None:
+        self._items = items
+        self._orders: dict[Newcomers, tuple[int, np.ndarray]] = {}
+
+    def of(self, row: Row, stocked: Stock) -> np.ndarray | None:
+        """Return the items that places of this answer are kept for; their order is made anew with the catalogue."""
+        wanted = row.surface.newcomers
+        slots = min(wanted.slots, row.request.k)
+        if not slots:
+            return None
+        version, order = self._orders.get(wanted, (-1, np.zeros(0, np.int64)))
+        if version != stocked.offer.version:
+            order = newcomers_order(wanted, self._items, stocked.catalogue, stocked.offer)
+            self._orders[wanted] = stocked.offer.version, order
+        return newcomers_of(order, slots, row.blocked, stocked.catalogue, int(row.request.at or 0))
