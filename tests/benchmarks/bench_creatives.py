@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         )  # fmt: skip
     for name, value in figures.items():
         print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
-    print(f"written to {record('creatives', figures, started)}")
+    print(f"written to {record('choosing', figures, started)}")
     return 0
 
 

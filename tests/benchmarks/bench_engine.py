@@ -22,7 +22,7 @@ from record import machine, record
 
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current
-from playbill.engine import engine as engine_module
+from playbill.engine import query as query_module
 from playbill.engine.engine import Engine
 from playbill.engine.runtime import Model
 from playbill.engine.types import Request
@@ -111,13 +111,13 @@ class _Calls:
         self._sessions = [m.session for m in self._models]
         for model in self._models:
             model.session = _Session(self, model)
-        self._search = engine_module.search_tower
-        engine_module.search_tower = self._noted_search  # type: ignore[assignment]  # for the run of this benchmark
+        self._search = query_module.search_tower
+        query_module.search_tower = self._noted_search  # type: ignore[assignment]  # for the run of this benchmark
 
     def close(self) -> None:
         for model, session in zip(self._models, self._sessions, strict=True):
             model.session = session
-        engine_module.search_tower = self._search
+        query_module.search_tower = self._search
 
     def _noted_search(
         self, query: np.ndarray, embeddings: np.ndarray, index: Any, quota: int, out: Any, ok: Any
