@@ -25,6 +25,8 @@ from playbill.release.settings import ReproduceSettings
 FROZEN = "ml-100k-likes-frozen"
 TOWER = trivago_towers.TOWER
 SMALL_TOWER = {
+    "model.query": "model.query=pooled",  # its graph is written in half the time
+    "model.heads": "model.heads=1",
     "model.hidden": "model.hidden=16",
     "model.max_epochs": "model.max_epochs=1",
     "model.validate_every": "model.validate_every=1",
@@ -91,7 +93,7 @@ def test_clicks_of_trivago(
     with pytest.raises(SourceError, match="no trivago log at"):
         reproducing.run(given)
     log = pl.read_parquet(shared_data / "trivago-100k" / "sessions.parquet")
-    sessions = log["session_id"].unique(maintain_order=True).head(2_500).implode()
+    sessions = log["session_id"].unique(maintain_order=True).head(1_500).implode()
     (tmp_path / "trivago-100k").mkdir()
     log.filter(pl.col("session_id").is_in(sessions)).write_parquet(tmp_path / "trivago-100k" / "sessions.parquet")
     code = reproducing.run(given)
@@ -99,20 +101,20 @@ def test_clicks_of_trivago(
     result = json.loads(file.read_bytes())
     mrr = {name: interval["value"] for name, interval in result["mrr"].items()}
     tree, rule = "boosted tree on the same numbers", "touched earlier in the session first"
-    both, alone, towers = "ours, towers and ranker", "ours without towers", "towers alone"
-    assert list(mrr) == [both, alone, towers, tree, rule, "as shown"] and list(result["first_less"]) == list(mrr)[1:]
+    ours, reading, towers = "ours", "ours, reading the towers' scores too", "towers alone"
+    assert list(mrr) == [ours, reading, towers, tree, rule, "as shown"] and list(result["first_less"]) == list(mrr)[1:]
     assert result["lists"] >= result["people"] > 50
-    # what the whole log says too, by as much as a tenth of it allows
+    # what the whole log says too, by as much as a fifth of its sessions allows
     assert mrr["as shown"] == pytest.approx(0.45, abs=0.1) and mrr["as shown"] < mrr[rule] < 0.75
-    assert mrr["as shown"] < min(mrr[both], mrr[alone])
-    assert result["first_less"]["as shown"]["value"] == pytest.approx(mrr[both] - mrr["as shown"])
-    assert result["first_less"][towers]["value"] == pytest.approx(mrr[both] - mrr[towers])
-    assert result["without_towers_less"][towers]["value"] == pytest.approx(mrr[alone] - mrr[towers])
-    assert set(result["validation"]) == {both, alone, towers, rule} and result["numbers"][-3:] == trivago_towers.NAMES
+    assert mrr["as shown"] < min(mrr[ours], mrr[reading])
+    assert result["first_less"]["as shown"]["value"] == pytest.approx(mrr[ours] - mrr["as shown"])
+    assert result["first_less"][towers]["value"] == pytest.approx(mrr[ours] - mrr[towers])
+    assert result["reading_towers_less"][towers]["value"] == pytest.approx(mrr[reading] - mrr[towers])
+    assert set(result["validation"]) == {ours, reading, towers, rule} and result["numbers"][-3:] == trivago_towers.NAMES
     home = tmp_path / "reproduce" / "trivago-clicks" / "lists"
-    with np.load(home / "trivago-100k-towers.npz") as both_read, np.load(home / "trivago-100k.npz") as alone_reads:
-        numbers = both_read["numbers"]
-        assert (numbers[:, :, :-3] == alone_reads["numbers"]).all() and numbers[:, :, -3:].any()
+    with np.load(home / "trivago-100k-towers.npz") as reading_them, np.load(home / "trivago-100k.npz") as without:
+        numbers = reading_them["numbers"]
+        assert (numbers[:, :, :-3] == without["numbers"]).all() and numbers[:, :, -3:].any()
     aim = result["aims"]["mrr"]
-    assert aim["reached"] == (mrr[both] >= aim["aim"])
+    assert aim["reached"] == (mrr[ours] >= aim["aim"])
     assert code == (0 if aim["reached"] and result["first_less"][rule]["low"] > 0 else 1)
