@@ -3,7 +3,6 @@ categories that the person is used to, to how well known and how new it is."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,10 +107,10 @@ def wanted_mix(
         history: values of each item of the history.
         candidates: values of each candidate of the pool.
     """
-    count: Counter[object] = Counter()
+    count: dict[object, float] = {}
     for values in history:
         for value in values:
-            count[value] += 1 / len(values)  # type: ignore[assignment]  # a Counter adds shares as well
+            count[value] = count.get(value, 0.0) + 1 / len(values)
     if not count:
         return None
     column = {value: place for place, value in enumerate(count)}
