@@ -152,7 +152,11 @@ def main(arguments: list[str]) -> int:
         prepare = ["prepare", "source=ml-1m", f"source.folder={folder}", f"home={given['home']}"]
         run([sys.executable, "-m", "playbill.cli", *prepare])
     started = machine()
-    figures: dict[str, Any] = {"settings": given, "dropout": DROPOUT, "learning_rate": LEARNING_RATE}
+    figures: dict[str, Any] = {
+        "settings": {k: v for k, v in given.items() if k not in ("peer", "home", "data")},
+        "dropout": DROPOUT,
+        "learning_rate": LEARNING_RATE,
+    }
     for precision in given["precisions"].split(","):
         rounds: dict[str, list[dict[str, Any]]] = {"peer": [], "ours": []}
         for number in range(given["rounds"]):
