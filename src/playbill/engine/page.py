@@ -22,7 +22,7 @@ from playbill.engine.retrieve import NEW, TRENDING, Candidates
 from playbill.engine.row import Row
 from playbill.engine.rules import moved
 from playbill.engine.shelves import Draft
-from playbill.engine.slate import damped_for, groups_of, items_of, matched_by, name_rules, weights_of
+from playbill.engine.slate import chance_of_cold, damped_for, groups_of, items_of, matched_by, name_rules, weights_of
 from playbill.engine.types import Answer, Page, PageShelf, Reason, Removal, Slate
 from playbill.engine.variety import order_by_score
 from playbill.engine.wording import did
@@ -68,10 +68,7 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     chosen = _fill(row, score, worth, matched, conditions)
     exploration = row.surface.exploration
     strength, places = exploration.strength(request.exploration), exploration.places(request.k)
-    weight = None
-    if exploration.cold_boost > 1:
-        cold = catalogue.cold(candidates.item, int(request.at or 0), exploration.cold_days)
-        weight = np.where(cold, exploration.cold_boost, 1.0)
+    weight = chance_of_cold(row)
     removed = list(row.removed)
     shelves = []
     for position, shelf in enumerate(chosen):

@@ -59,10 +59,7 @@ def make_slate(
     if len(order) and any(rule.kind in PLACING for rule in row.rules):
         placed = place(order, k, row.rules, matched, groups_of(row, conditions), strength > 0 and places > 0)
         order, k = np.concatenate([placed.chosen, placed.rest]), len(placed.chosen)
-    weight = None
-    if exploration.cold_boost > 1:
-        cold = catalogue.cold(candidates.item, int(request.at or 0), exploration.cold_days)
-        weight = np.where(cold, exploration.cold_boost, 1.0)
+    weight = chance_of_cold(row)
     held = None if placed is None else placed.held
     chosen, propensity, drawn = explore(order, k, strength, places, bundle.policy.seed, request_id, weight, held)
     why = reasons(
@@ -104,6 +101,15 @@ def make_slate(
         removed=removed or msgspec.UNSET,
         not_ordered=_not_ordered(row, catalogue) or msgspec.UNSET,
     )
+
+
+def chance_of_cold(row: Row) -> np.ndarray | None:
+    """Return [M] how likely each candidate is to be drawn by chance, relative to others; None: all alike."""
+    exploration = row.surface.exploration
+    if exploration.cold_boost <= 1:
+        return None
+    cold = row.stock.catalogue.cold(row.candidates.item, int(row.request.at or 0), exploration.cold_days)
+    return np.where(cold, exploration.cold_boost, 1.0)
 
 
 def weights_of(row: Row) -> dict[str, float]:
