@@ -187,6 +187,26 @@ def test_calibration_in_the_graph_is_the_fitted_map(exported):
     assert np.abs(p_like - expit(interact) * expit(like)).max() > 0.01
 
 
+def test_chances_next_to_none_keep_their_logit_in_the_graph(tmp_path):
+    """Where one in millions is taken up, a flat map brings what the logits say back to chances that can be seen."""
+    spec = make_spec(False)
+    flat = Calibrator(bias=0.0, slope=0.2, rows=1000, events=400)
+    torch.manual_seed(5)
+    ranker = PlainRanker(spec, Ranker(dim=16, field_dim=4, hidden=32, heads=0), {"interact": flat, "like": flat})
+    with torch.no_grad():
+        ranker.net.heads.bias -= torch.tensor([17.0, 9.0])
+        ranker.net.heads.weight.normal_()
+        ranker.net.log_scale.fill_(1.0)
+    sizes = {name: "users" if name.startswith("history") else "candidates" for name in ranker.inputs}
+    graph = Graph("ranker", ranker.eval(), sizes, ranker.outputs, "candidates")
+    rows = candidate_rows(spec, 3, 40, np.random.default_rng(0))
+    write_graph(graph, rows, {"playbill_model": "ranker"}, tmp_path / "ranker.onnx")
+    session = open_session(tmp_path / "ranker.onnx")
+    compare(graph, session, made_up("ranker", spec, np.random.default_rng(1)))
+    _, _, p_interact, p_like = session.run(HEADS["ranker"], {i.name: rows[i.name] for i in session.get_inputs()})
+    assert np.isfinite(p_like).all() and p_interact.min() > 1e-3 and len(set(p_like.tolist())) == 40
+
+
 @pytest.mark.parametrize("weights", [Weights.half_tables, Weights.int8])
 def test_lighter_graphs_answer_nearly_the_same(exported, weights, tmp_path):
     spec, _, path, session = exported["ranker"]

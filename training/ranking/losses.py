@@ -61,7 +61,8 @@ def log_probabilities(logits: Tensor, tasks: Sequence[Task], seen: Tensor | None
     """
     found: list[Tensor] = []
     for t, (task, up) in enumerate(zip(tasks, parents(tasks), strict=True)):
-        own = functional.logsigmoid(logits[..., t])
+        # as softplus and not logsigmoid: ONNX writes that as the log of a sigmoid, -inf from -18 on
+        own = -functional.softplus(-logits[..., t])
         if up >= 0:
             own = own + found[up]
         elif seen is not None and not task.returns:

@@ -100,7 +100,7 @@ class PlainRanker(nn.Module):
         found: list[Tensor] = []
         for t, (up, mapped) in enumerate(zip(parents(self.tasks), self.calibrated, strict=True)):
             if isinstance(mapped, Calibrated):
-                p = mapped(chances[t])
+                p = mapped(chances[t]) if up >= 0 else mapped.of_logits(logits[:, t])
             else:  # too few events for a map of its own: its parent's holds for it
                 p = torch.sigmoid(logits[:, t]) * (1 if up < 0 else found[up])
             # maps of their own could put a child above its parent
