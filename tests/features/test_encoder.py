@@ -134,6 +134,17 @@ def test_an_unknown_zone_is_utc() -> None:
     assert offsets(["Mars/Base", None, "", "Asia/Kolkata", 5], now).tolist() == [0, 0, 0, 330, 0]  # type: ignore[list-item]  # as a bad profile would
 
 
+@given(
+    st.sampled_from(
+        ["Europe/Rome", "America/St_Johns", "Asia/Kolkata", "+02:00", "Mars/Base", "", "/etc/passwd", "UTC"]
+    ),
+    st.integers(0, 2**62),
+)
+def test_one_moment_is_told_as_many_are(zone: str, now: int) -> None:
+    alone = offsets([zone], np.asarray([now]))
+    assert alone.tolist() == offsets([zone, zone], np.asarray([now, now]))[:1].tolist()
+
+
 def test_queries_take_the_zone_from_the_person() -> None:
     spec = _spec(1, [Field(name="hour", side=Side.CONTEXT, encoding=Encoding.CYCLE, size=24)])
     noon = np.full(2, 12 * HOUR_US)
