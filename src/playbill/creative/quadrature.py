@@ -8,8 +8,14 @@ from scipy.special import ndtr
 NODES = 24
 
 _AT, _WEIGHT = np.polynomial.hermite_e.hermegauss(NODES)
-_WEIGHT = _WEIGHT / np.sqrt(2 * np.pi)
+_AT, _WEIGHT = _AT.astype(np.float32), (_WEIGHT / np.sqrt(2 * np.pi)).astype(np.float32)
 _LEAST_SD = 1e-9  # a score without spread still wins or loses, and ties with its equals
+_SURE = np.float32(8.0)  # standard deviations at which nothing is left to chance
+_FAR = 1e6  # beyond it float32 would only overflow
+
+# Phi(z) = (1 + tanh(z P(z^2))) / 2, P fitted so that Phi is off by 1.5e-6 at most, and rising. numpy's tanh
+# takes sixteen floats at once: with `ndtr` this file took as long as all else that chooses creatives.
+_PHI = tuple(np.float32(c) for c in (1.425008e-06, -3.669348e-05, -8.782638e-05, 3.6392286e-02, 7.97869712e-01))
 
 
 def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = None) -> np.ndarray:
@@ -28,18 +34,39 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     """
     mean, sd = np.asarray(mean, np.float64), np.maximum(np.asarray(sd, np.float64), _LEAST_SD)
     allowed = np.ones(mean.shape, bool) if there is None else np.broadcast_to(there, mean.shape)
+    # one row for every two scores of a set: how many of the other's deviations a drawn score lies above its mean
     n = mean.shape[-1]
-    # [..., i, j, node]: how often score j lies below the drawn score i
-    drawn = mean[..., :, None, None] + sd[..., :, None, None] * _AT
-    below = ndtr((drawn - mean[..., None, :, None]) / sd[..., None, :, None])
-    counts = allowed[..., None, :] & ~np.eye(n, dtype=bool)
-    chance: np.ndarray = np.where(counts[..., None], below, 1.0).prod(-2) @ _WEIGHT
-    chance = np.where(allowed, np.maximum(chance, 0.0), 0.0)
+    every = np.flatnonzero(allowed[..., :, None] & allowed[..., None, :] & ~np.eye(n, dtype=bool))
+    one = every // n
+    other = every + (one // n - one) * n
+    chance = allowed.astype(np.float64)  # of a set of one
+    if len(one):
+        means, sds, other_sd = mean.ravel(), sd.ravel(), sd.ravel()[other]
+        apart = np.minimum(np.maximum((means[one] - means[other]) / other_sd, -_FAR), _FAR)
+        above = np.minimum(sds[one] / other_sd, _FAR).astype(np.float32)[:, None] * _AT
+        above += apart.astype(np.float32)[:, None]
+        np.minimum(np.maximum(above, -_SURE, out=above), _SURE, out=above)
+        first = np.concatenate([[0], np.flatnonzero(one[1:] != one[:-1]) + 1])
+        won = np.multiply.reduceat(_phi(above), first) @ _WEIGHT
+        chance.ravel()[one[first]] = np.maximum(won, 0.0)
     pairs = allowed.sum(-1) == 2
     if pairs.any():
         chance[pairs] = _of_two(mean[pairs], sd[pairs], allowed[pairs])
     chance /= chance.sum(-1, keepdims=True)
     return chance
+
+
+def _phi(z: np.ndarray) -> np.ndarray:
+    """Return the normal distribution function of float32 numbers in -8..8."""
+    square: np.ndarray = z * z
+    found: np.ndarray = square * _PHI[0]
+    for part in _PHI[1:]:
+        found += part
+        found *= square if part is not _PHI[-1] else z
+    np.tanh(found, out=found)
+    found += np.float32(1)
+    half: np.ndarray = np.multiply(found, np.float32(0.5), out=found)
+    return half
 
 
 def _of_two(mean: np.ndarray, sd: np.ndarray, there: np.ndarray) -> np.ndarray:
