@@ -265,7 +265,10 @@ class CreativeStep:
             owner, item, rows: [M] request, item_index and row of the shelf of each.
         """
         # people are encoded once each, whatever they are shown
-        people, user = np.unique(owner, return_inverse=True)
+        if owner[0] == owner[-1]:  # they stand in order
+            people, user = owner[:1], np.zeros(len(owner), np.int64)
+        else:
+            people, user = np.unique(owner, return_inverse=True)
         if QUERY in head.inputs and QUERY not in queries:  # whoever was answered without the tower
             if self.tower is None:
                 raise ValueError(f"it reads {QUERY}, and no query tower works here")
@@ -306,10 +309,7 @@ class CreativeStep:
         keys = [str(slates[b].request_id if sessions[b] is None else sessions[b]) for b in sets.owner.tolist()]
         picked = draw(chance, uniforms(self.seed, keys, sets.item_ids))
         lessons = self._lessons(now.belief, scored, chance, picked)
-        return [
-            self._decision(now, sets, chance[k], k, int(picked[k]), lessons[k], rows, slates)
-            for k in np.flatnonzero(any_there).tolist()
-        ]
+        return _decisions(now, sets, chance, picked, lessons, rows, slates)
 
     def _lessons(
         self, belief: Belief | None, scored: Scored, chance: np.ndarray, picked: np.ndarray
@@ -322,48 +322,56 @@ class CreativeStep:
         phi = centred(scored.phi, chance)[every, picked].astype(np.float32)
         score = (phi.astype(np.float64) @ belief.posterior.mean).tolist()
         believed = expit(scored.title[every, picked] + scored.mean[every, picked]).tolist()
-        taught = scored.asked & (chance[every, picked] < 1)
+        taught = (scored.asked & (chance[every, picked] < 1)).tolist()
         return [
             partial(_lesson, spec, phi[k].tobytes(), believed[k], score[k]) if taught[k] else None
-            for k in every.tolist()
+            for k in range(len(taught))
         ]
 
-    def _decision(
-        self,
-        now: CreativeNow,
-        sets: Sets,
-        chance: np.ndarray,
-        k: int,
-        picked: int,
-        lesson: Callable[[int], Lesson] | None,
-        rows: Sequence[Row],
-        slates: Sequence[Slate],
-    ) -> Decision:
-        stock, belief = now.stock, now.belief
-        row, slate, position = rows[sets.owner[k]], slates[sets.owner[k]], int(sets.position[k])
-        there = np.flatnonzero(sets.there[k])
-        ids = [stock.shelf.ids[r] for r in sets.rows[k, there].tolist()]
-        chosen = stock.shelf.ids[sets.rows[k, picked]]
-        decision_id = f"{slate.request_id}:{position}:creative"
+
+def _decisions(
+    now: CreativeNow,
+    sets: Sets,
+    chance: np.ndarray,
+    picked: np.ndarray,
+    lessons: Sequence[Callable[[int], Lesson] | None],
+    rows: Sequence[Row],
+    slates: Sequence[Slate],
+) -> list[Decision]:
+    """Note the choices on their slates, and return them; an item without anything that may be shown has none."""
+    ids, learned = now.stock.shelf.ids, 0 if now.belief is None else now.belief.version
+    made: list[Decision] = []
+    columns = (sets.owner, sets.position, sets.rows, sets.there, chance, picked)
+    lists = [column.tolist() for column in columns]
+    for b, position, places, there, chances_, best, item_id, lesson in zip(*lists, sets.item_ids, lessons, strict=True):
+        open_to = [n for n, is_there in enumerate(there) if is_there]
+        if not open_to:
+            continue
+        row, slate = rows[b], slates[b]
         shown = slate.items[position]
-        shown.creative_id, shown.creative_propensity, shown.decision_id = chosen, float(chance[picked]), decision_id
-        return Decision(
-            decision_id=decision_id,
-            request_id=slate.request_id,
-            item_id=sets.item_ids[k],
-            chosen=chosen,
-            propensity=float(chance[picked]),
-            eligible=ids,
-            propensities=chance[there].tolist(),
-            at=slate.at,
-            position=position,
-            policy=slate.policy,
-            bundle=slate.bundle,
-            user_id=slate.user_id if row.person.remembered else None,
-            session_id=slate.session_id,
-            learned=0 if belief is None else belief.version,
-            lesson=None if lesson is None or not row.person.teaches else lesson(slate.at),
+        shown.creative_id = chosen = ids[places[best]]
+        shown.creative_propensity = propensity = chances_[best]
+        shown.decision_id = decision_id = f"{slate.request_id}:{position}:creative"
+        made.append(
+            Decision(
+                decision_id=decision_id,
+                request_id=slate.request_id,
+                item_id=item_id,
+                chosen=chosen,
+                propensity=propensity,
+                eligible=[ids[places[n]] for n in open_to],
+                propensities=[chances_[n] for n in open_to],
+                at=slate.at,
+                position=position,
+                policy=slate.policy,
+                bundle=slate.bundle,
+                user_id=slate.user_id if row.person.remembered else None,
+                session_id=slate.session_id,
+                learned=learned,
+                lesson=None if lesson is None or not row.person.teaches else lesson(slate.at),
+            )
         )
+    return made
 
 
 def _lesson(spec: CreativeSpec, phi: bytes, chance: float, score: float, at: int) -> Lesson:
