@@ -16,13 +16,13 @@ from playbill.bundle.open import Bundle
 from playbill.bundle.rungs import RETRIEVER_FILES, RETRIEVERS
 from playbill.engine.answers import Answers, open_answers
 from playbill.engine.blending import BLEND
-from playbill.engine.retrieve import ON_DEMAND
 from playbill.engine.runtime import Model, NoRuntime, open_model
 from playbill.engine.settings import EngineSettings
 from playbill.errors import BlendError, BundleError, FeatureError, ProviderError, SearchError
 from playbill.index.item_index import ItemIndex, read_index, set_threads
 
-TABLES = ("item_knn", "transitions", "ease")  # retrievers that are a table of neighbours
+KNN = ("item_knn", "transitions")  # of which a rung is made
+TABLES = (*KNN, "ease")  # retrievers that are a table of neighbours
 HOW_TO_ENJOY = f"; for {ENJOY} run `playbill train model=response`, then export"
 
 
@@ -63,7 +63,7 @@ class Parts:
         Args:
             asked: names with a quota or a weight; the item-kNNs are asked always.
         """
-        lengths = [t.length for name, t in self.tables.items() if name not in ON_DEMAND or name in asked]
+        lengths = [t.length for name, t in self.tables.items() if name in KNN or name in asked]
         if self.ials is not None and "ials" in asked:
             lengths.append(self.ials.length)
         return max(lengths, default=1)

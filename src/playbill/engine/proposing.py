@@ -10,7 +10,8 @@ from playbill.bundle.rungs import PROPOSERS
 from playbill.engine.alike import cosines
 from playbill.engine.conditions import Conditions
 from playbill.engine.fresh import Stock
-from playbill.engine.parts import Parts
+from playbill.engine.parts import KNN, Parts
+from playbill.engine.rank import ITEM_KNN
 from playbill.engine.retrieve import TOWER, candidates_of, cold_items
 from playbill.engine.row import Row
 from playbill.engine.rules import brought_in
@@ -61,7 +62,7 @@ def propose(
         stocked.embeddings,
         blend,
         parts.ials if personal and not row.anchor else None,
-        row.surface.weights,
+        {*row.surface.weights, *(ITEM_KNN if row.rung == "item_knn" else ())},
         _newest(row),
         row.newcomers,
         brought,
@@ -101,9 +102,12 @@ def _quotas(row: Row, parts: Parts) -> dict[str, int]:
     if form is Form.RERANK:
         return {}
     blend = parts.blend if form is Form.SLATE else None
+    quotas = row.surface.quotas
+    if row.rung == "item_knn" and not any(quotas.get(name) for name in KNN):  # they take the place of the tower
+        return quotas | dict.fromkeys(KNN, quotas.get("tower", 0))
     if blend is None or row.rung in ("full", "popularity"):
-        return row.surface.quotas
-    return row.surface.quotas | dict.fromkeys(blend.members, blend.depth)
+        return quotas
+    return quotas | dict.fromkeys(blend.members, blend.depth)
 
 
 def _wanted(row: Row) -> int:

@@ -48,11 +48,12 @@ def rank(
     for low, high in _chunks([len(c) for c in candidates], most):
         mine = candidates[low:high]
         lengths = [len(c) for c in mine]
-        item = np.concatenate([c.item for c in mine])
+        item = mine[0].item if len(mine) == 1 else np.concatenate([c.item for c in mine])
+        cosine = [c.scores["tower"] for c in mine]
         arrays: Arrays = {
             "cand_user": np.repeat(np.arange(len(mine)), lengths),
             "item_index": item,
-            "retrieval_score": np.concatenate([c.scores["tower"] for c in mine]).astype(np.float32),
+            "retrieval_score": (cosine[0] if len(mine) == 1 else np.concatenate(cosine)).astype(np.float32, copy=False),
         }
         chosen = list(rows[low:high])
         for name in ranker.inputs:

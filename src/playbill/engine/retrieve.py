@@ -24,8 +24,6 @@ from playbill.index.live import LiveIndex, search_live
 TOWER, IALS, TRENDING, NEW, POPULARITY = (
     RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "new", "popularity")
 )
-# These are asked only where a quota or a weight names them: a request that does not want them does not pay for them.
-ON_DEMAND = ("ease", "ials")
 
 
 @dataclass(slots=True)
@@ -36,8 +34,8 @@ class Candidates:
         item: [M] int64 item_index.
         retriever: [M] int8, place in RETRIEVERS.
         scores: [M] float32 by retriever, for every candidate whoever proposed it: `tower` is the cosine of query and
-            item; all others are shares of the best item's score, at most 1; `ease` and `ials` may be below 0, and are
-            there only where they were wanted.
+            item; all others are shares of the best item's score, at most 1; `ease` and `ials` may be below 0. Tables of
+            neighbours, and `ials`, are there only where they were wanted.
         evidence: what `item_knn`, `transitions` and `ease` rest on.
         lists: where the bundle has a blend: by member, its best items that may be shown and their scores, best first.
         owed_to: [M] int8, where they are blended: place in RETRIEVERS of the member to which each owes most.
@@ -137,11 +135,12 @@ def candidates_of(
         left_out, blocked: what `blocked_items` gave; what is proposed is marked in `blocked` as well.
         k: least number wanted.
         quotas: most items by retriever; one that is not named proposes nothing.
-        tables: neighbours by retriever; empty where nothing personal may be used, and `ials` None.
+        tables: neighbours by retriever; empty where nothing personal may be used, and `ials` None. Those that nobody
+            asks, by a quota or a weight, are left alone.
         history: [H] int64 known items, newest first, each once.
         nearest: what `search_tower` found, and `query` [d] and `embeddings` with it.
         blend: whose members propose their lists of its depth and nothing beyond, so that it may order them.
-        wanted: retrievers of ON_DEMAND whose scores are needed though they have no quota.
+        wanted: retrievers whose scores are needed though they have no quota.
         newest: [C] int64 cold items, newest first, where they have a quota; see `cold_items`.
         newcomers: [n] int64 items that places are kept for, see `newcomers_of`.
         brought: [n] int64 items that rules want proposed, see `rules.brought_in`.
@@ -180,7 +179,7 @@ def candidates_of(
             propose(code, _best(dense[name], blocked, quota), quota)
 
     for name, table in tables.items():
-        if len(history) and (name not in ON_DEMAND or name in asked):
+        if len(history) and name in asked:
             evidence[name] = gather_evidence(table, history[: table.length])
             dense[name] = score_evidence(evidence[name], table.decay, catalogue.num_items)
             take(name, RETRIEVERS.index(name))
