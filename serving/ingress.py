@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -56,6 +57,8 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(settings.replica_ports + REPLICA_PORTS),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(settings.proxy_port),
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        # an ingress that died is started anew when three of these have failed
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     }
     if haproxy:
         variables |= {
@@ -80,15 +83,22 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     Serve's template binds the figures to every interface, and the door to where its replicas listen, which is loopback;
     it has no setting for either. The addresses are changed in the generated file on the way to HAProxy. `exec` keeps
     the process id that Serve knows.
+
+    And a request is handed to a replica when it is there, not when it begins: callers that never end theirs, and those
+    that send a byte a second, would each keep a place among the requests that a replica works on.
     """
     host, figures = (f"[{h}]" if ":" in h else h for h in (settings.host, settings.figures_host))
+    whole = "option http-buffer-request"
+    if settings.request_timeout_s:
+        whole += f"\\n    timeout http-request {math.ceil(settings.request_timeout_s * 1e3)}ms"
     program = scratch / "haproxy-bound"
     program.write_text(
         "#!/bin/sh\n"
         "# called as: -db -f CONFIG ...\n"
         f"sed -i -e 's/bind \\*:{settings.haproxy_stats_port}$/bind {figures}:{settings.haproxy_stats_port}/'"
         f" -e 's/bind :{settings.haproxy_metrics_port}$/bind {figures}:{settings.haproxy_metrics_port}/'"
-        f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/' \"$3\"\n"
+        f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/'"
+        f" -e 's/^    option abortonclose$/&\\n    {whole}/' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )
     os.chmod(program, 0o700)

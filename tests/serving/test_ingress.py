@@ -69,10 +69,12 @@ def test_the_figures_of_haproxy_listen_where_the_server_does(tmp_path: Path) -> 
     program = environment(settings, stand_in, tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     config = tmp_path / "haproxy.cfg"
     config.write_text(
-        "frontend prometheus\n    bind :19101\nlisten stats\n  bind *:18404\nfrontend f\n  bind *:184041\n"
+        "defaults\n    option abortonclose\nfrontend prometheus\n    bind :19101\nlisten stats\n  bind *:18404\n"
+        "frontend f\n  bind *:184041\n"
     )
     answer = subprocess.run([program, "-db", "-f", config, "-x"], capture_output=True, text=True, check=True).stdout
     assert "bind 127.0.0.1:19101\n" in answer and "bind 127.0.0.1:18404\n" in answer and "bind *:184041\n" in answer
+    assert "    option abortonclose\n    option http-buffer-request\n    timeout http-request 5000ms\n" in answer
 
 
 @pytest.mark.parametrize(

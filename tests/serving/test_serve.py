@@ -200,6 +200,22 @@ def test_broken_requests_over_the_socket_never_fail_the_server(server: Server) -
     assert ask(server, "/v1/recommend", {"user_id": 196})[0] == 200
 
 
+def test_callers_that_never_end_their_request_keep_nobody_waiting(server: Server) -> None:
+    head = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 40\r\n\r\n"
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(60)]
+    try:
+        for line in silent:
+            line.sendall(head + b'{"user_id":')
+        time.sleep(0.3)
+        for _ in range(20):  # sooner than the server gives up on the others: each of those would keep a place
+            own = http.client.HTTPConnection("127.0.0.1", server.port, timeout=3)
+            assert ask(server, "/v1/recommend", {"user_id": 196, "k": 2}, own)[0] == 200
+            own.close()
+    finally:
+        for line in silent:
+            line.close()
+
+
 def test_a_swap_under_load_fails_no_request_and_keeps_the_replicas(server: Server, versions: list[str]) -> None:
     before = replicas(server)
     stop = threading.Event()
