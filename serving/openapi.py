@@ -136,7 +136,7 @@ def document() -> dict[str, Any]:
                 "get": _operation(
                     "health",
                     "Say how the replica stands; without a key that may see it (admin), only that it answers.",
-                    {"oneOf": [schema[Health], schema[Alive]]},
+                    {"anyOf": [schema[Health], schema[Alive]]},
                     schema[Problem],
                     scope=Scope.admin,
                     optional=True,
