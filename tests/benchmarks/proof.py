@@ -68,6 +68,8 @@ def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
         "anonymous": [sys.executable, str(HERE / "proof_anonymous.py"), f"home={home}"],
         "choosing": [sys.executable, str(HERE / "bench_creatives.py")],
         "kill9": [sys.executable, str(HERE / "proof_kill9.py")],
+        "faults": [sys.executable, str(HERE / "proof_faults.py"), f"home={home}"],
+        "swaps": [sys.executable, str(HERE / "proof_swaps.py"), f"home={home}"],
         "incremental": [sys.executable, str(HERE / "proof_incremental.py"), f"home={home}", *real],
         "scale": [sys.executable, str(HERE / "proof_scale.py"), f"home={home}"],
         "index": [sys.executable, str(HERE / "proof_index.py"), f"home={home}"],
