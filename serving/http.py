@@ -52,6 +52,7 @@ from playbill.serving.messages import (
 )
 from playbill.serving.openapi import document
 from playbill.serving.trying import Decide, Trying
+from playbill.serving.waiting import waited_ms
 from playbill.state.events import Event, Id
 from playbill.state.store import Store
 
@@ -277,7 +278,7 @@ class Api:
             limit = min(limit or math.inf, int(given))
         if not limit:
             return None
-        spent = (time.perf_counter() - request.scope[_ARRIVED]) * 1e3
+        spent = (time.perf_counter() - request.scope[_ARRIVED]) * 1e3 + waited_ms(request.headers)
         if spent >= limit:
             reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
             raise Refused(503, "overloaded", None, reason, {"retry-after": "1"})

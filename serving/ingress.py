@@ -11,6 +11,7 @@ from rich.console import Console
 
 from playbill.errors import ConfigError
 from playbill.serving.settings import REPLICA_PORTS, Ingress, ServeSettings
+from playbill.serving.waiting import ARRIVED
 
 
 def find_haproxy(settings: ServeSettings, console: Console) -> Path | None:
@@ -77,6 +78,16 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
     return variables
 
 
+_QUEUE_MS = 1000.0  # where an answer may take as long as it takes
+_PROBLEM = (
+    b'{"error":"overloaded","field":null,"reason":"more requests wait than can be answered in time","request_id":""}'
+)
+_COME_AGAIN = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncache-control: no-store"
+    b"\r\ncontent-length: %d\r\n\r\n%s" % (len(_PROBLEM), _PROBLEM)
+)
+
+
 def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     """Return a program that starts HAProxy with its own door on our address, and its pages of figures on theirs.
 
@@ -85,12 +96,19 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     the process id that Serve knows.
 
     And a request is handed to a replica when it is there, not when it begins: callers that never end theirs, and those
-    that send a byte a second, would each keep a place among the requests that a replica works on.
+    that send a byte a second, would each keep a place among the requests that a replica works on. No replica is given
+    more than it works on at a time; others wait here, as long as an answer may take and no longer, and are told to come
+    again: in a replica they would wait unseen, for its event loop answers one after the other. When a request came it
+    is told too, so that its deadline counts from then.
     """
     host, figures = (f"[{h}]" if ":" in h else h for h in (settings.host, settings.figures_host))
     whole = "option http-buffer-request"
     if settings.request_timeout_s:
         whole += f"\\n    timeout http-request {math.ceil(settings.request_timeout_s * 1e3)}ms"
+    whole += f"\\n    timeout queue {math.ceil(settings.deadline_ms or _QUEUE_MS)}ms"
+    come_again = scratch / "503.http"
+    come_again.write_bytes(_COME_AGAIN)
+    arrived = f"http-request set-header {ARRIVED} %[date(0,ms)]"
     program = scratch / "haproxy-bound"
     program.write_text(
         "#!/bin/sh\n"
@@ -98,7 +116,10 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
         f"sed -i -e 's/bind \\*:{settings.haproxy_stats_port}$/bind {figures}:{settings.haproxy_stats_port}/'"
         f" -e 's/bind :{settings.haproxy_metrics_port}$/bind {figures}:{settings.haproxy_metrics_port}/'"
         f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/'"
-        f" -e 's/^    option abortonclose$/&\\n    {whole}/' \"$3\"\n"
+        f" -e 's/^    option abortonclose$/&\\n    {whole}/'"
+        f" -e 's/^    default-server /&maxconn {settings.max_ongoing} /'"
+        f" -e 's|^    errorfile 503 .*|    errorfile 503 {come_again}|'"
+        f" -e 's/^frontend http_frontend$/&\\n    {arrived}/' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )
     os.chmod(program, 0o700)

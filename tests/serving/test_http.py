@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -358,3 +359,20 @@ def test_a_required_gpu_that_is_not_there_is_refused(api: Api, home: Path) -> No
         pytest.skip("this runtime offers CUDA")
     with pytest.raises(ProviderError, match="a GPU is required"):
         load.open_engine(load.bundle_path(home, "current"), api._store, require_gpu=True)
+
+
+@pytest.mark.parametrize(("ago_ms", "status"), [(0, 200), (150, 503), (-5_000, 200), (3_600_000, 200)])
+def test_a_deadline_counts_from_the_arrival_that_the_ingress_notes(api: Api, ago_ms: int, status: int) -> None:
+    """A moment that has not come yet, or lies far back, is no moment that an ingress could have noted."""
+    arrived = str(round(time.time() * 1e3) - ago_ms)
+    headers = {"x-playbill-arrived": arrived, "x-playbill-deadline-ms": "100"}
+    answer = call(api, "POST", "/v1/recommend", {"user_id": 1}, headers)
+    assert answer.status_code == status
+    if status == 503:
+        assert answer.headers["retry-after"] == "1" and "waited 1" in answer.json()["reason"]
+
+
+@pytest.mark.parametrize("noted", ["", "soon", "-5", "9" * 40])
+def test_what_is_no_arrival_counts_as_none(api: Api, noted: str) -> None:
+    headers = {"x-playbill-arrived": noted, "x-playbill-deadline-ms": "100"}
+    assert call(api, "POST", "/v1/recommend", {"user_id": 1}, headers).status_code == 200

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from playbill.engine.engine import Engine
 from playbill.engine.types import Request
 from playbill.serving import processes, running
 from playbill.serving.keys import Scope, add_key, keys_path, revoke_key
+from playbill.serving.loading.open_loop import send_all
 from playbill.state.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -214,6 +216,18 @@ def test_callers_that_never_end_their_request_keep_nobody_waiting(server: Server
     finally:
         for line in silent:
             line.close()
+
+
+def test_more_than_can_be_answered_is_told_to_come_again_and_the_rest_is_answered(server: Server) -> None:
+    body = json.dumps({"user_id": 196, "k": 20}).encode()
+    payload = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    at_once = array("d", [0.0] * 400)
+    sent = send_all(("127.0.0.1", server.port), [payload] * 400, at_once, connections=400, timeout_s=60)
+    counts = Counter(sent.status)
+    assert set(counts) == {200, 503}, counts
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:  # who was refused comes again
+        late.sendall(payload)
+        assert late.recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_a_swap_under_load_fails_no_request_and_keeps_the_replicas(server: Server, versions: list[str]) -> None:
