@@ -21,6 +21,7 @@ import pytest
 from playbill.baselines.neighbours import read_neighbours
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
+from playbill.bundle.pages import Form
 from playbill.bundle.policy import Policy, Surface, write_policy
 from playbill.bundle.write import seal, set_state
 from playbill.dataset.dataset import open_dataset
@@ -249,6 +250,25 @@ def test_models_index_and_reports(trained: Path):
     assert 0 < parity["worst_share"] <= 1 and any("real" in d["case"] for d in parity["differences"])
     report = msgspec.json.decode((path / "report" / "index.json").read_bytes())
     assert report["kind"] == "flat" and report["recall"] == 1.0 and report["num_items"] == 30
+
+
+def test_objectives_and_policies_fit_the_tasks(trained: Path, tmp_path: Path):
+    from playbill.training.exporting.plan import _policy
+
+    # a policy that says nothing of weights is no hindrance to a ranker with tasks of its own
+    file = tmp_path / "policy.json"
+    file.write_text('{"surfaces": {"slate": {"exploration": {"epsilon": 0.2}}, "mail": {}}}')
+    own = _policy(settings(trained, policy_file=str(file)), ["click", "finish"], None)
+    assert own.surface("slate").exploration.epsilon == 0.2
+    assert own.surface("slate").weights == own.surface("mail").weights == {"click": 1.0}
+    # an objective leaves a built-in surface what it is
+    home = _policy(settings(trained, objectives={"home": {"finish": 2.0}}), ["click", "finish"], None).surface("home")
+    assert home.answers is Form.HOME and home.weights == {"finish": 2.0}
+    # a weight that nothing gives a score for is refused before anything is built
+    with pytest.raises(ConfigError, match=r"surfaces.slate.weights names \['finnish'\]; .*'finish'"):
+        _policy(settings(trained, objectives={"slate": {"finnish": 1.0}}), ["click", "finish"], None)
+    with pytest.raises(ConfigError, match=r"names \['blend'\]"):
+        run(settings(trained, objectives={"slate": {"interact": 1.0, "blend": 1.0}}))
 
 
 def test_a_gate_that_closes_leaves_no_bundle(trained: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,9 +10,9 @@ import msgspec
 
 from playbill import __version__
 from playbill.blend.model import FILE as BLEND_FILE
-from playbill.blend.model import Blend, read_blend, write_blend
+from playbill.blend.model import SCORE, Blend, read_blend, write_blend
 from playbill.bundle.answers import ENJOY, unlike
-from playbill.bundle.policy import Policy, check_policy, read_policy, read_policy_yaml
+from playbill.bundle.policy import Policy, Surface, check_policy, check_weights, read_policy, read_policy_yaml
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
@@ -282,19 +282,24 @@ def _blend(path: Path, tables: str, fingerprint: str) -> Blend:
 
 
 def _policy(settings: ExportSettings, tasks: list[str], response: Run | None) -> Policy:
-    """Return the policy to ship; without a file, the slate wants what the ranker's tasks can say.
+    """Return the policy to ship; where it says nothing of weights, a surface wants what the ranker's tasks can say.
 
     Args:
         tasks: of the ranker, empty where there is none.
         response: what says ENJOY.
     """
     policy = _read_policy(settings.policy_file)
+    usual = Surface().weights
+    if tasks and not set(usual) <= set(tasks):
+        own = {
+            name: msgspec.structs.replace(surface, weights={tasks[0]: 1.0}) if surface.weights == usual else surface
+            for name, surface in policy.surfaces.items()
+        }
+        policy = msgspec.structs.replace(policy, surfaces=own)
     surfaces = dict(policy.surfaces)
-    slate = surfaces["slate"]
-    if settings.policy_file is None and tasks and not set(slate.weights) <= set(tasks):
-        surfaces["slate"] = msgspec.structs.replace(slate, weights={tasks[0]: 1.0})
     for name, weights in settings.objectives.items():
-        surfaces[name] = msgspec.structs.replace(surfaces.get(name, surfaces["slate"]), weights=dict(weights))
+        # of a name that the policy lacks, the surface that would have answered: home stays a page
+        surfaces[name] = msgspec.structs.replace(policy.surface(name), weights=dict(weights))
     asking = [name for name, surface in surfaces.items() if ENJOY in surface.weights and ENJOY not in tasks]
     if asking and response is None:
         raise ConfigError(
@@ -302,9 +307,13 @@ def _policy(settings: ExportSettings, tasks: list[str], response: Run | None) ->
             "model=response`, then export"
         )
     try:
-        return check_policy(msgspec.structs.replace(policy, surfaces=surfaces))
+        shipped = check_policy(msgspec.structs.replace(policy, surfaces=surfaces))
+        if tasks:  # without a ranker the rungs below it have weights of their own
+            answers = [] if response is None else [ENJOY]
+            check_weights(shipped, [*tasks, *answers, *([] if settings.blend is None else [SCORE])])
     except BundleError as error:
         raise ConfigError(f"objectives: {error}") from None
+    return shipped
 
 
 def _read_policy(file: str | None) -> Policy:

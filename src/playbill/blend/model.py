@@ -14,6 +14,7 @@ from playbill.errors import BlendError
 
 FORMAT_VERSION = 2
 FILE = "blend.json"
+SCORE = "blend"  # the name of the blended score beside those of the retrievers
 
 
 class Blend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -243,6 +244,22 @@ def check_policy(policy: Policy) -> Policy:
         raise BundleError("policy.surfaces.slate.form must be slate, as it answers for surfaces that are not named")
     check_rules(policy.every_rule, [*policy.surfaces, *BUILT_IN])
     return policy
+
+
+def check_weights(policy: Policy, terms: Collection[str]) -> None:
+    """Do nothing where every weight is of something that gives a score.
+
+    Args:
+        terms: what does beside the retrievers: tasks of the ranker, and what else the bundle carries.
+    Raises:
+        BundleError: names the surface and the weights.
+    """
+    known = {*terms, *RETRIEVERS, "similar"} - {"new"}  # which proposes and does not score
+    for name, surface in policy.surfaces.items():
+        if unknown := sorted(set(surface.weights) - known):
+            raise BundleError(
+                f"policy.surfaces.{name}.weights names {unknown}; the ranker and the retrievers give {sorted(known)}"
+            )
 
 
 def _check_variety(where: str, surface: Surface) -> None:

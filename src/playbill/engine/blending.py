@@ -8,12 +8,12 @@ import numpy as np
 
 from playbill.blend.formula import blended, candidates, owed
 from playbill.blend.lists import Lists, from_arrays
-from playbill.blend.model import Blend, weights_of
+from playbill.blend.model import SCORE, Blend, weights_of
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import Catalogue
 from playbill.engine.retrieve import Candidates
 
-BLEND = "blend"  # the name of the blended score beside those of the retrievers
+BLEND = SCORE
 BLENDED = ("retrieval", "item_knn")  # rungs on which it orders the slate
 
 

@@ -13,7 +13,8 @@ from playbill.blend.model import FILE, Blend, read_blend
 from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.creatives import HEAD
 from playbill.bundle.open import Bundle
-from playbill.bundle.rungs import RETRIEVER_FILES, RETRIEVERS
+from playbill.bundle.policy import check_weights as check_policy_weights
+from playbill.bundle.rungs import RETRIEVER_FILES
 from playbill.engine.answers import Answers, open_answers
 from playbill.engine.blending import BLEND
 from playbill.engine.runtime import Model, NoRuntime, open_model
@@ -123,17 +124,12 @@ def check_weights(bundle: Bundle, known: list[str]) -> None:
     Raises:
         BundleError: names the surface and the weights.
     """
-    terms = {*known, *RETRIEVERS, "similar", *([BLEND] if bundle.has(FILE) else [])} - {
-        "new"
-    }  # which proposes and does not score
-    terms |= {ENJOY} if NAME in bundle.manifest.models else set()
-    for name, surface in bundle.policy.surfaces.items():
-        unknown = sorted(set(surface.weights) - terms)
-        if unknown:
-            raise BundleError(
-                f"bundle {bundle.version}: policy.surfaces.{name}.weights names {unknown}; the ranker and the "
-                f"retrievers give {sorted(terms)}{HOW_TO_ENJOY if ENJOY in unknown else ''}"
-            )
+    answers = [ENJOY] if NAME in bundle.manifest.models else []
+    try:
+        check_policy_weights(bundle.policy, [*known, *answers, *([BLEND] if bundle.has(FILE) else [])])
+    except BundleError as error:
+        unheard = not answers and any(ENJOY in surface.weights for surface in bundle.policy.surfaces.values())
+        raise BundleError(f"bundle {bundle.version}: {error}{HOW_TO_ENJOY if unheard else ''}") from None
 
 
 def try_out(parts: Parts, runs: Mapping[str, Callable[[], object]]) -> None:
