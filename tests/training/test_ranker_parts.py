@@ -89,7 +89,13 @@ def test_the_first_position_counts_as_seen_and_later_ones_as_the_last() -> None:
 
 @pytest.mark.parametrize(
     ("features", "where"),
-    [({"context": ["verdict"]}, "verdict' of events"), ({"context": ["stars"]}, "stars' of events"), ({}, "")],
+    [
+        ({"context": ["verdict"]}, "verdict' of events"),
+        ({"context": ["stars"]}, "stars' of events"),
+        ({"context": ["code"]}, "code' of events"),
+        ({"context": ["away"]}, "away' of events"),
+        ({}, ""),
+    ],
 )
 def test_a_column_that_gives_the_label_away_is_named(
     make_tables: Callable[..., Path], features: dict[str, Any], where: str
@@ -107,6 +113,8 @@ def test_a_column_that_gives_the_label_away_is_named(
             "value": float(value[n]),
             "verdict": ("bad", "good")[int(value[n] >= 4)],
             "stars": value[n] / 5 + 0.01 * noise[n],
+            "code": (0.0, 3.0, 9.0, 5.0, 1.0, 7.0)[value[n]],  # for the stars, in no order
+            "away": (noise[n] - 0.5) / 3 if value[n] >= 4 else np.sign(noise[n] - 0.5) * (0.5 + noise[n]),
             "mood": ("bad", "good")[int(noise[n] < 0.3 + 0.1 * value[n])],
         }
         for n in range(600)

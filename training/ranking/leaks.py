@@ -20,6 +20,7 @@ from playbill.training.batches.rows import queries_of, take
 from playbill.training.ranking.data import EventRows, RankerRows, slate_batch
 
 _MOST = 20_000  # rows that are looked at
+_CUTS = 256  # parts of a number's range that are told apart where it has more values
 _LEAST = 50  # of each label: below it a perfect column may be chance
 
 
@@ -79,18 +80,28 @@ def _columns(field: Field, array: np.ndarray) -> list[np.ndarray]:
 
 def _tells(field: Field, column: np.ndarray, label: np.ndarray) -> float:
     """Return the AUC of one column in the better direction; of a category by the mean label of other rows with it."""
-    if field.encoding not in (Encoding.CATEGORY, Encoding.CATEGORIES):
-        found = auc(label, column)
-        return max(found, 1 - found)
-    values = column.reshape(len(column), -1)
+    if field.encoding in (Encoding.CATEGORY, Encoding.CATEGORIES):
+        return _by_value(column.reshape(len(column), -1), label, field.size)
+    found = auc(label, column)
+    # codes of a label need not stand in its order: whoever reads a number may cut it wherever it likes
+    values, place = np.unique(column, return_inverse=True)
+    if len(values) > _CUTS:
+        cuts = min(_CUTS, len(column) // 20)  # enough rows in each to learn from
+        values = np.unique(np.quantile(column, np.linspace(0, 1, cuts + 1)[1:], method="higher"))
+        place = np.searchsorted(values, column)
+    return max(found, 1 - found, _by_value(place[:, None], label, len(values)))
+
+
+def _by_value(values: np.ndarray, label: np.ndarray, size: int) -> float:
+    """Return the AUC of the mean label of other rows with the same values, [n, width] int, below 0 where missing."""
     score = np.zeros(len(values))
     fold = np.arange(len(values)) % 2
     for half in (0, 1):
         others = values[fold != half]
         there = others >= 0
         yes = np.broadcast_to(label[fold != half, None], others.shape)[there]
-        counts = np.bincount(others[there], minlength=field.size)
-        shares = (np.bincount(others[there], yes, field.size) + label.mean()) / (counts + 1)
+        counts = np.bincount(others[there], minlength=size)
+        shares = (np.bincount(others[there], yes, size) + label.mean()) / (counts + 1)
         mine = values[fold == half]
         known = mine >= 0
         score[fold == half] = (shares[np.maximum(mine, 0)] * known).sum(1) / np.maximum(known.sum(1), 1)
