@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from playbill.bundle.open import open_bundle
 from playbill.cli import compose, main
 from playbill.dataset.dataset import open_dataset
 from playbill.dataset.settings import SplitSettings
+from playbill.engine.engine import Engine
+from playbill.engine.types import Request, Slate
 from playbill.errors import BundleError
 from playbill.features.settings import FeatureSettings
 from playbill.measure.off_policy.rounds import read_rounds
@@ -111,6 +114,35 @@ def test_the_value_is_that_of_the_decisions_it_agrees_with(shop: Path) -> None:
     assert found.current is not None and found.current.value == found.new.value
     # what people like is on top of popular lists: chosen at random, items are clicked less
     assert found.new.less_logged is not None and found.new.less_logged.high > 0
+
+
+def test_no_images_are_chosen_for_the_value_and_its_requests_come_some_at_a_time(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shop / "tables", tmp_path / "tables")
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"surfaces": {"slate": {"creatives": {"kind": "epsilon_greedy", "epsilon": 1.0}}}}')
+    bundle = open_bundle(
+        export(ExportSettings(home=str(tmp_path), tables="shop", policy_file=str(policy))), require_sealed=False
+    )
+    assert bundle.creatives is not None
+    tables = shop / "tables" / "shop"
+    dataset = open_dataset(tables, FeatureSettings(), SplitSettings())
+    asked = of_test(read_rounds(tables, CLICKS), tables, dataset, 40, 1)
+    chosen, together = [], []
+
+    def count(engine: Engine, requests: Sequence[Request]) -> list[Slate]:
+        slates, decisions = engine.decide(requests)
+        together.append(len(requests))
+        chosen.extend(decisions)
+        return slates
+
+    monkeypatch.setattr(Engine, "recommend", count)
+    [whole] = logs_of([bundle], *asked, tables, dataset)
+    assert not chosen and together == [40]
+    monkeypatch.setattr("playbill.release.logged._ASKED_AT_ONCE", 16)
+    [parts] = logs_of([bundle], *asked, tables, dataset)
+    assert together[1:] == [16, 16, 8] and (parts.target == whole.target).all()
 
 
 def test_a_log_without_support_is_refused_and_says_why(shop: Path, tmp_path: Path) -> None:

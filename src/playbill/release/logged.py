@@ -24,6 +24,8 @@ from playbill.release.roads import CPU, fill_people
 from playbill.state.store import Store
 from playbill.tables.folder import read_table
 
+_ASKED_AT_ONCE = 256
+
 
 def of_test(
     rounds: Rounds, tables: Path, dataset: Dataset, most_requests: int, seed: int
@@ -105,15 +107,18 @@ def logs_of(
             )
             for number, (p, at) in enumerate(zip(people.tolist(), context["at"][first].to_list(), strict=True))
         ]
-        return [_log(Engine.open(bundle, store, CPU), wanted, of_row, rounds) for bundle in bundles]
+        # which image would stand there is not asked, and lists of everything have a great many
+        items_alone = [dataclasses.replace(bundle, creatives=None) for bundle in bundles]
+        return [_log(Engine.open(bundle, store, CPU), wanted, of_row, rounds) for bundle in items_alone]
 
 
 def _log(engine: Engine, wanted: Sequence[Request], requests: np.ndarray, rounds: Rounds) -> Log:
     number = {action: index for index, action in enumerate(rounds.actions)}
     places: list[dict[int, int]] = []
     try:
-        for slate in engine.recommend(wanted):
-            places.append({number.get(str(item.item_id), -1): item.position for item in slate.items})
+        for low in range(0, len(wanted), _ASKED_AT_ONCE):
+            for slate in engine.recommend(wanted[low : low + _ASKED_AT_ONCE]):
+                places.append({number.get(str(item.item_id), -1): item.position for item in slate.items})
     except RequestError as error:
         raise MeasureError(f"a logged request cannot be asked again: {error}") from error
     row = np.searchsorted(requests, rounds.request)
