@@ -13,7 +13,7 @@ from playbill.dataset.dataset import Dataset, Examples, open_dataset
 from playbill.dataset.impressions import has_impressions, read_impressions
 from playbill.dataset.labels import row_labels
 from playbill.dataset.settings import SplitSettings
-from playbill.dataset.tasks import Task, check_tasks
+from playbill.dataset.tasks import Task, check_for_events, check_tasks
 from playbill.errors import ConfigError, TableError
 from playbill.features.settings import FeatureSettings
 from playbill.tables.schema import EventKind
@@ -196,3 +196,13 @@ def test_labels_of_events(opened) -> None:
 def test_tasks_that_cannot_be(tasks: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_tasks([Task(**task) for task in tasks])
+
+
+def test_single_events_cannot_be_two_things() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'finish' can never come true: .* both play and, as its parent 'click' asks"
+    ):
+        check_for_events(TASKS)
+    within = Task(name="finish", parent="click", events=["play"], threshold=0.8, within_days=1)
+    check_for_events([TASKS[0], within, *TASKS[2:]])
+    check_for_events([Task(name="interact"), Task(name="like", parent="interact", threshold=4.0)])

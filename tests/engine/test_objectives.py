@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.dataset.dataset import Dataset
+from playbill.dataset.dataset import Dataset, open_dataset
+from playbill.dataset.settings import SplitSettings
+from playbill.dataset.tasks import Task
+from playbill.features.settings import FeatureSettings
 from playbill.release.calibrating import tasks_of
 from playbill.release.objectives import measure_objectives, sweep_in_words, task_targets
 from playbill.release.protocol import ask
+from playbill.tables.schema import EventKind
 
 
 def test_an_objective_moves_the_lists_its_way(bundle: Bundle, ml100k_tables: Path, dataset: Dataset) -> None:
@@ -42,3 +47,26 @@ def test_targets_of_a_task_are_what_it_came_true_for(bundle: Bundle, ml100k_tabl
         good = set(dataset.pool.item[mine & (stars >= 4)].tolist())
         told = set(liked.item[liked.indptr[u] : liked.indptr[u + 1]].tolist())
         assert told == good & set(taken.item[taken.indptr[u] : taken.indptr[u + 1]].tolist())
+
+
+def test_a_child_of_another_event_comes_true_where_its_parent_did(make_tables: Callable[..., Path]) -> None:
+    hour = 3_600_000_000
+    log = [("click", 9, None)] * 9 + [("click", 1, None), ("play", 1, 0.9), ("click", 2, None), ("play", 2, 0.2)]
+    log += [("play", 3, 1.0), ("click", 4, None), ("buy", 4, None), ("buy", 5, None)]
+    events = [
+        {"event_id": n, "user_id": 1, "event": name, "at": n * hour, "item_id": item, "value": value}
+        for n, (name, item, value) in enumerate(log)
+    ]
+    declared = [EventKind(name="click"), EventKind(name="play", low=0, high=1), EventKind(name="buy")]
+    items = [{"item_id": n, "price": float(n)} for n in range(1, 10)]
+    tables = make_tables(events=events, items=items, users=[{"user_id": 1}], declared=declared)
+    dataset = open_dataset(tables, FeatureSettings(), SplitSettings(train=0.45, valid=0.05))
+    tasks = [
+        Task(name="click", events=["click"]),
+        Task(name="finish", parent="click", events=["play"], threshold=0.8),
+        Task(name="pay", parent="click", events=["buy"], within_days=0.05),
+    ]
+    found = task_targets(tables, dataset, ask(dataset, "test"), tasks)
+    told = [[dataset.vocabularies["item"].values[i - 1] for i in sorted(t.item.tolist())] for t in found]
+    # 3 was finished and 5 bought by somebody who never clicked on them
+    assert told == [[1, 2, 3, 4, 5], [1], [4]]

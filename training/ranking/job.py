@@ -14,6 +14,7 @@ from playbill.dataset.dataset import Dataset, Examples
 from playbill.dataset.impressions import has_impressions, read_impressions
 from playbill.dataset.labels import row_labels
 from playbill.dataset.settings import SplitKind
+from playbill.dataset.tasks import check_for_events
 from playbill.errors import TrainingError
 from playbill.features.encoder import Arrays
 from playbill.training.batches import order
@@ -55,7 +56,7 @@ def train(
     Raises:
         TrainingError: the retrieval run has other features than this one, there is nothing to learn from, or a column
             gives a label away.
-        ConfigError: a task names an event that the tables do not have.
+        ConfigError: a task names an event that the tables do not have, or can never come true.
     """
     if retrieval.spec.hash() != dataset.spec.hash():
         raise TrainingError(
@@ -65,6 +66,8 @@ def train(
     tables = Path(settings.home) / "tables" / settings.tables
     road = _Road(settings, dataset, tables, retrieval, run_dir / "scores.npz")
     slates = learns_from_slates(model, dataset, tables)
+    if not slates:
+        check_for_events(model.tasks)
     data, start = road.slates() if slates else road.events()
     refuse_leaks(dataset, data, model.tasks, model.leak_auc)
     validation = Validation(dataset, settings.metric_k)

@@ -31,7 +31,7 @@ class Task:
     """Task that must have come true before, or this cannot: p_<name> is the product of both. Stands before this one."""
     within_days: float | None = None
     """Days within which the event must follow; moments whose days are not over yet teach nothing. null: the row's own
-    event, or, where decisions are learned from, whatever answers the decision."""
+    event, which must then be its parent's too, or, where decisions are learned from, whatever answers the decision."""
     returns: bool = False
     """Whether the person comes back: an event on any item or none, after_days to within_days later."""
     after_days: float = 0.5
@@ -75,6 +75,23 @@ def check_tasks(tasks: Sequence[Task]) -> None:
             f"model.tasks: the first task, {tasks[0].name!r}, decides the order of candidates while training: it must "
             "have no parent, a weight above 0, and not be a return"
         )
+
+
+def check_for_events(tasks: Sequence[Task]) -> None:
+    """Raise ConfigError where a task cannot come true on rows that are single events, as its parent is another event.
+
+    An impression can be answered by a click and a play; an event is one or the other.
+    """
+    for task, parent in zip(tasks, parents(tasks), strict=True):
+        if parent < 0 or task.within_days is not None or tasks[parent].within_days is not None:
+            continue
+        apart = set(task.events).isdisjoint(tasks[parent].events)
+        if apart and task.events and tasks[parent].events:
+            raise ConfigError(
+                f"model.tasks: task {task.name!r} can never come true: it is learned from single events, without "
+                f"impressions, and none is both {' or '.join(task.events)} and, as its parent {task.parent!r} asks, "
+                f"{' or '.join(tasks[parent].events)}; give it within_days, the time in which it must follow"
+            )
 
 
 def parents(tasks: Sequence[Task]) -> list[int]:

@@ -18,9 +18,8 @@ import numpy as np
 from playbill.bundle.answers import ENJOY
 from playbill.bundle.open import Bundle
 from playbill.dataset.dataset import Dataset, Examples, rows_of
-from playbill.dataset.judging import joined
 from playbill.dataset.labels import row_labels
-from playbill.dataset.tasks import Task
+from playbill.dataset.tasks import Task, parents
 from playbill.engine.engine import Engine
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.ranking import NO_ITEM, Targets, targets_from_pairs, user_metrics
@@ -155,14 +154,21 @@ def task_targets(tables: Path, dataset: Dataset, asked: Asked, tasks: Sequence[T
     none = np.zeros(len(rows), np.int64)
     until = int(pool.at[rows].max(initial=0)) + 1
     own = Examples(pool.person[rows], rows, none, none, pool.at[rows])
-    label, known = joined(*row_labels(tables, dataset, own, tasks, until), tasks)
+    label, known = row_labels(tables, dataset, own, tasks, until)
     width = dataset.spec.num_items + 1
     owner = np.repeat(np.arange(len(asked)), asked.targets.counts())
     wanted = asked.person[owner] * width + asked.targets.item
-    found = [asked.targets]
-    for t in range(1, len(tasks)):
-        true = (label[:, t] * known[:, t]) > 0
-        there = np.isin(wanted, pool.person[rows[true]] * width + pool.item[rows[true]])
+    pair = pool.person[rows] * width + pool.item[rows]
+    found, true = [asked.targets], [(label[:, 0] * known[:, 0]) > 0]
+    for t, (task, parent) in enumerate(zip(tasks, parents(tasks), strict=True)):
+        if not t:
+            continue
+        came = (label[:, t] * known[:, t]) > 0
+        if parent >= 0:
+            # without a window the parent may be another event of that person with that item: a click, then a play
+            came &= true[parent] if task.within_days is not None else np.isin(pair, pair[true[parent]])
+        true.append(came)
+        there = np.isin(wanted, pair[came])
         found.append(targets_from_pairs(owner[there], asked.targets.item[there], len(asked)))
     return found
 
