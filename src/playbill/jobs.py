@@ -92,6 +92,12 @@ JOBS: dict[str, Job] = {
         "playbill.training.lists.settings:ListSettings",
         {},
     ),
+    "train-campaign": Job(
+        "learn when each person reads their mails",
+        "playbill.training.campaign.job:run",
+        "playbill.training.campaign.settings:CampaignModelSettings",
+        {},
+    ),
     "sweep": Job(
         "train many times over a space of settings and keep the best",
         "playbill.training.sweep:run",

@@ -1,0 +1,1 @@
+"""Audience -> messages: what each recipient is sent, when and whether at all."""

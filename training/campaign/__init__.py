@@ -1,0 +1,1 @@
+"""Fitting of what campaigns stand on: when people read their mails."""
