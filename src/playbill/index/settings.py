@@ -32,6 +32,9 @@ class IndexSettings:
     """k of the recall that is measured against exact search."""
     recall_floor: float = 0.95
     """Least recall at `recall_k`, 0..1; the search's effort is tuned to it and the build fails below it."""
+    exact_rows: int = 100_000
+    """Filters that leave fewer items are searched exactly, which takes a millisecond or two; so are those that leave less
+    than a tenth, unless the index was found to keep the floor for less."""
     sample_queries: int = 512
     """Queries used at most: two thirds of them for tuning, the last for the recall that is reported."""
     seed: int = 0
@@ -42,7 +45,15 @@ class IndexSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.recall_floor <= 1:
             raise ConfigError(f"index.recall_floor must be in 0..1, got {self.recall_floor}")
-        lows = (("num_lists", 0), ("links", 2), ("recall_k", 1), ("sample_queries", 1), ("threads", 0), ("seed", 0))
+        lows = (
+            ("num_lists", 0),
+            ("links", 2),
+            ("recall_k", 1),
+            ("exact_rows", 0),
+            ("sample_queries", 1),
+            ("threads", 0),
+            ("seed", 0),
+        )
         for name, low in lows:
             if getattr(self, name) < low:
                 raise ConfigError(f"index.{name} must be at least {low}, got {getattr(self, name)}")

@@ -23,9 +23,11 @@ from playbill.index.route import Route, Step
 from playbill.index.search import search
 from playbill.index.settings import IndexSettings, Kind
 
-DEPTHS = (1, 2, 5, 10)  # times recall_k: filters that leave a tenth look ten times as deep
-SHARES = (0.5, 0.35, 0.2, 0.15)  # of the items, at which exact search and the index are timed against each other
-NARROW = (0.1, 0.5)  # a route's `narrow` lies between these: below for recall, above for memory
+DEPTHS = (1, 2, 5, 10, 20, 50, 100)  # times recall_k: filters that leave a tenth look ten times as deep
+WIDEST = 10  # times recall_k are asked for themselves; it is filters alone that look deeper
+# of the items, at which exact search and the index are timed against each other
+SHARES = (0.5, 0.35, 0.2, 0.15, 0.1, 0.05, 0.02)
+NARROW = (0.1, 0.5)  # `narrow` is at least the one for recall, or what `exact_rows` are; at most the other for memory
 HOT = (0, 1_000, 4_000)  # most hot items that are tried, as long as they are not more than a tenth of all
 RESCORE = {Kind.flat: (1.0,), Kind.hnsw: (1.0,), Kind.ivf_sq8: (1.25,), Kind.ivf_pq: (2.0, 4.0, 10.0)}
 Z95 = 1.645  # one-sided
@@ -125,9 +127,11 @@ def tune_index(
     rows = np.random.default_rng(settings.seed).permutation(len(queries))[: settings.sample_queries]
     third = len(rows) // 3 if len(rows) >= 30 else 0
     k = min(settings.recall_k, len(index))
-    depths = [depth for depth in (k * times for times in DEPTHS) if depth <= len(index)] or [k]
+    least = min(NARROW[0], settings.exact_rows / len(index))
+    depths = [k * times for times in DEPTHS if times * least <= 1 + _ROUNDING and k * times <= len(index)] or [k]
     flat_already = index.kind is Kind.flat
-    chosen = _truth(index, queries[rows[2 * third :]], k if flat_already else depths[-1])
+    asked = [depth for depth in depths if depth <= WIDEST * k]
+    chosen = _truth(index, queries[rows[2 * third :]], k if flat_already else asked[-1])
     held_out = _truth(index, queries[rows[:third]], k) if third else chosen
     hot = [] if flat_already else _hot(index, queries[rows[third : 2 * third]], k)
     tuned, tried, given_up = _tuned(index, chosen, settings, depths, hot)
@@ -142,7 +146,7 @@ def tune_index(
             given_up = f"{tuned.kind.value} takes {search_ms:.3f} ms to reach the floor, exact search {exact_ms:.3f} ms"
         if given_up:
             tuned, tried, search_ms = flat, {0: 1.0}, exact_ms
-    tuned, filtered_ms = _narrowed(tuned, one, k)
+    tuned, filtered_ms = _narrowed(tuned, one, k, least)
     set_threads(settings.threads)
     recall = recall_of(tuned, held_out, k)
     low = float(recall.mean() - Z95 * recall.std() / max(1, len(recall)) ** 0.5)
@@ -202,7 +206,8 @@ def _tuned(
     for depth in depths[1:]:
         # what a filter leaves lies as deep, but is fewer: a search for k of it is not short as one for `depth` is
         filtered = _filtered(index, sample.queries, first, first / depth)
-        effort = _least_effort(index, sample, settings.recall_floor, depth, route, {}, route.steps[-1].effort, filtered)
+        wide = sample if depth <= sample.truth.shape[1] else None
+        effort = _least_effort(index, wide, settings.recall_floor, depth, route, {}, route.steps[-1].effort, filtered)
         if effort is None:  # beyond, effort grows in proportion to depth
             break
         route = msgspec.structs.replace(route, steps=[*route.steps, Step(depth=depth, effort=effort)])
@@ -211,7 +216,7 @@ def _tuned(
 
 def _least_effort(
     index: ItemIndex,
-    sample: _Sample,
+    sample: _Sample | None,
     floor: float,
     depth: int,
     base: Route,
@@ -222,6 +227,7 @@ def _least_effort(
     """Return the smallest effort whose recall at this depth is, at 95 %, not below the floor; None where none is.
 
     Args:
+        sample: None where nothing but filters looks so deep.
         filtered: of each filter that leaves what lies so deep, queries with their answers; recall holds there too.
     """
     efforts = [effort for effort in _efforts(index, depth) if effort >= at_least] or [at_least]
@@ -229,10 +235,11 @@ def _least_effort(
     def enough(place: int) -> bool:
         route = msgspec.structs.replace(base, steps=[Step(depth=depth, effort=efforts[place])])
         one = routed(index, route)
-        recall = recall_of(one, sample, depth)
-        tried[efforts[place]] = float(recall.mean())
-        if not _surely(recall, floor):
-            return False
+        if sample is not None:
+            recall = recall_of(one, sample, depth)
+            tried[efforts[place]] = float(recall.mean())
+            if not _surely(recall, floor):
+                return False
         # each filter by itself: what one leaves may hang on a few items that it lets through or not
         return all(recall_of(one, some, some.truth.shape[1], left).mean() >= floor for some, left in filtered)
 
@@ -287,13 +294,20 @@ def _efforts(index: ItemIndex, depth: int) -> list[int]:
     return [*(int(step) for step in steps if step < high), int(high)]
 
 
-def _narrowed(index: ItemIndex, queries: np.ndarray, k: int) -> tuple[ItemIndex, dict[str, list[float]]]:
-    """Return the index with the share below which exact search over the eligible rows is the faster, and the times."""
+def _narrowed(index: ItemIndex, queries: np.ndarray, k: int, least: float) -> tuple[ItemIndex, dict[str, list[float]]]:
+    """Return the index with the share below which exact search over the eligible rows is the faster, and the times.
+
+    Args:
+        least: it is not smaller than this, nor than where the floor was still held, among the nearest k / share.
+    """
     if index.kind is Kind.flat:
         return index, {}
     rng = np.random.default_rng(0)
-    narrow, times = NARROW[0], {}
-    for share in SHARES:
+    steps = index.route.steps
+    held = k / steps[-1].depth if steps else NARROW[0]
+    # small catalogues have no depth for a tenth, and what a tenth of them is takes no time
+    narrow, times = max(least, min(NARROW[0], held)), {}
+    for share in [share for share in SHARES if share > narrow]:
         allowed = rng.random(len(index.embeddings)) < share
         by_index = prepare(replace(index, route=msgspec.structs.replace(index.route, narrow=0.0)), allowed)
         exactly = prepare(replace(index, route=msgspec.structs.replace(index.route, narrow=1.0)), allowed)
