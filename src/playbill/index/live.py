@@ -5,12 +5,15 @@ readers take the reference and puts the next in its place, one plain assignment,
 while one writes, without a lock. What a search finds is what a rebuilt index would find: exactly so for flat ones.
 
 Every search walks all fresh vectors, and every change copies them; `rebuild_due` says when to build anew.
+
+The functions take an index in parts (`Sharded`) as well, whose parts stand elsewhere and are `LiveIndex`es there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from playbill.errors import SearchError
 from playbill.index.filters import Eligible, exact_rows, prepare
 from playbill.index.item_index import ItemIndex
 from playbill.index.search import Found, check_queries, search
+from playbill.index.sharded import Patience, Sharded, changed, make_ready, search_parts
 
 DUE_SHARE = 0.1  # of the built index, fresh items or tombstones
 MOST_FRESH = 200_000
@@ -47,9 +51,30 @@ class LiveIndex:
         return len(self.fresh_ids) + (len(self.main) if self.kept is None else len(self.kept.rows))
 
     @property
+    def built(self) -> int:
+        """Items of the built index, hidden ones among them."""
+        return len(self.main)
+
+    @property
+    def width(self) -> int:
+        return self.main.width
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that this state takes beside the built index."""
+        kept = self.kept
+        arrays = [self.fresh_ids, self.fresh, self.hidden]
+        arrays += [] if kept is None else [kept.rows, kept.mask, *([] if kept.vectors is None else [kept.vectors])]
+        return sum(array.nbytes for array in arrays)
+
+    @property
     def size(self) -> int:
         """Rows that a filter by item_index must have: the largest item_index + 1."""
         return max(len(self.hidden), int(self.fresh_ids[-1]) + 1 if len(self.fresh_ids) else 0)
+
+
+Living = LiveIndex | Sharded
+_L = TypeVar("_L", LiveIndex, Sharded)
 
 
 def live(main: ItemIndex) -> LiveIndex:
@@ -59,7 +84,7 @@ def live(main: ItemIndex) -> LiveIndex:
     return LiveIndex(main, np.empty(0, np.int64), np.empty((0, main.width), np.float32), hidden)
 
 
-def with_items(state: LiveIndex, ids: np.ndarray, vectors: np.ndarray) -> LiveIndex:
+def with_items(state: _L, ids: np.ndarray, vectors: np.ndarray) -> _L:
     """Return the state with these items added, each in the place of what stood under its item_index.
 
     Args:
@@ -71,10 +96,10 @@ def with_items(state: LiveIndex, ids: np.ndarray, vectors: np.ndarray) -> LiveIn
     """
     ids = np.asarray(ids, np.int64)
     vectors = np.asarray(vectors, np.float32)
-    if ids.ndim != 1 or vectors.shape != (len(ids), state.main.width):
+    if ids.ndim != 1 or vectors.shape != (len(ids), state.width):
         raise SearchError(
-            f"{ids.shape} ids and vectors of shape {vectors.shape}; expected [M] and [M, {state.main.width}], as the "
-            "index holds"
+            f"{ids.shape} ids and vectors of shape {vectors.shape}; expected [M] and [M, {state.width}], as the index "
+            "holds"
         )
     if not len(ids):
         return state
@@ -97,7 +122,7 @@ def with_items(state: LiveIndex, ids: np.ndarray, vectors: np.ndarray) -> LiveIn
     return _hide(state, ids[ids < len(state.hidden)], fresh_ids=all_ids[order], fresh=fresh)
 
 
-def without(state: LiveIndex, ids: np.ndarray) -> LiveIndex:
+def without(state: _L, ids: np.ndarray) -> _L:
     """Return the state with these items removed; those that are not there change nothing.
 
     Args:
@@ -111,14 +136,14 @@ def without(state: LiveIndex, ids: np.ndarray) -> LiveIndex:
     return _hide(state, known, fresh_ids=state.fresh_ids[stay], fresh=state.fresh[stay])
 
 
-def rebuild_due(state: LiveIndex, share: float = DUE_SHARE) -> str:
+def rebuild_due(state: Living, share: float = DUE_SHARE) -> str:
     """Return why the index should be built anew, empty while it need not be.
 
     Args:
         share: fresh items, or tombstones, as a share of the built index, 0..1.
     """
-    built = len(state.main)
-    gone = built - (built if state.kept is None else len(state.kept.rows))
+    built = state.built
+    gone = built + len(state.fresh_ids) - len(state)
     told = [
         f"{count:,} {what}"
         for count, what in ((len(state.fresh_ids), "fresh"), (gone, "removed"))
@@ -127,27 +152,38 @@ def rebuild_due(state: LiveIndex, share: float = DUE_SHARE) -> str:
     return f"{' and '.join(told)} items beside {built:,} built ones: export again" if told else ""
 
 
+def ready(state: _L) -> _L:
+    """Return the state, made known where it is searched, so that the first search need not wait for that."""
+    if isinstance(state, Sharded):
+        make_ready(state)
+    return state
+
+
 def search_live(
-    state: LiveIndex,
+    state: Living,
     queries: np.ndarray,
     k: int,
     exclude: Sequence[np.ndarray] | None = None,
     allowed: np.ndarray | None = None,
+    patience: Patience | None = None,
 ) -> Found:
     """Return the k nearest eligible items of each query, best first, fresh and built ones alike.
 
     Args:
         queries, k, exclude: as `search` takes them.
         allowed: [size] bool by item_index; None allows everything that is there.
+        patience: for an index in parts, how long to wait for them; it is told who did not answer.
     Returns:
         as `search`; equal scores keep the lower item_index first.
     Raises:
-        SearchError: shapes that do not fit; names both.
+        SearchError: shapes that do not fit, names both; of an index in parts none answers.
     """
     queries = np.ascontiguousarray(queries, np.float32)
-    check_queries(queries, state.main.width, k, exclude)
+    check_queries(queries, state.width, k, exclude)
     if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (state.size,)):
         raise SearchError(f"allowed must be bool [{state.size}] by item_index, got {allowed.dtype} {allowed.shape}")
+    if isinstance(state, Sharded):
+        return search_parts(state, queries, k, exclude, allowed, patience or Patience())
     built = state.kept
     if allowed is not None:
         built = prepare(state.main, allowed[: len(state.hidden)] & ~state.hidden)
@@ -164,8 +200,12 @@ def search_live(
     return scores, items
 
 
-def _hide(state: LiveIndex, ids: np.ndarray, fresh_ids: np.ndarray, fresh: np.ndarray) -> LiveIndex:
+def _hide(state: _L, ids: np.ndarray, fresh_ids: np.ndarray, fresh: np.ndarray) -> _L:
     """Return the next state, with these of the built items hidden as well."""
+    if isinstance(state, Sharded):
+        hidden = state.hidden.copy()
+        hidden[ids] = True
+        return changed(state, fresh_ids, fresh, hidden)
     new = replace(state, fresh_ids=fresh_ids, fresh=fresh, version=state.version + 1)
     if state.hidden[ids].all():
         return new

@@ -33,8 +33,8 @@ class IndexSettings:
     recall_floor: float = 0.95
     """Least recall at `recall_k`, 0..1; the search's effort is tuned to it and the build fails below it."""
     exact_rows: int = 100_000
-    """Filters that leave fewer items are searched exactly, which takes a millisecond or two; so are those that leave less
-    than a tenth, unless the index was found to keep the floor for less."""
+    """Filters that leave fewer items are searched exactly, in a millisecond or two; so are those that leave less than a
+    tenth, unless the index was found to keep the floor for less."""
     sample_queries: int = 512
     """Queries used at most: two thirds of them for tuning, the last for the recall that is reported."""
     seed: int = 0
