@@ -1,6 +1,8 @@
-"""Playbill as a Ray Serve application, a replica of which holds all that a request needs. Only this file knows Serve.
+"""Playbill as a Ray Serve application: replicas that answer requests, and replicas that rank where the layout has them
+apart (see `layout`). Only this file knows Serve.
 
-Retrieval and ranking stand in one process because a hop between deployments costs more than both (2 ms against 1 ms).
+Retrieval and ranking stand in one process by default because a hop between deployments costs more than both (2 ms
+against 1 ms).
 """
 
 from __future__ import annotations
@@ -8,26 +10,40 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
+import ray
 from ray import serve, util
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 from starlette.requests import Request
 from starlette.responses import Response
 
 import playbill
+from playbill.bundle.open import Bundle
+from playbill.engine.elsewhere import Elsewhere
+from playbill.engine.settings import EngineSettings
+from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import http, load
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
+from playbill.serving.layout import composed, most_replicas, ranker_options, replica_options, waits
+from playbill.serving.ranker import RankAsk, Rankers
+from playbill.serving.remote import remote_ranker
 from playbill.serving.settings import ServeSettings
 from playbill.serving.watcher import Watcher
 from playbill.state.settings import state_place
 from playbill.state.store import Store
 
 NAME = "playbill"
+OPENING_S = 30.0  # for others to open a bundle; later they answer when they can
 LATENCY_BUCKETS_MS = (0.25, 0.5, 1, 1.5, 2, 3, 5, 8, 12, 20, 50, 100, 500)
 
 log = logging.getLogger("ray.serve")
@@ -39,23 +55,38 @@ class Replica:
     The bundle comes with `reconfigure`, so that a new one replaces it without a restart.
     """
 
-    def __init__(self, settings: ServeSettings, keys_required: bool, owner: Key) -> None:
-        """Open the state; `reconfigure` follows before the first request."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        keys_required: bool,
+        owner: Key | None,
+        ranker: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        """Open the state; `reconfigure` follows before the first request.
+
+        Args:
+            ranker: in the composed layout.
+        """
         _keep_inside()
         home = self._home = settings.home
-        self._require_gpu = settings.require_gpu
+        # where the ranker is apart, a GPU is its concern
+        self._require_gpu = settings.require_gpu and ranker is None
+        self._others = Others(settings, ranker)
         self._store = Store.open(state_place(home, settings.state), settings=settings.store)
         self._figures = Figures()
         self._api = http.Api(
             self._store,
-            guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=settings.replicas),
+            guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=most_replicas(settings)),
             max_body_bytes=settings.max_body_bytes,
             deadline_ms=settings.deadline_ms,
             replica=serve.get_replica_context().replica_id.unique_id,
             observe=self._figures.observe,
+            threads=settings.max_ongoing if waits(settings) else 0,
         )
         name = serve.get_replica_context().replica_id.unique_id
-        self._watcher = Watcher(self._api, self._store, home, name, require_gpu=settings.require_gpu)
+        self._watcher = Watcher(
+            self._api, self._store, home, name, require_gpu=self._require_gpu, elsewhere=self._others.of
+        )
         self._watcher.start()
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -64,7 +95,7 @@ class Replica:
         A bundle that cannot be loaded leaves the one before it in place, and says so in health. Ray would take a
         replica whose `reconfigure` raises for broken and end it, and with it a service that was well.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._others.loop = asyncio.get_running_loop()
         self._watcher.following = config["follow"]
         if config["follow"] and self._api.ready:
             return  # it has taken up what is published, or does so within a second
@@ -72,7 +103,14 @@ class Replica:
             path = load.bundle_path(self._home, config["bundle"])
             opened = await loop.run_in_executor(
                 None,
-                lambda: load.open_engine(path, self._store, require_gpu=self._require_gpu, without_state=True),
+                partial(
+                    load.open_engine,
+                    path,
+                    self._store,
+                    require_gpu=self._require_gpu,
+                    without_state=True,
+                    elsewhere=self._others.of,
+                ),
             )
         except Exception as error:
             if not self._api.ready:
@@ -94,6 +132,107 @@ class Replica:
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
         return await self._api.handle(request)
+
+
+class Ranker:
+    """One process of the ranker, in the composed layout: scores what several replicas ask, many requests in a run."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        _keep_inside()
+        ranker = settings.ranker
+        self._home = settings.home
+        where = EngineSettings(provider=ranker.provider, require_gpu=settings.require_gpu)
+        self._rankers = Rankers(settings.home, where)
+        self._batched.set_max_batch_size(ranker.batch)
+        self._batched.set_batch_wait_timeout_s(ranker.batch_wait_ms / 1e3)
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Open the ranker of a bundle; one that cannot be opened leaves those that are open in place, as above."""
+        try:
+            await self.open(load.bundle_path(self._home, config["bundle"]).name)
+        except Exception as error:
+            if not len(self._rankers):
+                raise
+            log.error("the ranker of bundle %s could not be opened: %s", config["bundle"], error)
+
+    async def open(self, version: str) -> str:
+        """Open the ranker of a bundle beside those that answer; return the provider that runs it."""
+        model = await asyncio.get_running_loop().run_in_executor(None, self._rankers.open, version)
+        return "" if model is None else model.provider
+
+    async def __call__(self, ask: RankAsk) -> list[np.ndarray] | str:
+        """Return the outputs of one call, or why there are none."""
+        return await self._batched(ask)
+
+    @serve.batch
+    async def _batched(self, asks: list[RankAsk]) -> list[list[np.ndarray] | str]:
+        # in a thread, so that the next batch gathers meanwhile
+        return await asyncio.get_running_loop().run_in_executor(None, self._rankers.score, asks)
+
+
+class Others:
+    """What a replica finds in other processes: the ranker's replicas, the parts of the index.
+
+    Attributes:
+        loop: that the replica runs in, where calls of the ranker start.
+    """
+
+    def __init__(self, settings: ServeSettings, ranker: DeploymentHandle[Any] | None) -> None:
+        self._ranker, self._parts = ranker, None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        if settings.shards:
+            from playbill.serving.shards import Parts
+
+            self._parts = Parts(settings.home, settings.shards)
+
+    def of(self, bundle: Bundle) -> Elsewhere:
+        """Return what others hold of a bundle, opened there if that can be done in time. Not for the event loop."""
+        ranker = None
+        if self._ranker is not None and "ranker" in bundle.manifest.models:
+            ranker = remote_ranker(bundle, self._call, self._open(bundle.version))
+        if self._parts is None or not bundle.has("items.faiss"):
+            return Elsewhere(ranker)
+        self._parts.open(bundle.version, OPENING_S)
+        return Elsewhere(ranker, partial(self._parts.send, bundle.version), self._parts.parts)
+
+    def _call(self, ask: RankAsk, within_s: float | None) -> list[np.ndarray] | str:
+        return self._await(self._scored(ask), within_s)
+
+    async def _scored(self, ask: RankAsk) -> Any:
+        assert self._ranker is not None
+        return await self._ranker.remote(ask)
+
+    def _open(self, version: str) -> str:
+        """Let every replica of the ranker open a bundle; return where they run it."""
+        until = time.monotonic() + OPENING_S
+        while (left := until - time.monotonic()) > 0:
+            try:
+                found = set(self._await(self._everywhere(version), left))
+            except Exception as error:  # whatever it is, slates come from a lower rung until it is well
+                log.error("the ranker could not be told of bundle %s: %s", version, error)
+                break
+            if found:
+                return sorted(found)[0]
+            time.sleep(0.2)  # no replica is up yet
+        return "unknown"
+
+    async def _everywhere(self, version: str) -> list[str]:
+        assert self._ranker is not None
+        return await self._ranker.broadcast("open", version).results_async()
+
+    def _await(self, answer: Coroutine[Any, Any, Any], within_s: float | None) -> Any:
+        """Return what a coroutine of the event loop gives, from another thread.
+
+        Raises:
+            TimeoutError: nothing within so many seconds; it is given up.
+        """
+        assert self.loop is not None
+        future = asyncio.run_coroutine_threadsafe(answer, self.loop)
+        try:
+            return future.result(within_s)
+        except TimeoutError:
+            future.cancel()
+            raise
 
 
 class Figures:
@@ -183,26 +322,57 @@ def deploy(settings: ServeSettings, bundle: str, keys_required: bool, owner: Key
         owner: the key that this process has for itself, the same at every call.
         follow: go on to what is published later, and try what is to be tried.
     """
-    deployment = serve.deployment(Replica).options(
-        name="Replica",
-        num_replicas=settings.replicas,
-        max_ongoing_requests=settings.max_ongoing,
-        max_queued_requests=settings.max_queued,
-        backpressure_config={"status_code": 503, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": 1},
-        health_check_period_s=2,
-        health_check_timeout_s=10,
-        graceful_shutdown_timeout_s=settings.drain_s + 5,
-        logging_config={"enable_access_log": False},
-        user_config={"bundle": bundle, "follow": follow},
-    )
+    _check_gpus(settings)
+    # a swap binds the same: the bundle goes its own way
+    fixed = replace(settings, bundle="", detach=False)
+    serve.run(_application(fixed, bundle, keys_required, owner, follow), name=NAME, route_prefix="/")
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Return the application of a Serve file, which names this function and the settings of `playbill serve`.
+
+    Whoever runs it is on a cluster: it is reached from outside, so nobody is let in without a key unless `insecure`.
+
+    Raises:
+        ConfigError: a setting that there is not, or a value that cannot be.
+    """
+    try:
+        settings = msgspec.convert(args, ServeSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"the application's args: {error}") from None
+    unknown = sorted(args.keys() - {f.name for f in fields(ServeSettings)})
+    if unknown:
+        raise ConfigError(f"the application's args name {unknown}, which `playbill serve --help` does not know")
+    follow = settings.follow and settings.bundle == "current"
+    return _application(settings, settings.bundle, not settings.insecure, None, follow)
+
+
+def _application(
+    settings: ServeSettings, bundle: str, keys_required: bool, owner: Key | None, follow: bool
+) -> Application:
+    apart = []
+    if composed(settings):
+        apart = [_deployment(Ranker, settings, ranker_options(settings, bundle)).bind(settings)]
+    answering = _deployment(Replica, settings, replica_options(settings, bundle, follow))
+    return answering.bind(settings, keys_required, owner, *apart)
+
+
+def _deployment(of: type, settings: ServeSettings, options: dict[str, Any]) -> serve.Deployment:
+    deployment = serve.deployment(of).options(name=of.__name__, **options)
     # Serve gives each deployment a random code version and replaces the replicas when it differs. Ours changes with the
     # code and the settings alone, so that another bundle goes through `reconfigure` (tested: the replicas stay).
-    fixed = msgspec.json.encode([playbill.__version__, replace(settings, bundle="", detach=False)])
-    deployment._version = hashlib.sha256(fixed).hexdigest()[:16]
-    # a swap binds the same: the bundle goes its own way
-    application = deployment.bind(replace(settings, bundle="", detach=False), keys_required, owner)
-    serve.run(application, name=NAME, route_prefix="/")
+    deployment._version = hashlib.sha256(msgspec.json.encode([playbill.__version__, settings])).hexdigest()[:16]
+    return deployment
+
+
+def _check_gpus(settings: ServeSettings) -> None:
+    """Raise PlaybillError where Ray would wait for GPUs for ever."""
+    wanted, there = settings.ranker.gpus * settings.ranker.replicas, ray.cluster_resources().get("GPU", 0)
+    if composed(settings) and wanted > there:
+        raise PlaybillError(
+            f"ranker.gpus={settings.ranker.gpus:g} for {settings.ranker.replicas} replicas needs {wanted:g} GPUs, Ray "
+            f"finds {there:g} on this machine; ask for fewer, or ranker.gpus=0"
+        )
 
 
 def shutdown() -> None:

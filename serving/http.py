@@ -51,7 +51,7 @@ from playbill.serving.messages import (
     summarise,
 )
 from playbill.serving.openapi import document
-from playbill.serving.trying import Decide, Trying
+from playbill.serving.trying import Answered, Decide, Trying
 from playbill.serving.waiting import waited_ms
 from playbill.state.events import Event, Id
 from playbill.state.store import Store
@@ -90,6 +90,7 @@ class Api:
         deadline_ms: float = 0.0,
         replica: str = "",
         observe: Observe | None = None,
+        threads: int = 0,
     ) -> None:
         """Make an interface that has no engine yet; `use` gives it one.
 
@@ -101,6 +102,8 @@ class Api:
                 as long as it takes.
             replica: name of this process in health; its process id where empty.
             observe: called once a request, with its route, status, rung and stage times.
+            threads: in which slates are made, for engines that wait for other processes; 0: in the event loop itself,
+                which is quicker for those that do not.
         """
         self._serving: tuple[Bundle, Engine] | None = None
         self._following = Following(self._engines)
@@ -108,6 +111,7 @@ class Api:
         self._guard = guard
         # threads that append at the same time share one flush of the disk (see Store)
         self._writers = ThreadPoolExecutor(16, "playbill-events")
+        self._deciders = ThreadPoolExecutor(threads, "playbill-engine") if threads else None
         self._max_body_bytes, self._deadline_ms = max_body_bytes, deadline_ms
         self._replica = replica or str(os.getpid())
         self._observe = observe
@@ -209,6 +213,8 @@ class Api:
             call()
         self._following.stop()
         self.try_out(None)
+        if self._deciders is not None:
+            self._deciders.shutdown(wait=True)
         self._writers.shutdown(wait=True)
 
     def _route(self, path: str, request: Request) -> _Answer:
@@ -242,12 +248,20 @@ class Api:
         decoded = time.perf_counter()
         _, engine = self._now()
         budget, trying = self._budget(request, engine), self._trying
-        if trying is None:
-            [answer], decisions = decide(engine, [asked], budget)
+
+        def answers() -> tuple[Engine, Answered, dict[str, float]]:
+            if trying is None:
+                return engine, decide(engine, [asked], budget), engine.stage_ms
+            who, what = trying.decide(engine, asked, budget, decide)
+            return who, what, who.stage_ms
+
+        if self._deciders is None:
+            engine, (made, decisions), stages = answers()
         else:
-            engine, ([answer], decisions) = trying.decide(engine, asked, budget, decide)
+            loop = asyncio.get_running_loop()
+            engine, (made, decisions), stages = await loop.run_in_executor(self._deciders, answers)
+        [answer] = made
         answered = time.perf_counter()
-        stages = engine.stage_ms
         if decisions:
             # durable before the slate goes out: a click that comes back must find its choice
             try:
@@ -372,7 +386,7 @@ class Api:
                 state_version=version,
                 models=engine.models(),
                 rungs=engine.rungs,
-                missing=engine.parts.missing,
+                missing=await asyncio.get_running_loop().run_in_executor(self._writers, engine.missing),
                 faults=dict(engine.faults),
                 shared_lists=engine.depths.shared(),
                 replica=self._replica,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from playbill.bundle.manifest import check_version
 from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current
+from playbill.engine.elsewhere import HERE, Elsewhere
 from playbill.engine.engine import Engine
 from playbill.engine.settings import EngineSettings
 from playbill.errors import BundleError
@@ -35,15 +37,22 @@ def bundle_path(home: Path | str, version: str) -> Path:
 
 
 def open_engine(
-    path: Path | str, store: Store, *, require_gpu: bool = False, without_state: bool = False
+    path: Path | str,
+    store: Store,
+    *,
+    require_gpu: bool = False,
+    without_state: bool = False,
+    elsewhere: Callable[[Bundle], Elsewhere] | None = None,
 ) -> tuple[Bundle, Engine]:
     """Return a sealed, verified bundle and an engine on it that has answered once.
 
     Args:
         without_state: answer as for somebody unknown while the store cannot be read.
+        elsewhere: returns what other processes hold of the bundle; None: all of it is opened here.
     Raises:
         BundleError: not sealed, altered, or too new.
         ProviderError: `require_gpu`, and a model would run on the CPU.
     """
     bundle = open_bundle(Path(path))
-    return bundle, Engine.open(bundle, store, EngineSettings(require_gpu=require_gpu, without_state=without_state))
+    settings = EngineSettings(require_gpu=require_gpu, without_state=without_state)
+    return bundle, Engine.open(bundle, store, settings, HERE if elsewhere is None else elsewhere(bundle))

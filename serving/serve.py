@@ -28,6 +28,7 @@ from playbill.serving import load, processes, running
 from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
 from playbill.serving.keys import Scope, make_key
+from playbill.serving.layout import composed, cpus
 from playbill.serving.settings import ServeSettings
 from playbill.state.settings import state_place
 from playbill.state.store import Store
@@ -91,7 +92,7 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pb-")))
         variables = environment(settings, haproxy, scratch)
         ray = local_ray(
-            settings.replicas + 1,
+            cpus(settings),
             settings.object_store_mb,
             variables,
             settings.metrics_port,
@@ -112,7 +113,9 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
         found = running.Running(pid=os.getpid(), mark=mark, scratch=str(scratch), settings=settings, key=text)
         write_atomic(running.record(home), msgspec.json.encode(found), mode=0o600)
         behind = "HAProxy" if haproxy else "Ray Serve's Python proxy"
-        _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}", health)
+        beside = f", {settings.ranker.replicas} of the ranker" if composed(settings) else ""
+        beside += f", the index in {settings.shards} parts" if settings.shards else ""
+        _print(f"[bold]{running.url(settings)}[/], {settings.replicas} replicas behind {behind}{beside}", health)
         console.print(f"stop it with Ctrl-C, or playbill serve home={settings.home} stop=true")
         while told.get() == signal.SIGUSR1:
             try:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
+from playbill.engine.settings import Provider
 from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError
 from playbill.serving.keys import Scope
@@ -20,6 +21,80 @@ class Ingress(Enum):
     auto = "auto"  # haproxy where its binary is there, else python, said loudly
     haproxy = "haproxy"  # 0.3 ms of CPU a request; the start fails without the binary
     python = "python"  # Ray Serve's own proxy: 4-8 ms of CPU a request
+
+
+class Layout(Enum):
+    """How a server is spread over processes."""
+
+    fused = "fused"  # each replica holds all that a request needs
+    composed = "composed"  # the ranker stands in replicas of its own, and scores requests of several others together
+
+
+class Emit(Enum):
+    """What is written instead of starting a server."""
+
+    none = "none"
+    serve_config = "serve_config"  # for `serve deploy`, on a Ray cluster that is there
+    kuberay = "kuberay"  # a RayService, for Kubernetes with the KubeRay operator
+
+
+@dataclass(slots=True, kw_only=True)
+class RankerSettings:
+    """The ranker's own replicas, in the composed layout."""
+
+    replicas: int = 1
+    """Processes that score; with one that is away, slates stand on the rung below the ranker."""
+    most_replicas: int = 0
+    """More come up to this many while load asks for them, see `autoscale`; 0: always `replicas`."""
+    batch: int = 8
+    """Requests scored in one run at most."""
+    batch_wait_ms: float = 2.0
+    """How long the first request of a run waits for others; 0 takes those that are there."""
+    gpus: float = 0.0
+    """GPUs of each replica, or its share of one."""
+    provider: Provider = Provider.auto
+    """auto, cpu or cuda: where the ranker runs, found out when its replica starts. `require_gpu` forbids the CPU."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "replicas", "batch")
+        at_least(self, 0, "most_replicas", "batch_wait_ms", "gpus")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"ranker.gpus: expected a share of one GPU or a whole number, got {self.gpus:g}")
+
+
+@dataclass(slots=True, kw_only=True)
+class AutoscaleSettings:
+    """When replicas are added and taken away. They come too late for a burst: see head-room in serving/README.md."""
+
+    most_replicas: int = 0
+    """Replicas at most; at least there are `replicas`. 0: always as many."""
+    ongoing: float = 2.0
+    """Requests at work in one replica, on average, that are right: more, and replicas are added."""
+    up_after_s: float = 10.0
+    """Seconds for which more must be needed before one is added."""
+    down_after_s: float = 600.0
+    """Seconds for which fewer must do before one is taken away."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "most_replicas", "up_after_s", "down_after_s")
+        if not 0 < self.ongoing <= 1_000:
+            raise ConfigError(f"autoscale.ongoing: expected above 0 and up to 1000, got {self.ongoing:g}")
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterSettings:
+    """What `emit` writes besides the settings themselves."""
+
+    image: str = "playbill-serve:latest"
+    """Image of the replicas, docker/serve.Dockerfile."""
+    gpu_image: str = "playbill-serve-gpu:latest"
+    """Image of rankers with a GPU, docker/serve-gpu.Dockerfile."""
+    claim: str = "playbill-var"
+    """Volume claim that all pods mount at `home`, ReadWriteMany: bundles and keys lie there."""
+    replica_memory: str = "4Gi"
+    """Memory of a pod that answers requests or holds a part of the index."""
+    ranker_memory: str = "8Gi"
+    """Memory of a pod that ranks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +128,23 @@ class ServeSettings:
     insecure: bool = False
     """Let everybody in although `host` can be reached from outside and there are no API keys."""
     require_gpu: bool = False
-    """Refuse to start when a model would run on the CPU."""
+    """Refuse to start when a model would run on the CPU; in the composed layout this is about the ranker alone."""
+    layout: Layout = Layout.fused
+    """fused, or composed for a ranker that needs a GPU or has to scale by itself: 2 ms more a request, see `ranker`."""
+    ranker: RankerSettings = field(default_factory=RankerSettings)
+    """Replicas of the ranker, in the composed layout."""
+    autoscale: AutoscaleSettings = field(default_factory=AutoscaleSettings)
+    """When there are more replicas than `replicas`."""
+    shards: int = 0
+    """Parts into which the index is split, each in a process of its own, for one that a machine is too small for; 0:
+    each replica searches it itself."""
+    emit: Emit = Emit.none
+    """serve_config writes a file for `serve deploy`, kuberay a RayService for Kubernetes, with these settings, to `to`;
+    nothing is started."""
+    to: str | None = None
+    """File that `emit` writes."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Images and volumes of what `emit=kuberay` writes."""
     max_body_bytes: int = 256 * 1024
     """Larger request bodies are refused with 413."""
     deadline_ms: float = 100.0
@@ -91,7 +182,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")
-        at_least(self, 0, "request_timeout_s", "drain_s", "deadline_ms")
+        at_least(self, 0, "request_timeout_s", "drain_s", "deadline_ms", "shards")
         at_least(self, 1, "start_timeout_s")
         at_least(self, 76, "object_store_mb")  # Ray refuses less
         for name, port in self.ports().items():
@@ -104,6 +195,8 @@ class ServeSettings:
         if clash is not None:
             names = [name for name, port in self.ports().items() if port == clash]
             raise ConfigError(f"{' and '.join(names)}: expected different ports, got {clash} for each")
+        if (self.emit is Emit.none) != (self.to is None):
+            raise ConfigError("emit and to: expected both, as in emit=kuberay to=playbill.yaml, got one of them")
         if self.stop and self.detach:
             raise ConfigError("stop and detach: expected one of them, got both")
 

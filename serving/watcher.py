@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.write import current
+from playbill.engine.elsewhere import Elsewhere
 from playbill.engine.engine import Engine
 from playbill.errors import StateError, trace
 from playbill.release.trial import (
@@ -34,7 +36,15 @@ class Watcher:
     """Looks at `bundles/current` and `bundles/trial.json` again and again."""
 
     def __init__(
-        self, api: Api, store: Store, home: str, process: str, *, require_gpu: bool = False, every_s: float = 1.0
+        self,
+        api: Api,
+        store: Store,
+        home: str,
+        process: str,
+        *,
+        require_gpu: bool = False,
+        every_s: float = 1.0,
+        elsewhere: Callable[[Bundle], Elsewhere] | None = None,
     ) -> None:
         """Make one that does nothing until `start`.
 
@@ -42,11 +52,13 @@ class Watcher:
             api: whose bundle is exchanged.
             process: name of this process among all that serve from this home.
             every_s: seconds between two looks.
+            elsewhere: see `load.open_engine`.
         """
         self._api, self._store, self._home, self._process = api, store, home, process
         self._bundles, self._require_gpu, self._every_s = Path(home) / "bundles", require_gpu, every_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="playbill-watcher", daemon=True)
+        self._elsewhere = elsewhere
         self.following = True  # else neither what is published nor what is tried is taken up
         self._failed: str | None = None  # a version that did not load, so that it is not tried each second
 
@@ -131,4 +143,6 @@ class Watcher:
 
     def _open(self, version: str) -> tuple[Bundle, Engine]:
         path = load.bundle_path(self._home, version)
-        return load.open_engine(path, self._store, require_gpu=self._require_gpu, without_state=True)
+        return load.open_engine(
+            path, self._store, require_gpu=self._require_gpu, without_state=True, elsewhere=self._elsewhere
+        )

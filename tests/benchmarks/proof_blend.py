@@ -159,7 +159,7 @@ def engine(bundle: Any, dataset: Any, part: Part, settings: Any, blend: Blend) -
                     (folder / FILE).write_bytes(write_blend(served))
             opened = open_bundle(Path(place) / name / bundle.version, require_sealed=False, verify=False)
             (opened.path / "ranker.onnx").unlink(missing_ok=True)  # lost since: the rung that a blend orders answers
-            asked = Engine.open(opened, store, EngineSettings(provider=Provider.CPU))
+            asked = Engine.open(opened, store, EngineSettings(provider=Provider.cpu))
             for request in requests[:50]:
                 asked.recommend([request])
             took = []

@@ -76,7 +76,7 @@ def offline_lists(bundle: Bundle, dataset: Dataset, rows: np.ndarray) -> dict[st
     """Return each member's lists as saved scores hold them: dense scores over the catalogue, what was had removed."""
     queries = boundary_queries(dataset, "valid")
     seen = Targets(queries.seen_indptr, queries.seen_item).take(rows)
-    tower = open_model(bundle.file("query_tower.onnx"), EngineSettings(provider=Provider.CPU))
+    tower = open_model(bundle.file("query_tower.onnx"), EngineSettings(provider=Provider.cpu))
     arrays = query_arrays(dataset, queries.person[rows], queries.start[rows], queries.end[rows], queries.now[rows])
     scores = {"tower": tower.run(arrays, tower.outputs[:1])[0] @ np.asarray(bundle.array("item_embeddings")).T}
     for name, file in (("item_knn", "neighbours.npz"), ("transitions", "transitions.npz")):

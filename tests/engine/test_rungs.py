@@ -214,7 +214,7 @@ def test_providers_are_what_the_sessions_say(bundle: Bundle, store: Store) -> No
         assert where["provider"] == session.get_providers()[0] in there
         assert where["device"] == ("gpu" if where["provider"].startswith("CUDA") else "cpu")
     assert set(engine.models()) == {"query_tower", "ranker"}
-    on_cpu = Engine.open(bundle, store, EngineSettings(provider=Provider.CPU))
+    on_cpu = Engine.open(bundle, store, EngineSettings(provider=Provider.cpu))
     assert {w["device"] for w in on_cpu.models().values()} == {"cpu"}
     described = engine.describe()
     assert described["models"] == engine.models() and described["index"] == "flat" and described["missing"] == {}
@@ -228,7 +228,7 @@ def test_a_required_gpu_that_is_not_there(bundle: Bundle, bundle_without: Callab
     with pytest.raises(ProviderError, match=r"ranker.onnx is not in bundle"):
         Engine.open(bundle_without("ranker.onnx"), store, EngineSettings(require_gpu=True))
     with pytest.raises(ConfigError, match="cannot be had"):
-        EngineSettings(require_gpu=True, provider=Provider.CPU)
+        EngineSettings(require_gpu=True, provider=Provider.cpu)
 
 
 @pytest.mark.gpu
@@ -237,6 +237,6 @@ def test_a_gpu_is_used_where_there_is_one(bundle: Bundle, store: Store) -> None:
         pytest.skip("this onnxruntime has no CUDA")
     engine = Engine.open(bundle, store, EngineSettings(require_gpu=True))
     assert {w["device"] for w in engine.models().values()} == {"gpu"}
-    on_cpu = Engine.open(bundle, store, EngineSettings(provider=Provider.CPU))
+    on_cpu = Engine.open(bundle, store, EngineSettings(provider=Provider.cpu))
     mine, theirs = engine.recommend([KNOWN])[0], on_cpu.recommend([KNOWN])[0]
     np.testing.assert_allclose([i.score for i in mine.items], [i.score for i in theirs.items], atol=1e-4)

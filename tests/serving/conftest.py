@@ -6,9 +6,11 @@ singular value decomposition of the item-to-item weights.
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +157,15 @@ def home(sealed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
-    """Returns that many ports that nobody listens on now."""
+    """Returns that many ports that nobody listens on now, and none that the system gives to whoever asks for any."""
 
     def find(count: int) -> list[int]:
-        probes = [socket.socket() for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = [probe.getsockname()[1] for probe in probes]
-        for probe in probes:
-            probe.close()
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.randrange(10_000, 20_000)
+            with socket.socket() as probe, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports += [port] if port not in ports else []
         return ports
 
     return find

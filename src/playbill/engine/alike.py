@@ -11,12 +11,18 @@ from playbill.baselines.neighbours import Neighbours, gather_evidence, score_evi
 from playbill.engine.fresh import Stock
 from playbill.index.filters import exact
 from playbill.index.live import search_live
+from playbill.index.sharded import Patience
 
 _TOGETHER = ("item_knn", "transitions")
 
 
 def like(
-    anchors: Sequence[int], stock: Stock, tables: Mapping[str, Neighbours], most: int, left_out: np.ndarray
+    anchors: Sequence[int],
+    stock: Stock,
+    tables: Mapping[str, Neighbours],
+    most: int,
+    left_out: np.ndarray,
+    patience: Patience | None = None,
 ) -> list[np.ndarray]:
     """Return for each anchor what is like it, best first: near it by the index where there is one, by all vectors of
     the catalogue where there is none, and without vectors what was chosen with it or after it.
@@ -26,6 +32,7 @@ def like(
         stock: the catalogue, narrowed to what may be shown.
         most: items wanted of each; fewer where there are not so many.
         left_out: [S] int64 item_index that are not wanted; an anchor never is.
+        patience: with an index in parts; see `search_live`.
     Returns:
         arrays of int64 item_index.
     """
@@ -44,7 +51,7 @@ def like(
         # vectors of the index may carry columns that say nothing of likeness: a query that has 0 there asks for none
         wide = np.zeros((len(queries), stock.embeddings[[0]].shape[1]), np.float32)
         wide[:, : queries.shape[1]] = queries
-        items = search_live(stock.index, wide, most, outs)[1]
+        items = search_live(stock.index, wide, most, outs, patience=patience)[1]
         return [row[row > 0] for row in items]
     found = []
     for query, out in zip(queries, outs, strict=True):

@@ -67,23 +67,36 @@ class Budget:
 
         A step that should not begin is noted as passed over.
         """
-        names = list(SHARES)
         need = self._pace.expected(step)
         need = self._share(step) if need is None else need
-        for later in names[names.index(step) + 1 :]:
-            expected = self._pace.expected(later)
-            need += self._share(later) if expected is None else min(expected, self._share(later))
-        if self.left_ms >= need:
+        if self.left_ms >= need + self._behind_ms(step):
             return True
         self._pace.passed_over(step)
         return False
+
+    def time_for_ms(self, step: str) -> float:
+        """Return how long a step may take, so that what those behind it need is left."""
+        return self.left_ms - self._behind_ms(step)
 
     def took(self, step: str, ms: float) -> None:
         """Note what a step took."""
         self._pace.took(step, ms)
 
+    def _behind_ms(self, step: str) -> float:
+        """Return what the steps behind one take, each up to its share."""
+        names, need = list(SHARES), 0.0
+        for later in names[names.index(step) + 1 :]:
+            expected = self._pace.expected(later)
+            need += self._share(later) if expected is None else min(expected, self._share(later))
+        return need
+
     def _share(self, step: str) -> float:
         return SHARES[step] * self.limit_ms
+
+
+def time_for(budget: Budget | None, step: str) -> float | None:
+    """Return the seconds that a step may wait for another process, at least a millisecond; None without a budget."""
+    return None if budget is None else max(budget.time_for_ms(step), 1.0) / 1e3
 
 
 def enough(budget: Budget | None, step: str) -> bool:

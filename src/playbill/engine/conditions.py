@@ -24,7 +24,7 @@ from playbill.errors import FilterError, RequestError
 from playbill.filters.check import Kind, parse
 from playbill.filters.mask import holds, mask
 from playbill.filters.read import Node, columns
-from playbill.index.live import LiveIndex, without
+from playbill.index.live import Living, without
 
 _T = TypeVar("_T")
 _MOST_VALUES = 100_000  # items of which a cap's column is kept at hand
@@ -237,10 +237,7 @@ def narrow_offer(offer: Offer, left: np.ndarray) -> Offer:
     )
 
 
-def _bytes(offer: Offer, index: LiveIndex | None) -> int:
+def _bytes(offer: Offer, index: Living | None) -> int:
     arrays = [offer.available, offer.popular_order, offer.trending_order, offer.newest_order]
-    if index is not None:
-        kept = index.kept
-        arrays += [index.fresh, index.hidden]
-        arrays += [] if kept is None else [kept.rows, kept.mask, *([] if kept.vectors is None else [kept.vectors])]
-    return sum(array.nbytes for array in arrays) + 1_000
+    own = 0 if index is None else index.nbytes
+    return sum(array.nbytes for array in arrays) + own + 1_000

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 import uuid
 from collections import Counter
@@ -28,13 +29,14 @@ from playbill.bundle.open import Bundle
 from playbill.bundle.pages import Form
 from playbill.engine.answers import enjoyment
 from playbill.engine.blending import blend_candidates
-from playbill.engine.budget import Budget, Pace, enough
+from playbill.engine.budget import Budget, Pace, enough, time_for
 from playbill.engine.catalogue import Catalogue, open_catalogue
 from playbill.engine.clock import Clock
 from playbill.engine.columns import Column, creative_columns, item_columns
 from playbill.engine.conditions import Conditions
 from playbill.engine.creative import CreativeNow, CreativeStep
 from playbill.engine.depth import Depths
+from playbill.engine.elsewhere import HERE, Elsewhere
 from playbill.engine.encoding import encode_batch
 from playbill.engine.forms import check_form, check_recent
 from playbill.engine.fresh import Stock
@@ -49,12 +51,14 @@ from playbill.engine.rank import rank, tasks
 from playbill.engine.ranked import rank_rows
 from playbill.engine.retrieve import Candidates
 from playbill.engine.row import Row
+from playbill.engine.runtime import Model
 from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
 from playbill.engine.starting import Start
 from playbill.engine.stocking import Stocking
 from playbill.engine.types import Page, Request, Slate, validate
 from playbill.errors import StateError
+from playbill.index.sharded import Sharded, absent
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
 from playbill.state.store import Store, View
@@ -63,6 +67,7 @@ from playbill.tables.schema import EventKind
 log = logging.getLogger("playbill.engine")
 
 _MARKS_BYTES = 64_000_000
+_PING_S = 0.5  # that health waits for a part of an index
 _NO_HEAD = "no time left for the creative head"
 _LATE = {  # by step, the rung that is not reached without it, and what the slate says
     "tower and index": ("retrieval", "no time left for the query tower"),
@@ -79,7 +84,6 @@ class Engine:
         slates: how often each rung answered.
         depths: how personal the slates are.
         pace: what steps took lately, for budgets.
-        stage_ms: milliseconds of each step of the last call of `recommend`.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Engine:
     ) -> None:
         self.bundle, self.store, self.settings, self.parts, self.catalogue = bundle, store, settings, parts, catalogue
         self.slates: Counter[str] = Counter()
-        self.stage_ms: dict[str, float] = {}
+        self._timed = threading.local()
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
         self._policy = f"{bundle.policy.name}@{policy[:8]}"
         self.ladder = Ladder(bundle.policy.fallbacks, parts.rungs())
@@ -107,18 +111,25 @@ class Engine:
             )
 
     @classmethod
-    def open(cls, bundle: Bundle, store: Store | None = None, settings: EngineSettings | None = None) -> Engine:
+    def open(
+        cls,
+        bundle: Bundle,
+        store: Store | None = None,
+        settings: EngineSettings | None = None,
+        elsewhere: Elsewhere = HERE,
+    ) -> Engine:
         """Return an engine that has answered once, so that graphs are loaded and warm.
 
         Args:
             bundle: opened; parts that do not work on this machine are left out, see `describe`.
             store: open; None knows nobody. A store in which nothing was declared yet learns the bundle's events.
+            elsewhere: what other processes hold of this bundle. They need not answer yet.
         Raises:
             ProviderError: `require_gpu`, and a graph would not run on one.
             BundleError: the policy weighs a task that the bundle's ranker does not have.
         """
         settings = settings or EngineSettings()
-        parts = open_parts(bundle, settings)
+        parts = open_parts(bundle, settings, elsewhere)
         if parts.ranker is not None:
             check_weights(bundle, tasks(parts.ranker))
         engine = cls(bundle, store, settings, parts, open_catalogue(bundle, parts.embeddings))
@@ -148,6 +159,12 @@ class Engine:
     def rungs(self) -> list[str]:
         """Rungs that can be reached here, best first."""
         return self.ladder.rungs
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of each step of the last answers that this thread asked for."""
+        stages: dict[str, float] = getattr(self._timed, "stages", {})
+        return stages
 
     @property
     def _stock(self) -> Stock:
@@ -184,6 +201,11 @@ class Engine:
         """Return where each graph really runs: provider and device by graph."""
         return {m.name: {"provider": m.provider, "device": m.device} for m in self.parts.models}
 
+    def missing(self) -> dict[str, str]:
+        """Return what does not answer and why, by part; parts of an index elsewhere are asked, for a moment."""
+        index = self.parts.index
+        return {**self.parts.missing, **(absent(index, _PING_S) if isinstance(index, Sharded) else {})}
+
     def describe(self) -> dict[str, Any]:
         """Return what answers and what is missing, for health, metrics and doctor."""
         return {
@@ -195,7 +217,7 @@ class Engine:
             "fresh_items": len(self._stock.catalogue.late),
             "fresh_refused": dict(self.stocking.fresh.refused),
             "rebuild_due": self._stock.due,
-            "missing": dict(self.parts.missing),
+            "missing": self.missing(),
             "faults": dict(self.faults),
             "slates": dict(self.slates),
             "shared_lists": self.depths.shared(),
@@ -259,7 +281,7 @@ class Engine:
         rows = max(1, min(self.settings.batch_rows, _MARKS_BYTES // (self.catalogue.num_items + 1)))
         for low in range(0, len(checked), rows):
             self._answer(checked[low : low + rows], stages, answers, decisions, budget)
-        self.stage_ms = stages
+        self._timed.stages = stages
         return answers, decisions
 
     def _answer(
@@ -282,8 +304,10 @@ class Engine:
         if encoded is None:
             self.ladder.lower(rows, "item_knn", "the profile cannot be encoded")
         towers = self._fits("tower and index", [r for r in rows if r.rung in ("full", "retrieval")], budget)
-        query, nearest = query_rows(rows, encoded, stocked, self.parts, self.ladder)
+        within_s = time_for(budget, "tower and index")
+        query, nearest = query_rows(rows, encoded, stocked, self.parts, self.ladder, within_s)
         clock.stop("tower and index", towers)
+        within_s = time_for(budget, "retrieve")
         reading = self._fits("retrieve", [r for r in rows if r.rung != "popularity"], budget)
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
@@ -291,13 +315,14 @@ class Engine:
                 row.history, row.events = encoded.history[i], encoded.events[i]
             row.newcomers = self._newcomers.of(row, stocked)
             known = query[i] if query is not None else None
-            propose(row, stocked, self.parts, self.conditions, personal, nearest.get(i), known)
+            propose(row, stocked, self.parts, self.conditions, personal, nearest.get(i), known, within_s)
         if self.parts.blend is not None:
             mine = [row.candidates for row in rows if row.surface.answers is Form.SLATE]
             blend_candidates(self.parts.blend, stocked.catalogue, mine)
         clock.stop("retrieve", reading)
         ranking = self._fits("rank", [r for r in rows if r.rung == "full"], budget)
-        rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows)
+        within_s = time_for(budget, "rank")
+        rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows, within_s)
         clock.stop("rank", ranking)
         found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
@@ -365,7 +390,7 @@ class Engine:
         runs: dict[str, Callable[[], object]] = {}
         if tower is not None:
             runs["query_tower"] = partial(tower.run, arrays, tower.outputs[:1])
-        if ranker is not None:
+        if isinstance(ranker, Model):  # one elsewhere may be starting; it counts as there
             runs["ranker"] = partial(rank, ranker, arrays, [0], [candidates], items, most)
         if response is not None:
             runs[NAME] = partial(enjoyment, response, [nobody], [request], [few], items)

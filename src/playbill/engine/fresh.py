@@ -23,7 +23,7 @@ from playbill.engine.settings import EngineSettings
 from playbill.errors import FeatureError
 from playbill.features.encoder import Arrays, encode_fields
 from playbill.features.spec import UNKNOWN, Side
-from playbill.index.live import LiveIndex
+from playbill.index.live import Living
 
 _ROWS = 4_096  # items in one run of the item tower
 
@@ -72,7 +72,7 @@ class Stock:
     offer: Offer
     embeddings: Rows | None
     item_arrays: Mapping[str, Rows]
-    index: LiveIndex | None
+    index: Living | None
     due: str = ""
     changes: Changes = field(default_factory=dict)
     refused: Mapping[int | str, str] = field(default_factory=dict)

@@ -17,10 +17,12 @@ from playbill.bundle.policy import check_weights as check_policy_weights
 from playbill.bundle.rungs import RETRIEVER_FILES
 from playbill.engine.answers import Answers, open_answers
 from playbill.engine.blending import BLEND
+from playbill.engine.elsewhere import HERE, Elsewhere, Graph
 from playbill.engine.runtime import Model, NoRuntime, open_model
 from playbill.engine.settings import EngineSettings
 from playbill.errors import BlendError, BundleError, FeatureError, ProviderError, SearchError
 from playbill.index.item_index import ItemIndex, read_index, set_threads
+from playbill.index.sharded import Sharded, sharded
 
 KNN = ("item_knn", "transitions")  # of which a rung is made
 TABLES = (*KNN, "ease")  # retrievers that are a table of neighbours
@@ -43,9 +45,9 @@ class Parts:
     """
 
     query_tower: Model | None = None
-    ranker: Model | None = None
+    ranker: Graph | None = None
     embeddings: np.ndarray | None = None
-    index: ItemIndex | None = None
+    index: ItemIndex | Sharded | None = None
     tables: dict[str, Neighbours] = field(default_factory=dict)
     ials: FoldingIals | None = None
     creative_head: Model | None = None
@@ -54,7 +56,7 @@ class Parts:
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
-    def models(self) -> list[Model]:
+    def models(self) -> list[Graph]:
         response = None if self.response is None else self.response.graph
         return [m for m in (self.query_tower, self.ranker, self.creative_head, response) if m is not None]
 
@@ -82,13 +84,13 @@ class Parts:
         }
 
 
-def open_parts(bundle: Bundle, settings: EngineSettings) -> Parts:
-    """Return all parts of a bundle that work here.
+def open_parts(bundle: Bundle, settings: EngineSettings, elsewhere: Elsewhere = HERE) -> Parts:
+    """Return all parts of a bundle that work here, and those that other processes hold.
 
     Raises:
         ProviderError: `require_gpu`, and a graph of the bundle would not run on one.
     """
-    parts = _retrievers(bundle, settings)
+    parts = _retrievers(bundle, settings, elsewhere)
     if bundle.creatives is not None and bundle.creatives.spec is not None:
         parts.creative_head = _graph(bundle, "creative_heads", HEAD, settings, parts)
     if bundle.has(FILE):
@@ -150,7 +152,7 @@ def _works(member: str, parts: Parts) -> bool:
     return member in parts.tables or member in ("trending", "popularity")
 
 
-def _retrievers(bundle: Bundle, settings: EngineSettings) -> Parts:
+def _retrievers(bundle: Bundle, settings: EngineSettings, elsewhere: Elsewhere) -> Parts:
     parts = Parts()
     for name in TABLES:
         if (table := _table(bundle, name, parts)) is not None:
@@ -160,7 +162,10 @@ def _retrievers(bundle: Bundle, settings: EngineSettings) -> Parts:
             parts.ials = read_ials(bundle.file(file))
         except (BundleError, FeatureError, OSError) as error:
             parts.missing["ials"] = str(error)
-    parts.ranker = _graph(bundle, "ranker", "ranker", settings, parts)
+    if elsewhere.ranker is not None and bundle.has("ranker.onnx"):
+        parts.ranker = elsewhere.ranker
+    else:
+        parts.ranker = _graph(bundle, "ranker", "ranker", settings, parts)
     parts.query_tower = _graph(bundle, "towers", "query_tower", settings, parts)
     if parts.query_tower is None:
         return parts
@@ -172,7 +177,8 @@ def _retrievers(bundle: Bundle, settings: EngineSettings) -> Parts:
     try:
         set_threads(settings.threads)
         if bundle.has("items.faiss"):
-            parts.index = read_index(bundle.file("items.faiss"), parts.embeddings)
+            index = read_index(bundle.file("items.faiss"), parts.embeddings)
+            parts.index = index if elsewhere.index is None else sharded(index, elsewhere.parts, elsewhere.index)
         else:
             parts.missing["index"] = _absent(bundle, "towers", "items.faiss")
     except SearchError as error:

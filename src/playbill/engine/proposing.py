@@ -16,6 +16,7 @@ from playbill.engine.retrieve import TOWER, candidates_of, cold_items
 from playbill.engine.row import Row
 from playbill.engine.rules import brought_in
 from playbill.engine.shelves import Asked, drafts_of
+from playbill.index.sharded import Patience
 
 LIST, SIMILAR = PROPOSERS.index("list"), PROPOSERS.index("similar")
 
@@ -28,6 +29,7 @@ def propose(
     personal: bool,
     nearest: np.ndarray | None,
     query: np.ndarray | None,
+    within_s: float | None = None,
 ) -> None:
     """Give a request its candidates, and the drafts of its shelves where it wants a page.
 
@@ -35,6 +37,7 @@ def propose(
         stocked: the whole catalogue.
         personal: whether the person's history may be used.
         nearest: items that the index found, and `query` [d] the person's vector; None without a tower.
+        within_s: seconds for an index in parts.
     """
     form = row.surface.answers
     blend = parts.blend if personal and form is Form.SLATE else None
@@ -43,7 +46,7 @@ def propose(
     if form is not Form.RERANK and row.rules:
         brought = brought_in(row.rules, conditions, stocked, row.request.k, row.blocked)
     if form is Form.HOME:
-        page = _draft(row, parts, conditions)
+        page = _draft(row, parts, conditions, within_s)
         brought = page if brought is None else np.concatenate([brought, page])
     tables = parts.tables if personal or row.anchor else {}
     if row.anchor:  # one that came after the bundle was chosen with nothing yet
@@ -74,7 +77,7 @@ def propose(
         found.retriever[:] = LIST
 
 
-def _draft(row: Row, parts: Parts, conditions: Conditions) -> np.ndarray:
+def _draft(row: Row, parts: Parts, conditions: Conditions, within_s: float | None) -> np.ndarray:
     """Draft a page's shelves and return the items that they want proposed."""
     stock = row.stock
     plans, _ = row.surface.page
@@ -87,8 +90,10 @@ def _draft(row: Row, parts: Parts, conditions: Conditions) -> np.ndarray:
         excluded=stock.catalogue.indices(list(row.request.exclude)),
         k=row.request.k,
         at=int(row.request.at or 0),
+        patience=Patience(within_s),
     )
     row.drafts = drafts_of(plans, asked, stock, parts.tables, conditions)
+    row.why += [asked.patience.told()] if asked.patience.lost else []
     past = [item for draft in row.drafts for item in draft.past]
     row.blocked[past] = False  # on their own shelves they may stand, though they were seen
     items = np.concatenate([np.zeros(0, np.int64), *(draft.items for draft in row.drafts)])

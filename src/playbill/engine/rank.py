@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from playbill.engine.elsewhere import Graph
 from playbill.engine.retrieve import Candidates
-from playbill.engine.runtime import Model
 from playbill.features.encoder import Arrays
 
 PREFIX = "p_"  # outputs of the ranker that are probabilities
@@ -21,18 +22,19 @@ ITEM_KNN = {"item_knn": 0.2, "transitions": 0.8, "popularity": 1e-3}
 POPULAR = {"trending": 0.5, "popularity": 0.5}
 
 
-def tasks(ranker: Model) -> list[str]:
+def tasks(ranker: Graph) -> list[str]:
     """Return the tasks for which a ranker gives a probability, such as `interact`."""
     return [name.removeprefix(PREFIX) for name in ranker.outputs if name.startswith(PREFIX)]
 
 
 def rank(
-    ranker: Model,
+    ranker: Graph,
     queries: Arrays,
     rows: Sequence[int],
     candidates: Sequence[Candidates],
     item_arrays: Mapping[str, Any],
     most: int,
+    within_s: float | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Return each request's probabilities by task, [M] float32 in 0..1.
 
@@ -41,7 +43,9 @@ def rank(
         rows: U rows of it, one for each of `candidates`.
         item_arrays: [N + 1, ...] by name; `item_index` among them where the graph knows fewer items.
         most: candidates in one run, where one request's do not need more.
+        within_s: seconds for a ranker in another process, which raises where they do not do.
     """
+    began = time.perf_counter()
     found: list[dict[str, np.ndarray]] = []
     names = tasks(ranker)
     outputs = [PREFIX + name for name in names]
@@ -61,7 +65,7 @@ def rank(
                 arrays[name] = queries[name] if len(chosen) == len(queries[name]) else queries[name][chosen]
             elif name in item_arrays:
                 arrays[name] = item_arrays[name][item]
-        answers = ranker.run(arrays, outputs)
+        answers = ranker.run(arrays, outputs, None if within_s is None else within_s - (time.perf_counter() - began))
         ends = np.cumsum(lengths).tolist()
         for low_row, high_row in zip([0, *ends], ends, strict=False):
             found.append({task: values[low_row:high_row] for task, values in zip(names, answers, strict=True)})

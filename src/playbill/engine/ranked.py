@@ -17,9 +17,20 @@ from playbill.engine.row import Row
 
 
 def rank_rows(
-    rows: Sequence[Row], encoded: People | None, stocked: Stock, parts: Parts, ladder: Ladder, most: int
+    rows: Sequence[Row],
+    encoded: People | None,
+    stocked: Stock,
+    parts: Parts,
+    ladder: Ladder,
+    most: int,
+    within_s: float | None = None,
 ) -> None:
-    """Fill in the probabilities of the rows on the best rung; a model that they need and that fails lowers them."""
+    """Fill in the probabilities of the rows on the best rung; a model that they need and that fails lowers them.
+
+    Args:
+        most: candidates in one run of the ranker.
+        within_s: seconds for a ranker in another process; one that needs longer fails.
+    """
     wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
     if not wanted or parts.ranker is None or encoded is None:
         return
@@ -31,6 +42,7 @@ def rank_rows(
             [rows[i].candidates for i in wanted],
             stocked.item_arrays,
             most,
+            within_s,
         )
     except Exception as error:
         ladder.fault("ranker", error)

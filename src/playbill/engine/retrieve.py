@@ -19,7 +19,8 @@ from playbill.blend.model import Blend
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.engine.catalogue import DAY_US, Catalogue, Offer
 from playbill.index.filters import exact
-from playbill.index.live import LiveIndex, search_live
+from playbill.index.live import Living, search_live
+from playbill.index.sharded import Patience
 
 TOWER, IALS, TRENDING, NEW, POPULARITY = (
     RETRIEVERS.index(name) for name in ("tower", "ials", "trending", "new", "popularity")
@@ -69,10 +70,11 @@ def blocked_items(
 def search_tower(
     query: np.ndarray,
     embeddings: Any,
-    index: LiveIndex | None,
+    index: Living | None,
     quota: int,
     left_out: list[np.ndarray],
     offer: Offer,
+    patience: Patience | None = None,
 ) -> list[np.ndarray]:
     """Return the nearest items of B queries, B arrays of item_index, best first; exact search where there is no index.
 
@@ -83,11 +85,12 @@ def search_tower(
         query: [B, d] float32 of unit length.
         index: in which what the offer cannot show has a tombstone.
         left_out: B arrays of item_index.
+        patience: with an index in parts; see `search_live`.
     """
     if index is not None:
         if len(query) == 1:  # `candidates_of` drops what is blocked anyway, and quicker than a search that filters
-            return search_live(index, query, quota + len(left_out[0]))[1]
-        return search_live(index, query, quota, left_out)[1]
+            return search_live(index, query, quota + len(left_out[0]), patience=patience)[1]
+        return search_live(index, query, quota, left_out, patience=patience)[1]
     found = []
     for row, out in enumerate(left_out):
         mine = offer.available.copy()

@@ -46,8 +46,12 @@ class Model:
     def device(self) -> str:
         return "gpu" if self.provider == _GPU else "cpu"
 
-    def run(self, arrays: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
-        """Return the named outputs; arrays that the graph does not take are left out."""
+    def run(self, arrays: dict[str, np.ndarray], outputs: list[str], within_s: float | None = None) -> list[np.ndarray]:
+        """Return the named outputs; arrays that the graph does not take are left out.
+
+        Args:
+            within_s: not heeded: what runs here is not broken off.
+        """
         answers: list[np.ndarray] = self.session.run(outputs, {name: arrays[name] for name in self.inputs})
         return answers
 
@@ -65,7 +69,7 @@ def open_model(path: Path, settings: EngineSettings) -> Model:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     there = ort.get_available_providers()
-    wanted = [p for p in (_GPU, _CPU) if p in there and not (p == _GPU and settings.provider is Provider.CPU)]
+    wanted = [p for p in (_GPU, _CPU) if p in there and not (p == _GPU and settings.provider is Provider.cpu)]
     # never more than is available: asking for an absent provider is only a warning, and a silent fallback
     session = ort.InferenceSession(str(path), options, providers=wanted)
     provider = session.get_providers()[0]
@@ -73,7 +77,7 @@ def open_model(path: Path, settings: EngineSettings) -> Model:
         lacking = f"{path.name} runs on {provider}; the installed onnxruntime {ort.__version__} offers {there}"
         if settings.require_gpu:
             raise ProviderError(f"a GPU is required, and {lacking}; install the CUDA lock, or drop require_gpu")
-        if settings.provider is Provider.CUDA or _GPU in wanted:
+        if settings.provider is Provider.cuda or _GPU in wanted:
             log.warning("wanted a GPU: %s", lacking)
     return Model(
         name=path.stem,

@@ -11,16 +11,16 @@ from playbill.errors import ConfigError
 class Provider(Enum):
     """Where graphs run."""
 
-    AUTO = "auto"  # CUDA where the installed runtime offers it and it works, else the CPU
-    CPU = "cpu"
-    CUDA = "cuda"  # as auto, for saying it aloud; `require_gpu` is what forbids the CPU
+    auto = "auto"  # CUDA where the installed runtime offers it and it works, else the CPU
+    cpu = "cpu"
+    cuda = "cuda"  # as auto, for saying it aloud; `require_gpu` is what forbids the CPU
 
 
 @dataclass(slots=True, kw_only=True)
 class EngineSettings:
     """How an engine uses its machine. What it answers stands in the bundle's policy."""
 
-    provider: Provider = Provider.AUTO
+    provider: Provider = Provider.auto
     """auto, cpu or cuda."""
     require_gpu: bool = False
     """Fail to open rather than run a graph on the CPU."""
@@ -41,5 +41,5 @@ class EngineSettings:
         for name in ("threads", "batch_rows", "rank_rows", "filter_cache_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"engine.{name} is {getattr(self, name)}, expected at least 1")
-        if self.require_gpu and self.provider is Provider.CPU:
+        if self.require_gpu and self.provider is Provider.cpu:
             raise ConfigError("engine.require_gpu=true with engine.provider=cpu cannot be had; drop one of them")

@@ -18,6 +18,7 @@ from playbill.engine.fresh import Stock
 from playbill.engine.wording import did, title_of
 from playbill.features.fold import Past
 from playbill.filters.check import Kind
+from playbill.index.sharded import Patience
 
 _NONE = np.zeros(0, np.int64)
 _POOL = 4  # times as many items are brought to a shelf as it shows, so that the ranker has a choice
@@ -58,6 +59,7 @@ class Asked:
         excluded: [E] int64 item_index that the request does not want.
         k: items of a shelf.
         at: UTC microseconds.
+        patience: with an index in parts; it is told what was found without.
     """
 
     past: Sequence[Past]
@@ -68,6 +70,7 @@ class Asked:
     excluded: np.ndarray
     k: int
     at: int
+    patience: Patience = field(default_factory=Patience)
 
 
 def drafts_of(
@@ -113,7 +116,11 @@ def _because(plan: ShelfPlan, asked: Asked, stock: Stock, tables: Mapping[str, N
         for item, event in zip(asked.history.tolist(), asked.events, strict=True)
         if not plan.events or event.event in plan.events
     ][: plan.most]
-    near = like([item for item, _ in anchors], stock, tables, _POOL * asked.k, asked.left_out) if anchors else []
+    near = (
+        like([item for item, _ in anchors], stock, tables, _POOL * asked.k, asked.left_out, asked.patience)
+        if anchors
+        else []
+    )
     return [
         Draft(
             plan,

@@ -21,7 +21,9 @@ from playbill.engine.catalogue import UNDATED, Catalogue, comparable, newest_fir
 from playbill.engine.fresh import Changes, FreshItems, Joined, Made, Rows, Stock
 from playbill.engine.parts import Parts
 from playbill.engine.settings import EngineSettings
-from playbill.index.live import live, rebuild_due, with_items, without
+from playbill.index.item_index import ItemIndex
+from playbill.index.live import Living, live, ready, rebuild_due, with_items, without
+from playbill.index.sharded import Sharded
 from playbill.state.store import Store, View
 
 TRUST_S = 1.0  # how long a stock may answer after it was last known to be the newest
@@ -116,7 +118,8 @@ def stock(
     """
     rows = made.among(changes)
     num_built = catalogue.num_items
-    index = None if parts.index is None else live(parts.index)
+    index: Living | None = parts.index if isinstance(parts.index, Sharded) else None
+    index = live(parts.index) if isinstance(parts.index, ItemIndex) else index
     embeddings: Rows | None = parts.embeddings
     item_arrays: Mapping[str, Rows] = bundle.item_arrays
     catalogue = _told(catalogue, {i: row for i, row in changes.items() if i not in rows})
@@ -138,6 +141,7 @@ def stock(
     offer = catalogue.offer(version, {**changes, **{i: {"available": False} for i in refused}})
     if index is not None and not offer.whole:
         index = without(index, np.flatnonzero(~offer.available[1:]) + 1)
+    index = None if index is None else ready(index)
     return Stock(catalogue, offer, embeddings, item_arrays, index, due, changes, refused)
 
 

@@ -74,7 +74,7 @@ class LiveIndex:
 
 
 Living = LiveIndex | Sharded
-_L = TypeVar("_L", LiveIndex, Sharded)
+_L = TypeVar("_L", LiveIndex, Sharded, LiveIndex | Sharded)
 
 
 def live(main: ItemIndex) -> LiveIndex:
@@ -176,14 +176,15 @@ def search_live(
     Returns:
         as `search`; equal scores keep the lower item_index first.
     Raises:
-        SearchError: shapes that do not fit, names both; of an index in parts none answers.
+        SearchError: shapes that do not fit, names both; no part of an index in parts answers, and there is no patience
+            to tell.
     """
     queries = np.ascontiguousarray(queries, np.float32)
     check_queries(queries, state.width, k, exclude)
     if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (state.size,)):
         raise SearchError(f"allowed must be bool [{state.size}] by item_index, got {allowed.dtype} {allowed.shape}")
     if isinstance(state, Sharded):
-        return search_parts(state, queries, k, exclude, allowed, patience or Patience())
+        return search_parts(state, queries, k, exclude, allowed, patience)
     built = state.kept
     if allowed is not None:
         built = prepare(state.main, allowed[: len(state.hidden)] & ~state.hidden)

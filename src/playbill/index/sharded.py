@@ -81,10 +81,17 @@ class Patience:
     lost: dict[int, str] = field(default_factory=dict)
     parts: int = 0
 
+    @property
+    def nobody(self) -> bool:
+        """Whether no part answered."""
+        return bool(self.parts) and len(self.lost) == self.parts
+
     def told(self) -> str:
         """Return what is to be said of the answer, empty where everybody was heard."""
         if not self.lost:
             return ""
+        if self.nobody:
+            return f"none of {self.parts} index parts answers: {'; '.join(sorted(set(self.lost.values())))}"
         which = ", ".join(str(part + 1) for part in sorted(self.lost))
         why = "; ".join(sorted(set(self.lost.values())))
         return f"found without index part {which} of {self.parts}: {why}"
@@ -122,6 +129,11 @@ class Sharded:
     def __len__(self) -> int:
         hidden = self.hidden[1:] if self.held is None else self.hidden[self.held]
         return self.built - int(np.count_nonzero(hidden)) + len(self.fresh_ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that this state takes here."""
+        return self.fresh_ids.nbytes + self.fresh.nbytes + self.hidden.nbytes
 
     @property
     def size(self) -> int:
@@ -166,21 +178,33 @@ def make_ready(state: Sharded, patience: Patience | None = None) -> None:
         state.send(asks, None if patience is None else patience.within_s)
 
 
+def absent(state: Sharded, within_s: float) -> dict[str, str]:
+    """Return which parts do not answer within so many seconds, and why, by a name for each."""
+    nobody = np.empty((0, state.width), np.float32)
+    answers = state.send({part: Ask("", nobody, 0) for part in range(state.parts)}, within_s)
+    return {
+        f"index part {part + 1} of {state.parts}": answer.why
+        for part, answer in sorted(answers.items())
+        if isinstance(answer, Away)
+    }
+
+
 def search_parts(
     state: Sharded,
     queries: np.ndarray,
     k: int,
     exclude: Sequence[np.ndarray] | None,
     allowed: np.ndarray | None,
-    patience: Patience,
+    patience: Patience | None,
 ) -> Found:
-    """Return what `search_live` promises, from the parts that answer.
+    """Return what `search_live` promises, from the parts that answer; nothing where none does.
 
     Args:
         patience: notes who does not.
     Raises:
-        SearchError: no part answers.
+        SearchError: no part answers, and there is nobody to tell.
     """
+    told_of, patience = patience is not None, patience or Patience()
     began = time.perf_counter()
     asks = {part: _ask(state, part, queries, k, exclude, allowed) for part in range(state.parts)}
     answers = state.send(asks, patience.within_s)
@@ -198,11 +222,10 @@ def search_parts(
         else:
             scores, numbers = answer
             found.append((scores, [item_of(row, part, state.parts) for row in numbers]))
-    if not found:
-        raise SearchError(
-            f"none of {state.parts} index parts answers: {'; '.join(sorted(set(patience.lost.values())))}"
-        )
-    return merge(found, k)
+    if not found and not told_of:
+        raise SearchError(patience.told())
+    nothing = [np.empty(0, np.float32)] * len(queries), [np.empty(0, np.int64)] * len(queries)
+    return merge(found, k) if found else nothing
 
 
 def _ask(

@@ -35,7 +35,7 @@ from playbill.tables.settings import SufficiencySettings
 from playbill.tables.sufficiency import SUFFICIENCY_FILE, measure_sufficiency
 
 # figures must not depend on whether the machine that rehearses has a GPU
-_CPU = EngineSettings(provider=Provider.CPU)
+_CPU = EngineSettings(provider=Provider.cpu)
 _ASKED_AT_ONCE = 256
 
 

@@ -92,7 +92,7 @@ def tower_source(bundle: Bundle, dataset: Dataset, parts: dict[str, Part]) -> So
     items = np.asarray(bundle.array("item_embeddings"), np.float32)
 
     def scores(part: str) -> Scores:
-        tower = open_model(bundle.file("query_tower.onnx"), EngineSettings(provider=Provider.CPU))
+        tower = open_model(bundle.file("query_tower.onnx"), EngineSettings(provider=Provider.cpu))
         asked = parts[part].asked
         return lambda low, high: query_vectors(tower, dataset, asked, low, high) @ items.T
 

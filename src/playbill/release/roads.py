@@ -27,7 +27,7 @@ from playbill.tables.folder import read_folder, read_table
 _ASKED_AT_ONCE = 256
 
 # figures must not depend on whether the machine that measures has a GPU
-CPU = EngineSettings(provider=Provider.CPU)
+CPU = EngineSettings(provider=Provider.cpu)
 
 
 def tower_road(bundle: Bundle, dataset: Dataset, asked: Asked, k: int) -> Road:
