@@ -20,6 +20,7 @@ lock() { # lock NAME EXTRA...
 
 lock base
 lock serve cpu serve redis
+lock serve-gpu cuda serve redis
 lock train cpu train train-cpu sweep dashboard
 lock cpu cpu train train-cpu sweep dashboard serve measure redis dev
 lock cuda-train cuda train train-cuda sweep dashboard

@@ -49,24 +49,14 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
             70: keep it short.
     """
     variables = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
-        "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "0.25,0.5,1,1.5,2,3,5,8,12,20,50,100",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(settings.drain_s),
+        **serve_environment(settings, haproxy is not None),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(settings.replica_ports),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(settings.replica_ports + REPLICA_PORTS),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(settings.proxy_port),
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        # an ingress that died is started anew when three of these have failed
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     }
     if haproxy:
         variables |= {
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(_bound(haproxy, settings, scratch)),
-            # Ray would read a log line a request to count what the replicas and HAProxy's own figures count already
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.haproxy_threads),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.haproxy_stats_port),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.haproxy_metrics_port),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
@@ -74,6 +64,27 @@ def environment(settings: ServeSettings, haproxy: Path | None, scratch: Path) ->
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        }
+    return variables
+
+
+def serve_environment(settings: ServeSettings, haproxy: bool) -> dict[str, str]:
+    """Return what of it is the same on one machine and on a cluster's."""
+    variables = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
+        "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": "0.25,0.5,1,1.5,2,3,5,8,12,20,50,100",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(settings.drain_s),
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        # an ingress that died is started anew when three of these have failed
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    }
+    if haproxy:
+        variables |= {
+            # Ray would read a log line a request to count what the replicas and HAProxy's own figures count already
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.haproxy_threads),
         }
     return variables
 

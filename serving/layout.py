@@ -22,7 +22,7 @@ def replica_options(settings: ServeSettings, bundle: str, follow: bool) -> dict[
         follow: go on to what is published later.
     """
     return {
-        **_number(settings, settings.replicas, settings.autoscale.most_replicas),
+        **_number(settings, settings.replicas, settings.autoscale.most_replicas, settings.autoscale.ongoing),
         "max_ongoing_requests": settings.max_ongoing,
         "max_queued_requests": settings.max_queued,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
@@ -36,7 +36,7 @@ def ranker_options(settings: ServeSettings, bundle: str) -> dict[str, Any]:
     """Return the options of the deployment that scores candidates, in the composed layout."""
     ranker = settings.ranker
     return {
-        **_number(settings, ranker.replicas, ranker.most_replicas),
+        **_number(settings, ranker.replicas, ranker.most_replicas, ranker.batch),  # as many as share a run
         # two batches: one that is scored, and one that gathers meanwhile
         "max_ongoing_requests": 2 * ranker.batch,
         "max_queued_requests": settings.max_queued,
@@ -67,7 +67,7 @@ def waits(settings: ServeSettings) -> bool:
     return composed(settings) or settings.shards > 0
 
 
-def _number(settings: ServeSettings, least: int, most: int) -> dict[str, Any]:
+def _number(settings: ServeSettings, least: int, most: int, ongoing: float) -> dict[str, Any]:
     scale = settings.autoscale
     if most <= least:
         return {"num_replicas": least}
@@ -75,7 +75,7 @@ def _number(settings: ServeSettings, least: int, most: int) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": least,
             "max_replicas": most,
-            "target_ongoing_requests": scale.ongoing,
+            "target_ongoing_requests": ongoing,
             "upscale_delay_s": scale.up_after_s,
             "downscale_delay_s": scale.down_after_s,
         }

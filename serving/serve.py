@@ -29,7 +29,7 @@ from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
 from playbill.serving.keys import Scope, make_key
 from playbill.serving.layout import composed, cpus
-from playbill.serving.settings import ServeSettings
+from playbill.serving.settings import Emit, ServeSettings
 from playbill.state.settings import state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
@@ -38,7 +38,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(settings: ServeSettings) -> None:
-    """Start, swap or stop."""
+    """Start, swap or stop, or write a file for a cluster."""
+    if settings.emit is not Emit.none:
+        from playbill.serving import emit
+
+        path = escape(str(emit.write(settings)))
+        console.print(f"wrote [bold]{path}[/]; nobody who wrote this has run such a file on a cluster")
+        return
     home = Path(settings.home).absolute()
     settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
     with processes.exclusive(home / "serve.lock") as mine:

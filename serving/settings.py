@@ -89,12 +89,21 @@ class ClusterSettings:
     """Image of the replicas, docker/serve.Dockerfile."""
     gpu_image: str = "playbill-serve-gpu:latest"
     """Image of rankers with a GPU, docker/serve-gpu.Dockerfile."""
+    home: str = "/var/lib/playbill"
+    """Folder of bundles and keys as the pods see it."""
     claim: str = "playbill-var"
-    """Volume claim that all pods mount at `home`, ReadWriteMany: bundles and keys lie there."""
+    """Volume claim that all pods mount there, ReadWriteMany."""
+    pod_cpus: int = 4
+    """Cores of a pod that Ray hands out, one for each replica or part of the index; the pod asks for one more."""
     replica_memory: str = "4Gi"
     """Memory of a pod that answers requests or holds a part of the index."""
     ranker_memory: str = "8Gi"
-    """Memory of a pod that ranks."""
+    """Memory of a pod that ranks on GPUs."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "pod_cpus")
+        if not self.home.startswith("/"):
+            raise ConfigError(f"cluster.home: expected an absolute path, got {self.home!r}")
 
 
 @dataclass(slots=True, kw_only=True)

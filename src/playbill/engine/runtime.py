@@ -70,6 +70,8 @@ def open_model(path: Path, settings: EngineSettings) -> Model:
     options.log_severity_level = 3
     there = ort.get_available_providers()
     wanted = [p for p in (_GPU, _CPU) if p in there and not (p == _GPU and settings.provider is Provider.cpu)]
+    if _GPU in wanted:
+        ort.preload_dlls()  # the CUDA libraries that came as packages, which the loader does not look for
     # never more than is available: asking for an absent provider is only a warning, and a silent fallback
     session = ort.InferenceSession(str(path), options, providers=wanted)
     provider = session.get_providers()[0]
