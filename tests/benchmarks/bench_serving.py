@@ -27,12 +27,16 @@ from bench_http import PLAIN_PORT, SERVE, cpu_s, wait_for
 from record import machine, record
 
 RIVAL = "uvicorn"
-# settings of `playbill serve` by name, retrieval and ranking in one process: another layout is another line
+# settings of `playbill serve` by name: another layout is another line
 LAYOUTS: dict[str, dict[str, Any]] = {
     "haproxy-x1": {"replicas": 1, "ingress": "haproxy"},
     "haproxy-x2": {"replicas": 2, "ingress": "haproxy"},
     "haproxy-x4": {"replicas": 4, "ingress": "haproxy"},
     "python-proxy-x2": {"replicas": 2, "ingress": "python"},
+    # the ranker in a process of its own: what a hop costs, and what waiting for others to share a run does
+    "composed-x1": {"replicas": 1, "ingress": "haproxy", "layout": "composed", "ranker.batch_wait_ms": 0},
+    "composed-x2": {"replicas": 2, "ingress": "haproxy", "layout": "composed", "ranker.batch_wait_ms": 0},
+    "composed-x2-wait": {"replicas": 2, "ingress": "haproxy", "layout": "composed", "ranker.batch_wait_ms": 2},
 }
 
 

@@ -83,6 +83,8 @@ def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
             "kinds=auto",
             "rivals=",
         ],  # fmt: skip
+        "shards": [sys.executable, str(HERE / "proof_shards.py"), f"home={home}"],
+        "head-room": [sys.executable, str(HERE / "bench_head_room.py"), f"home={home}"],
         **{name: [sys.executable, str(HERE / f"proof_{name}.py"), f"home={home}", *real] for name in STATEMENTS},
         **_beside_rivals(home, peers, real, rectools),
     }

@@ -87,6 +87,9 @@ def merge(found: Sequence[Found], k: int) -> Found:
         zip(*(s for s, _ in found), strict=True), zip(*(i for _, i in found), strict=True), strict=True
     ):
         best, ids = np.concatenate(score), np.concatenate(item)
+        if len(best) > 2 * k > 0:  # of many parts most is not among the best, and need not be sorted
+            keep = best >= np.partition(best, len(best) - k)[len(best) - k]
+            best, ids = best[keep], ids[keep]
         order = np.lexsort((ids, -best))[:k]
         scores.append(best[order])
         items.append(ids[order])
