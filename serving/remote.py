@@ -15,7 +15,11 @@ Call = Callable[[RankAsk, float | None], list[np.ndarray] | str]
 
 
 class RankerAway(Exception):
-    """The ranker did not answer; the engine goes on without it."""
+    """There is no ranker to answer; the engine goes on without it."""
+
+
+class RankerLate(RankerAway, TimeoutError):
+    """The ranker did not answer in time."""
 
 
 @dataclass(slots=True)
@@ -41,13 +45,13 @@ class RemoteRanker:
         """Return the named outputs.
 
         Raises:
-            RankerAway: no answer in time, or no ranker.
+            RankerAway: no answer in time (RankerLate), or no ranker.
         """
         needed = {name: arrays[name] for name in {*self.inputs, "cand_user"}}
         try:
             answer = self.call(RankAsk(self.bundle, needed, outputs), within_s)
         except TimeoutError:
-            raise RankerAway(f"no answer within {(within_s or 0) * 1e3:.0f} ms") from None
+            raise RankerLate(f"no answer within {(within_s or 0) * 1e3:.0f} ms") from None
         if isinstance(answer, str):
             raise RankerAway(answer)
         return answer

@@ -22,9 +22,8 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from playbill.bundle.open import open_bundle
 from playbill.errors import trace
 from playbill.index.item_index import read_index, set_threads
-from playbill.index.search import Found
 from playbill.index.shard import Shard
-from playbill.index.sharded import Ask, Away
+from playbill.index.sharded import Ask, Away, Heard
 from playbill.index.split import split
 from playbill.serving import load
 
@@ -60,7 +59,7 @@ class IndexPart:
                 self._shards.popitem(last=False)
         return len(shard)
 
-    def search(self, version: str, ask: Ask) -> Found | Away | None:
+    def search(self, version: str, ask: Ask) -> Heard | Away | None:
         """Return what `Shard.answer` does; a part that is not open yet says so, and opens."""
         with self._lock:
             shard = self._shards.get(version)
@@ -110,10 +109,10 @@ class Parts:
             except RayError as error:
                 self._gone(part, error)
 
-    def send(self, version: str, asks: Mapping[int, Ask], within_s: float | None) -> dict[int, Found | Away | None]:
+    def send(self, version: str, asks: Mapping[int, Ask], within_s: float | None) -> dict[int, Heard | Away | None]:
         """Ask parts, see `index.sharded.Send`; one that owes an answer is not waited for again before it has come."""
         limit = LONGEST_S if within_s is None else min(max(within_s, 0.0), LONGEST_S)
-        found: dict[int, Found | Away | None] = {}
+        found: dict[int, Heard | Away | None] = {}
         calls = {}
         for part, ask in asks.items():
             if self._owes(part):

@@ -31,7 +31,7 @@ GROWS = {
     "replicas": 1,
     "ingress": "haproxy",
     "autoscale.most_replicas": 2,
-    "autoscale.ongoing": 1,
+    "autoscale.ongoing": 0.6,
     "autoscale.up_after_s": 2,
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from playbill.bundle.open import Bundle
+from playbill.engine import budget as budgets
+from playbill.engine import clock as clocks
 from playbill.engine.budget import Budget
 from playbill.engine.elsewhere import Elsewhere
 from playbill.engine.engine import Engine
@@ -25,20 +26,23 @@ PARTS = 4
 
 
 class Far:
-    """The bundle's own ranker behind a thread, which takes as long as the test says."""
+    """The bundle's own ranker behind a thread; it takes as long as the test says, by a clock of the test's own."""
 
     def __init__(self, model: Model) -> None:
         self.name, self.inputs, self.outputs, self.provider = model.name, model.inputs, model.outputs, model.provider
-        self.device, self.slow_s, self.calls = model.device, 0.0, 0
-        self._model, self._thread = model, ThreadPoolExecutor(32)
+        self.device, self.slow_s, self.moment, self.calls = model.device, 0.0, 1_000.0, 0
+        self._model, self._thread = model, ThreadPoolExecutor(4)
+
+    def now(self) -> float:
+        return self.moment
 
     def run(self, arrays: dict[str, np.ndarray], outputs: list[str], within_s: float | None = None) -> list[np.ndarray]:
         self.calls += 1
-        return self._thread.submit(self._later, arrays, outputs).result(within_s)
-
-    def _later(self, arrays: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
-        time.sleep(self.slow_s)
-        return self._model.run(arrays, outputs)
+        if within_s is not None and self.slow_s > within_s:
+            self.moment += within_s
+            raise TimeoutError(f"no answer within {within_s * 1e3:.0f} ms")
+        self.moment += self.slow_s
+        return self._thread.submit(self._model.run, arrays, outputs).result()
 
 
 @pytest.fixture
@@ -108,27 +112,34 @@ def test_without_any_part_the_rung_below_the_towers_answers(
     assert engine.recommend(asked(surface="similar", item_id=100))[0].items
 
 
-def test_a_ranker_that_is_late_is_not_waited_for(bundle: Bundle, store: Store, far: Far) -> None:
+def test_a_ranker_that_is_late_is_not_waited_for(
+    bundle: Bundle, store: Store, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (budgets, clocks):
+        monkeypatch.setattr(module, "now", far.now)
     engine = Engine.open(bundle, store, elsewhere=Elsewhere(far))
-    request = asked()[:1]
-    assert engine.decide(request, Budget(10_000, engine.pace))[0][0].rung == "full"
+
+    def ask() -> Slate:
+        return engine.decide(asked()[:1], Budget(100, engine.pace))[0][0]
+
+    assert ask().rung == "full"
     far.slow_s = 1.0
-    [slate], _ = engine.decide(request, Budget(300, engine.pace))
-    assert slate.rung == "retrieval" and "the ranker failed" in slate.rung_reason
+    began, slate = far.moment, ask()
+    assert slate.rung == "retrieval" and "the ranker failed: no answer within" in slate.rung_reason
+    assert 0.05 < far.moment - began < 0.1  # what the steps behind it need was left
     # soon it is known to be slow, and is not even begun each time; when it is quick again that is found out
-    before, slow = far.calls, [engine.decide(request, Budget(300, engine.pace))[0][0] for _ in range(12)]
+    before, slow = far.calls, [ask() for _ in range(30)]
     assert {s.rung for s in slow} == {"retrieval"} and 0 < far.calls - before < len(slow)
     assert any("no time left for the ranker" in s.rung_reason for s in slow)
     far.slow_s, rungs = 0.0, ["retrieval"]
     while rungs[-1] != "full" and len(rungs) < 100:
-        rungs.append(engine.decide(request, Budget(300, engine.pace))[0][0].rung)
+        rungs.append(ask().rung)
     assert rungs[-1] == "full"
 
 
 def test_slates_that_are_made_in_several_threads(bundle: Bundle, store: Store, far: Far) -> None:
     engine = Engine.open(bundle, store, elsewhere=Elsewhere(far))
     alone = {user: engine.recommend([r])[0] for user, r in zip(PEOPLE, asked(), strict=True)}
-    far.slow_s = 0.01
 
     def one(turn: int) -> tuple[int, Slate, dict[str, float]]:
         request = asked()[turn % len(PEOPLE)]

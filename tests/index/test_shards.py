@@ -10,8 +10,9 @@ import pytest
 from playbill.errors import SearchError
 from playbill.index.build import build_index
 from playbill.index.filters import exact
-from playbill.index.item_index import ItemIndex, read_index, set_threads, write_index
+from playbill.index.item_index import ItemIndex, read_index, routed, set_threads, write_index
 from playbill.index.live import live, ready, rebuild_due, search_live, with_items, without
+from playbill.index.route import Route, Step
 from playbill.index.settings import IndexSettings, Kind
 from playbill.index.shard import Shard, in_process
 from playbill.index.sharded import Ask, Patience, Send, Sharded, sharded
@@ -187,6 +188,32 @@ def test_a_part_that_starts_anew_is_told_again(whole, films):
     shards[1] = Shard(split(index, 1, 2))
     same(search_live(state, films.queries[:5], 20), before)
     assert calls[1:] == [[False, False], [True]]
+
+
+@pytest.mark.parametrize("kind", [Kind.ivf_sq8, Kind.ivf_pq])
+def test_parts_are_asked_again_only_where_all_together_bring_too_few(whole, films, kind):
+    """A part need not fill the whole answer by itself: it would look four times as far as the whole does."""
+    index = routed(whole[kind], Route(steps=[Step(depth=10**9, effort=1)], rescore=2.0))
+    state, shards = parted(index, 4)
+    asked: list[bool] = []
+
+    def send(asks, within_s):
+        asked.extend(ask.fully for ask in asks.values())
+        return in_process(shards)(asks, within_s)
+
+    object.__setattr__(state, "send", send)
+    [few] = search_live(state, films.queries[:1], 5)[1]
+    assert asked == [False] * 4 and len(few) == 5
+    # one list holds some 14 films: all that are wanted are there all the same, from parts that have more
+    for wanted in (200, len(films.items) + 7):
+        asked.clear()
+        [many] = search_live(state, films.queries[:1], wanted)[1]
+        assert len(set(many.tolist())) == min(wanted, len(index)) and any(asked)
+    asked.clear()
+    few_left = np.zeros(len(films.items), bool)
+    few_left[:60] = True
+    [left] = search_live(state, films.queries[:1], 200, None, few_left)[1]
+    assert sorted(left.tolist()) == list(range(1, 60)) and not any(asked)  # that is all there is
 
 
 def test_states_take_no_more_memory_than_they_may(whole, films):

@@ -11,7 +11,7 @@ from playbill.bundle.open import open_bundle
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.errors import BundleError, ProviderError
 from playbill.serving.ranker import RankAsk, Rankers, joined
-from playbill.serving.remote import RankerAway, remote_ranker
+from playbill.serving.remote import RankerAway, RankerLate, remote_ranker
 
 OUTPUTS = ["p_interact", "p_like"]
 
@@ -97,7 +97,7 @@ def test_what_a_remote_ranker_says(sealed_home: Path, versions: list[str]) -> No
     ranker = remote_ranker(bundle, late, "CUDAExecutionProvider")
     assert ranker is not None and ranker.device == "gpu"
     assert ranker.outputs == list(bundle.manifest.models["ranker"].outputs)
-    with pytest.raises(RankerAway, match="no answer within 40 ms"):
+    with pytest.raises(RankerLate, match="no answer within 40 ms"):
         ranker.run({**ask.arrays, "not_for_it": np.zeros(3)}, OUTPUTS, 0.04)
     assert seen[0].bundle == versions[0] and seen[0].arrays.keys() == ask.arrays.keys()
     ranker = remote_ranker(bundle, lambda ask, within_s: "out of memory", "")

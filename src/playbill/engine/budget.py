@@ -38,6 +38,10 @@ class Pace:
         before = self._ms.get(step)
         self._ms[step] = ms if before is None else before + _WEIGHT * (ms - before)
 
+    def gave_up(self, step: str, ms: float) -> None:
+        """Note that a step was not waited for to its end, which is expected to take so long."""
+        self._ms[step] = max(self._ms.get(step, 0.0), ms)
+
     def passed_over(self, step: str) -> None:
         if step in self._ms:
             self._ms[step] *= _FORGET
@@ -81,6 +85,10 @@ class Budget:
     def took(self, step: str, ms: float) -> None:
         """Note what a step took."""
         self._pace.took(step, ms)
+
+    def gave_up(self, step: str) -> None:
+        """Note that a step was given up: as if it took twice the limit, so that a few requests pass it over."""
+        self._pace.gave_up(step, 2 * self.limit_ms)
 
     def _behind_ms(self, step: str) -> float:
         """Return what the steps behind one take, each up to its share."""

@@ -322,8 +322,10 @@ class Engine:
         clock.stop("retrieve", reading)
         ranking = self._fits("rank", [r for r in rows if r.rung == "full"], budget)
         within_s = time_for(budget, "rank")
-        rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows, within_s)
+        waited = rank_rows(rows, encoded, stocked, self.parts, self.ladder, self.settings.rank_rows, within_s)
         clock.stop("rank", ranking)
+        if not waited and budget is not None:
+            budget.gave_up("rank")
         found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:

@@ -24,16 +24,18 @@ def rank_rows(
     ladder: Ladder,
     most: int,
     within_s: float | None = None,
-) -> None:
+) -> bool:
     """Fill in the probabilities of the rows on the best rung; a model that they need and that fails lowers them.
+
+    Return False where the ranker was not waited for to its end.
 
     Args:
         most: candidates in one run of the ranker.
-        within_s: seconds for a ranker in another process; one that needs longer fails.
+        within_s: seconds for a ranker in another process; one that needs longer fails, with TimeoutError.
     """
     wanted = [i for i, row in enumerate(rows) if row.rung == "full" and len(row.candidates)]
     if not wanted or parts.ranker is None or encoded is None:
-        return
+        return True
     try:
         found = rank(
             parts.ranker,
@@ -47,7 +49,7 @@ def rank_rows(
     except Exception as error:
         ladder.fault("ranker", error)
         ladder.lower([rows[i] for i in wanted], "full", f"the ranker failed: {first_line(error)}")
-        return
+        return not isinstance(error, TimeoutError)
     for i, probabilities in zip(wanted, found, strict=True):
         if all(np.isfinite(values).all() for values in probabilities.values()):
             rows[i].probabilities = probabilities
@@ -57,7 +59,7 @@ def rank_rows(
     # at a price of its own, so only where a surface weighs it, be it with 0
     asked = [row for row in rows if row.probabilities and ENJOY in row.surface.weights]
     if not asked or parts.response is None:
-        return
+        return True
     people, requests = [row.person for row in asked], [row.request for row in asked]
     try:
         items = [row.candidates.item for row in asked]
@@ -65,6 +67,7 @@ def rank_rows(
     except Exception as error:
         ladder.fault(NAME, error)
         ladder.lower(asked, "full", f"the model of answers failed: {first_line(error)}")
-        return
+        return True
     for row, p in zip(asked, enjoyed, strict=True):
         row.probabilities[ENJOY] = p
+    return True

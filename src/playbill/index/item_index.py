@@ -31,6 +31,8 @@ class ItemIndex:
         held: [M] int64 ascending, the item_index values that are in it; None where that is all of 1..N.
         route: how searches go about it; set by `routed`.
         hot: [H, d] float32, vectors of the items that `route.hot` names, in one block.
+        parts: how many parts this is one of, see `split`. One of several brings what lies where the whole would look,
+            be it fewer than are wanted.
     """
 
     faiss_index: Any
@@ -39,6 +41,7 @@ class ItemIndex:
     held: np.ndarray | None = None
     route: Route = Route()
     hot: np.ndarray | None = None
+    parts: int = 1
 
     def __len__(self) -> int:
         return int(self.faiss_index.ntotal)

@@ -109,6 +109,8 @@ def _nearest(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible |
         if eligible is not None or (index.route.steps and k > index.route.steps[0].depth):
             effort = max(effort, _holding(index, k, share))  # else it may be full of the second best, and not short
         scores, items = _approximate(index, queries, k, eligible, effort)
+        if index.parts > 1 and index.kind is not Kind.hnsw:
+            return scores, items
         short = _short(queries, items)
         if len(short) and (wider := _wider(index, k, share, effort)):
             scores[short], items[short] = _approximate(index, queries[short], k, eligible, wider)
@@ -131,11 +133,11 @@ def _short(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _holding(index: ItemIndex, k: int, share: float) -> int:
-    """Return how many lists hold twice as many eligible items as are wanted, 0 where there are no lists."""
+    """Return how many lists hold twice as many eligible items as are wanted, all parts together; 0 without lists."""
     if index.kind in (Kind.flat, Kind.hnsw):
         return 0
     lists: int = index.faiss_index.nlist
-    return math.ceil(_SPARE * index.route.rescore * k * lists / max(share * len(index), 1e-9))
+    return math.ceil(_SPARE * index.route.rescore * k * lists / max(share * len(index) * index.parts, 1e-9))
 
 
 def _wider(index: ItemIndex, k: int, share: float, effort: int) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from playbill.index.item_index import ItemIndex
 from playbill.index.live import LiveIndex, live, search_live, with_items, without
-from playbill.index.search import Found
-from playbill.index.sharded import Ask, Away, Send, Told
+from playbill.index.sharded import Ask, Away, Heard, Send, Told
 
 
 class Shard:
@@ -31,7 +31,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self._built)
 
-    def answer(self, ask: Ask) -> Found | None:
+    def answer(self, ask: Ask) -> Heard | None:
         """Return what the part finds, by its own numbers; None where it does not know the state and is not told it.
 
         Raises:
@@ -41,7 +41,9 @@ class Shard:
         if state is None:
             return None
         if not len(ask.queries):
-            return [], []
+            return Heard(([], []))
+        if ask.fully:
+            state = replace(state, main=replace(state.main, parts=1))
         allowed = None
         if ask.allowed is not None:
             bits = np.unpackbits(ask.allowed).astype(bool)[
@@ -49,7 +51,10 @@ class Shard:
             ]  # the whole may have later items than this part
             allowed = np.zeros(state.size, bool)
             allowed[: len(bits)] = bits
-        return search_live(state, ask.queries, ask.k, ask.exclude, allowed)
+        found = search_live(state, ask.queries, ask.k, ask.exclude, allowed)
+        there = len(state) if allowed is None else _left(state, allowed)
+        out = [0] * len(ask.queries) if ask.exclude is None else list(map(len, ask.exclude))
+        return Heard(found, any(len(row) + n < min(ask.k, there) for row, n in zip(found[1], out, strict=True)))
 
     def _state(self, name: str, told: Told | None) -> LiveIndex | None:
         if not name:
@@ -78,11 +83,19 @@ class Shard:
         return without(state, gone[~np.isin(gone, told.fresh_ids) & (gone > 0)])
 
 
+def _left(state: LiveIndex, allowed: np.ndarray) -> int:
+    """Return how many items of a state a filter leaves."""
+    built = state.main.ids()
+    return int(np.count_nonzero((allowed[: len(state.hidden)] & ~state.hidden)[built])) + int(
+        np.count_nonzero(allowed[state.fresh_ids])
+    )
+
+
 def in_process(shards: Sequence[Shard | None]) -> Send:
     """Return what reaches parts that stand in this process, one after the other; None is one that is away."""
 
-    def send(asks: Mapping[int, Ask], within_s: float | None) -> dict[int, Found | Away | None]:
-        found: dict[int, Found | Away | None] = {}
+    def send(asks: Mapping[int, Ask], within_s: float | None) -> dict[int, Heard | Away | None]:
+        found: dict[int, Heard | Away | None] = {}
         for part, ask in asks.items():
             shard = shards[part]
             found[part] = Away("it is not there") if shard is None else shard.answer(ask)

@@ -44,6 +44,7 @@ class Ask:
         queries: [B, d] float32, none to make a state ready and nothing else.
         exclude: B arrays of int64, or None.
         allowed: packed bits of [m + 1] bool, or None.
+        fully: as many as are wanted, where the part has them, wherever they lie.
         told: the state, where the part may not know it.
     """
 
@@ -52,7 +53,21 @@ class Ask:
     k: int
     exclude: Sequence[np.ndarray] | None = None
     allowed: np.ndarray | None = None
+    fully: bool = False
     told: Told | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a part found, by its own numbers.
+
+    Attributes:
+        found: as `search` returns it.
+        short: it brings fewer than are wanted of somebody's, and has more.
+    """
+
+    found: Found
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ class Away:
 
 # Asks parts, waits so many seconds at most (None: as long as it takes), and returns what each says: what it found, None
 # where it does not know the state, or why it says nothing.
-Send = Callable[[Mapping[int, Ask], float | None], dict[int, Found | Away | None]]
+Send = Callable[[Mapping[int, Ask], float | None], dict[int, Heard | Away | None]]
 
 
 @dataclass(slots=True)
@@ -205,27 +220,46 @@ def search_parts(
         SearchError: no part answers, and there is nobody to tell.
     """
     told_of, patience = patience is not None, patience or Patience()
-    began = time.perf_counter()
+    until = None if patience.within_s is None else time.perf_counter() + patience.within_s
     asks = {part: _ask(state, part, queries, k, exclude, allowed) for part in range(state.parts)}
-    answers = state.send(asks, patience.within_s)
+    heard = _heard(state, asks, until)
+    found = _merged(state, heard, k, len(queries))
+    more = [part for part, answer in heard.items() if isinstance(answer, Heard) and answer.short]
+    if more and min(map(len, found[1])) < k:  # what lies where the whole would look is not enough
+        again = _heard(state, {part: replace(asks[part], fully=True) for part in more}, until)
+        heard |= {part: answer for part, answer in again.items() if isinstance(answer, Heard)}
+        found = _merged(state, heard, k, len(queries))
+    patience.parts = state.parts
+    patience.lost |= {part: answer.why for part, answer in heard.items() if isinstance(answer, Away)}
+    if patience.nobody and not told_of:
+        raise SearchError(patience.told())
+    return found
+
+
+def _heard(state: Sharded, asks: Mapping[int, Ask], until: float | None) -> dict[int, Heard | Away]:
+    """Return what parts say before a moment of the clock; who does not know the state is told it."""
+
+    def left() -> float | None:
+        return None if until is None else until - time.perf_counter()
+
+    answers = state.send(asks, left())
     strange = [part for part, answer in answers.items() if answer is None]
     if strange:
-        left = None if patience.within_s is None else patience.within_s - (time.perf_counter() - began)
         told = {part: replace(asks[part], told=told_to(state, part)) for part in strange}
-        answers.update(state.send(told, left))
-    patience.parts = state.parts
-    found = []
-    for part in range(state.parts):
-        answer = answers.get(part) or Away("it does not know the state of the catalogue")
-        if isinstance(answer, Away):
-            patience.lost[part] = answer.why
-        else:
-            scores, numbers = answer
-            found.append((scores, [item_of(row, part, state.parts) for row in numbers]))
-    if not found and not told_of:
-        raise SearchError(patience.told())
-    nothing = [np.empty(0, np.float32)] * len(queries), [np.empty(0, np.int64)] * len(queries)
-    return merge(found, k) if found else nothing
+        answers.update(state.send(told, left()))
+    return {part: answers.get(part) or Away("it does not know the state of the catalogue") for part in asks}
+
+
+def _merged(state: Sharded, heard: Mapping[int, Heard | Away], k: int, num_queries: int) -> Found:
+    """Return the best k of what was heard, by item_index."""
+    parts: list[Found] = []
+    for part, answer in heard.items():
+        if isinstance(answer, Heard):
+            scores, numbers = answer.found
+            parts.append((scores, [item_of(row, part, state.parts) for row in numbers]))
+    if not parts:
+        return [np.empty(0, np.float32)] * num_queries, [np.empty(0, np.int64)] * num_queries
+    return merge(parts, k)
 
 
 def _ask(

@@ -5,12 +5,13 @@ size whatever is clustered in the order of items, and items that come later have
 `ItemIndex` like any other, and its numbers ascend as the items do, so equal scores keep their order.
 
 A part of an index of lists keeps the lists, codes and route of the whole, each list shorter. It looks into the same
-lists and brings as many as were wanted, so all parts together find at least what the whole would find.
+lists and brings the best of them, as many as were wanted, so all parts together find at least what the whole finds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -72,7 +73,7 @@ def split(index: ItemIndex, part: int, parts: int, threads: int = 1) -> ItemInde
         set_threads(threads)
         held = None if len(numbers) == len(vectors) - 1 else numbers
         built = ItemIndex(_lists_of(index, mine, numbers, part, parts, vectors), vectors, index.kind, held)
-    return routed(built, msgspec.structs.replace(index.route, hot=hot.tolist()))
+    return replace(routed(built, msgspec.structs.replace(index.route, hot=hot.tolist())), parts=parts)
 
 
 def merge(found: Sequence[Found], k: int) -> Found:
