@@ -69,8 +69,8 @@ class AutoscaleSettings:
     most_replicas: int = 0
     """Replicas at most; at least there are `replicas`. 0: always as many."""
     ongoing: float = 0.6
-    """Requests at work in one replica, on average, that are right: more, and replicas are added. A fused replica works on
-    one at a time, so this is the share of its time that it may be busy, and from 1 on none is ever added."""
+    """Requests at work in one replica, on average, that are right: more, and replicas are added. A fused replica works
+    on one at a time, so this is the share of its time that it may be busy, and from 1 on none is ever added."""
     up_after_s: float = 10.0
     """Seconds for which more must be needed before one is added."""
     down_after_s: float = 600.0

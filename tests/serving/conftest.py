@@ -6,7 +6,9 @@ singular value decomposition of the item-to-item weights.
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import shutil
 import socket
 from collections.abc import Callable, Sequence
@@ -167,6 +169,29 @@ def free_ports() -> Callable[[int], list[int]]:
                 probe.bind(("127.0.0.1", port))
                 ports += [port] if port not in ports else []
         return ports
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def doors() -> Callable[[list[int]], tuple[set[str], list[str]]]:
+    """Returns the addresses that processes listen on, as the kernel writes them, and which of them are not loopback."""
+
+    def find(pids: list[int]) -> tuple[set[str], list[str]]:
+        inodes = set()
+        for pid in pids:
+            with suppress(OSError):  # ended meanwhile
+                for link in Path(f"/proc/{pid}/fd").iterdir():
+                    with suppress(OSError):  # closed meanwhile
+                        inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+        names = ("tcp", "tcp6")
+        rows = [line.split() for name in names for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+        listening = {row[1] for row in rows if row[3] == "0A" and row[9] in inodes}
+        # addresses are written in hex, the last byte first; an IPv6 socket may be bound to a loopback address of IPv4
+        loopback = re.compile(
+            "(0000000000000000FFFF0000)?0100007F:[0-9A-F]{4}|00000000000000000000000001000000:[0-9A-F]{4}"
+        )
+        return listening, [address for address in listening if not loopback.fullmatch(address)]
 
     return find
 

@@ -116,6 +116,13 @@ def test_slates_are_those_of_the_fused_layout(server: Server) -> None:
         assert [i["score"] for i in served["items"]] == pytest.approx([i.score for i in slate.items], abs=1e-5)
 
 
+def test_rankers_and_parts_listen_on_loopback_alone(
+    server: Server, doors: Callable[[list[int]], tuple[set[str], list[str]]]
+) -> None:
+    listening, outside = doors(processes.marked(server.mark))
+    assert len(listening) > 10 and outside == []
+
+
 def test_requests_that_come_together_share_a_run_and_are_told_apart(server: Server) -> None:
     slates = dict(zip(PEOPLE, expected(server), strict=True))
     users = [random.Random(1).choice(PEOPLE) for _ in range(60)]
