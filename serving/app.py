@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 import ray
 from ray import serve, util
 from ray.serve import Application
@@ -35,7 +34,7 @@ from playbill.serving import http, load
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
 from playbill.serving.layout import composed, most_replicas, ranker_options, replica_options, waits
-from playbill.serving.ranker import RankAsk, Rankers
+from playbill.serving.ranker import RankAsk, Ranked, Rankers
 from playbill.serving.remote import remote_ranker
 from playbill.serving.settings import ServeSettings
 from playbill.serving.watcher import Watcher
@@ -160,12 +159,12 @@ class Ranker:
         model = await asyncio.get_running_loop().run_in_executor(None, self._rankers.open, version)
         return "" if model is None else model.provider
 
-    async def __call__(self, ask: RankAsk) -> list[np.ndarray] | str:
+    async def __call__(self, ask: RankAsk) -> Ranked | str:
         """Return the outputs of one call, or why there are none."""
         return await self._batched(ask)
 
     @serve.batch
-    async def _batched(self, asks: list[RankAsk]) -> list[list[np.ndarray] | str]:
+    async def _batched(self, asks: list[RankAsk]) -> list[Ranked | str]:
         # in a thread, so that the next batch gathers meanwhile
         return await asyncio.get_running_loop().run_in_executor(None, self._rankers.score, asks)
 
@@ -195,7 +194,7 @@ class Others:
         self._parts.open(bundle.version, OPENING_S)
         return Elsewhere(ranker, partial(self._parts.send, bundle.version), self._parts.parts)
 
-    def _call(self, ask: RankAsk, within_s: float | None) -> list[np.ndarray] | str:
+    def _call(self, ask: RankAsk, within_s: float | None) -> Ranked | str:
         return self._await(self._scored(ask), within_s)
 
     async def _scored(self, ask: RankAsk) -> Any:
@@ -204,16 +203,16 @@ class Others:
 
     def _open(self, version: str) -> str:
         """Let every replica of the ranker open a bundle; return where they run it."""
-        until = time.monotonic() + OPENING_S
+        until, failed = time.monotonic() + OPENING_S, None
         while (left := until - time.monotonic()) > 0:
             try:
                 found = set(self._await(self._everywhere(version), left))
-            except Exception as error:  # whatever it is, slates come from a lower rung until it is well
-                log.error("the ranker could not be told of bundle %s: %s", version, error)
-                break
-            if found:
-                return sorted(found)[0]
+                if found:
+                    return sorted(found)[0]
+            except Exception as error:  # one that is just coming up, or going
+                failed = error
             time.sleep(0.2)  # no replica is up yet
+        log.error("the ranker was not told of bundle %s in %g s: %s", version, OPENING_S, failed or "it is not there")
         return "unknown"
 
     async def _everywhere(self, version: str) -> list[str]:

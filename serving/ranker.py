@@ -39,6 +39,19 @@ class RankAsk:
     outputs: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What was asked for.
+
+    Attributes:
+        outputs: in the order of the names.
+        provider: that ran the graph.
+    """
+
+    outputs: list[np.ndarray]
+    provider: str
+
+
 class Rankers:
     """The rankers of the bundles that were asked for last. For any thread."""
 
@@ -75,30 +88,30 @@ class Rankers:
             log.warning("ranker of bundle %s on %s (%s)", version, model.device, model.provider)
             return model
 
-    def score(self, asks: Sequence[RankAsk]) -> list[list[np.ndarray] | str]:
+    def score(self, asks: Sequence[RankAsk]) -> list[Ranked | str]:
         """Return for each call its outputs, or why there are none; calls that fit together share a run."""
-        found: list[list[np.ndarray] | str] = [""] * len(asks)
+        found: list[Ranked | str] = [""] * len(asks)
         groups: dict[tuple[str, ...], list[int]] = {}
         for place, ask in enumerate(asks):
             groups.setdefault((ask.bundle, *ask.outputs), []).append(place)
         for places in groups.values():
             mine = [asks[place] for place in places]
             try:
-                answers: Sequence[list[np.ndarray] | str] = self._run(mine)
+                answers: Sequence[Ranked | str] = self._run(mine)
             except Exception:  # one odd request must not take the others' answers
                 answers = [self._alone(ask) for ask in mine]
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
 
-    def _alone(self, ask: RankAsk) -> list[np.ndarray] | str:
+    def _alone(self, ask: RankAsk) -> Ranked | str:
         try:
             return self._run([ask])[0]
         except Exception as error:
             log.error("a ranker failed\n%s", trace(error))
             return (str(error).splitlines() or [type(error).__name__])[0]
 
-    def _run(self, asks: Sequence[RankAsk]) -> list[list[np.ndarray]]:
+    def _run(self, asks: Sequence[RankAsk]) -> list[Ranked]:
         model = self.open(asks[0].bundle)
         if model is None:
             raise ValueError(f"bundle {asks[0].bundle} carries no ranker")
@@ -106,7 +119,7 @@ class Rankers:
         answers = model.run(joined([ask.arrays for ask in asks]), asks[0].outputs)
         cuts = np.cumsum(lengths)[:-1]
         by_output = [np.split(answer, cuts) for answer in answers]
-        return [list(mine) for mine in zip(*by_output, strict=True)]
+        return [Ranked(list(mine), model.provider) for mine in zip(*by_output, strict=True)]
 
 
 def joined(calls: Sequence[Arrays]) -> Arrays:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from playbill.bundle.open import Bundle
-from playbill.serving.ranker import RankAsk
+from playbill.serving.ranker import RankAsk, Ranked
 
 # Returns the outputs, or why there are none; raises TimeoutError after so many seconds (None: as long as it takes).
-Call = Callable[[RankAsk, float | None], list[np.ndarray] | str]
+Call = Callable[[RankAsk, float | None], Ranked | str]
 
 
 class RankerAway(Exception):
@@ -54,7 +54,8 @@ class RemoteRanker:
             raise RankerLate(f"no answer within {(within_s or 0) * 1e3:.0f} ms") from None
         if isinstance(answer, str):
             raise RankerAway(answer)
-        return answer
+        self.provider = answer.provider
+        return answer.outputs
 
 
 def remote_ranker(bundle: Bundle, call: Call, provider: str) -> RemoteRanker | None:

@@ -10,7 +10,7 @@ import pytest
 from playbill.bundle.open import open_bundle
 from playbill.engine.settings import EngineSettings, Provider
 from playbill.errors import BundleError, ProviderError
-from playbill.serving.ranker import RankAsk, Rankers, joined
+from playbill.serving.ranker import RankAsk, Ranked, Rankers, joined
 from playbill.serving.remote import RankerAway, RankerLate, remote_ranker
 
 OUTPUTS = ["p_interact", "p_like"]
@@ -45,14 +45,15 @@ def test_together_as_alone(rankers: Rankers, sealed_home: Path, versions: list[s
     together = rankers.score(asks)
     for ask, answer in zip(asks, together, strict=True):
         [alone] = rankers.score([ask])
-        assert [len(a) for a in answer] == [len(ask.arrays["item_index"])] * len(OUTPUTS)
-        for mine, other in zip(answer, alone, strict=True):
+        assert answer.provider.endswith("ExecutionProvider")
+        assert [len(a) for a in answer.outputs] == [len(ask.arrays["item_index"])] * len(OUTPUTS)
+        for mine, other in zip(answer.outputs, alone.outputs, strict=True):
             np.testing.assert_allclose(mine, other, atol=1e-6)
     # what is asked of other outputs, or of another bundle, is answered as that
     odd = RankAsk(versions[0], asks[1].arrays, ["p_like"])
     [first, one, none] = rankers.score([asks[0], odd, RankAsk(versions[1], asks[0].arrays, OUTPUTS)])
-    assert len(first) == 2 and len(one) == 1 and none == f"bundle {versions[1]} carries no ranker"
-    np.testing.assert_allclose(one[0], together[1][1], atol=1e-6)
+    assert len(first.outputs) == 2 and len(one.outputs) == 1 and none == f"bundle {versions[1]} carries no ranker"
+    np.testing.assert_allclose(one.outputs[0], together[1].outputs[1], atol=1e-6)
 
 
 def test_a_broken_call_fails_alone(rankers: Rankers, sealed_home: Path, versions: list[str]) -> None:
@@ -60,8 +61,8 @@ def test_a_broken_call_fails_alone(rankers: Rankers, sealed_home: Path, versions
     lacking = {name: array for name, array in asks[1].arrays.items() if name != "item_index"}
     found = rankers.score([asks[0], RankAsk(versions[0], lacking, OUTPUTS), asks[2]])
     assert isinstance(found[1], str) and found[1]
-    np.testing.assert_allclose(found[0][0], rankers.score(asks[:1])[0][0], atol=1e-6)
-    assert isinstance(found[2], list)
+    np.testing.assert_allclose(found[0].outputs[0], rankers.score(asks[:1])[0].outputs[0], atol=1e-6)
+    assert isinstance(found[2], Ranked)
     [gone] = rankers.score([RankAsk("no-such-bundle", asks[0].arrays, OUTPUTS)])
     assert "no bundle 'no-such-bundle'" in gone
 
@@ -90,7 +91,7 @@ def test_what_a_remote_ranker_says(sealed_home: Path, versions: list[str]) -> No
     [ask, *_] = calls_of(sealed_home, versions[0])
     seen: list[RankAsk] = []
 
-    def late(ask: RankAsk, within_s: float | None) -> list[np.ndarray]:
+    def late(ask: RankAsk, within_s: float | None) -> Ranked:
         seen.append(ask)
         raise TimeoutError
 
