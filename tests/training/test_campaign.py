@@ -55,7 +55,7 @@ def test_hours_are_worth_most_of_what_the_truth_would_be(home: Path) -> None:
     found = read_send_times(home / "runs" / "mails-campaign")
     users = pl.read_parquet(home / "tables" / "mails" / "users.parquet")
     place = np.searchsorted(found.user_ids, users["user_id"].to_numpy())
-    known = users.filter(pl.Series(found.shown[place] >= 100))
+    known = users.filter(pl.Series(found.shown[place] >= 40))
     chances, codes = found.chances(known["user_id"].to_list(), known["segment"].fill_null("").to_list())
     truth = true_chances(known["user_id"].to_numpy() - 1)
     rows, list_best = np.arange(len(known)), truth.mean(0).max()
