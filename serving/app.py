@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ import ray
 from ray import serve, util
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
-from ray.util import metrics
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,6 +30,7 @@ from playbill.engine.elsewhere import Elsewhere
 from playbill.engine.settings import EngineSettings
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import http, load
+from playbill.serving.figures.telling import tell
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
 from playbill.serving.layout import composed, most_replicas, ranker_options, replica_options, waits
@@ -43,7 +43,6 @@ from playbill.state.store import Store
 
 NAME = "playbill"
 OPENING_S = 30.0  # for others to open a bundle; later they answer when they can
-LATENCY_BUCKETS_MS = (0.25, 0.5, 1, 1.5, 2, 3, 5, 8, 12, 20, 50, 100, 500)
 
 log = logging.getLogger("ray.serve")
 
@@ -72,14 +71,12 @@ class Replica:
         self._require_gpu = settings.require_gpu and ranker is None
         self._others = Others(settings, ranker)
         self._store = Store.open(state_place(home, settings.state), settings=settings.store)
-        self._figures = Figures()
         self._api = http.Api(
             self._store,
             guard=Guard(keys_path(home), required=keys_required, owner=owner, replicas=most_replicas(settings)),
             max_body_bytes=settings.max_body_bytes,
             deadline_ms=settings.deadline_ms,
             replica=serve.get_replica_context().replica_id.unique_id,
-            observe=self._figures.observe,
             threads=settings.max_ongoing if waits(settings) else 0,
         )
         name = serve.get_replica_context().replica_id.unique_id
@@ -87,6 +84,7 @@ class Replica:
             self._api, self._store, home, name, require_gpu=self._require_gpu, elsewhere=self._others.of
         )
         self._watcher.start()
+        tell(self._api, self._store, settings.figures_host, settings.figures_port)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Load a bundle beside the one that answers, then change over; the event loop goes on answering meanwhile.
@@ -118,15 +116,11 @@ class Replica:
             self._api.failed_bundle = f"{config['bundle']}: {error}"
             return
         self._api.use(*opened)
-        self._figures.models(opened[1].models())
 
     async def check_health(self) -> None:
         """Raise while there is nothing to answer with."""
         if not self._api.ready:
             raise RuntimeError("no bundle is loaded")
-        engine = self._api.engine()
-        self._figures.faults(engine.faults)
-        self._figures.shared_lists(engine.depths.shared())
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request."""
@@ -232,54 +226,6 @@ class Others:
         except TimeoutError:
             future.cancel()
             raise
-
-
-class Figures:
-    """Counters and latencies of one replica, exported by Ray in Prometheus' form with the prefix `ray_`."""
-
-    def __init__(self) -> None:
-        self._latency = metrics.Histogram(
-            "playbill_latency_ms",
-            "Milliseconds of a request by stage.",
-            boundaries=list(LATENCY_BUCKETS_MS),
-            tag_keys=("route", "stage", "rung"),
-        )
-        self._requests = metrics.Counter("playbill_requests", "Requests.", tag_keys=("route", "status"))
-        self._slates = metrics.Counter("playbill_slates", "Slates by rung, best: full.", tag_keys=("rung",))
-        self._faults = metrics.Gauge(
-            "playbill_faults", "Answers for which a part failed, since the bundle was loaded.", tag_keys=("part",)
-        )
-        self._shared = metrics.Gauge(
-            "playbill_shared_lists",
-            "Share of their first ten places that two people have in common, on average.",
-            tag_keys=("surface",),
-        )
-        self._models = metrics.Gauge(
-            "playbill_model_device", "1 for the provider that runs a model.", tag_keys=("model", "provider", "device")
-        )
-
-    def observe(self, route: str, status: int, rung: str, times_ms: Mapping[str, float]) -> None:
-        """Note one request."""
-        self._requests.inc(1, {"route": route, "status": str(status)})
-        for stage, latency_ms in times_ms.items():
-            self._latency.observe(latency_ms, {"route": route, "stage": stage, "rung": rung})
-        if rung:
-            self._slates.inc(1, {"rung": rung})
-
-    def faults(self, faults: Mapping[str, int]) -> None:
-        """Note how often parts failed while answering."""
-        for part, count in faults.items():
-            self._faults.set(count, {"part": part})
-
-    def shared_lists(self, shared: Mapping[str, float]) -> None:
-        """Note how much of their lists two people share, by surface."""
-        for surface, share in shared.items():
-            self._shared.set(share, {"surface": surface})
-
-    def models(self, models: Mapping[str, Mapping[str, str]]) -> None:
-        """Note what runs where."""
-        for name, where in models.items():
-            self._models.set(1, {"model": name, "provider": where["provider"], "device": where["device"]})
 
 
 def _keep_inside() -> None:

@@ -53,13 +53,11 @@ from playbill.serving.messages import (
 from playbill.serving.openapi import document
 from playbill.serving.trying import Answered, Decide, Trying
 from playbill.serving.waiting import waited_ms
+from playbill.serving.watch import LATE, Watch
 from playbill.state.events import Event, Id
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.http")
-
-# route, status, rung ("" where there is none), milliseconds by stage
-Observe = Callable[[str, int, str, Mapping[str, float]], None]
 
 _ENCODER = msgspec.json.Encoder()
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -89,7 +87,7 @@ class Api:
         max_body_bytes: int = 256 * 1024,
         deadline_ms: float = 0.0,
         replica: str = "",
-        observe: Observe | None = None,
+        watch: Watch | None = None,
         threads: int = 0,
     ) -> None:
         """Make an interface that has no engine yet; `use` gives it one.
@@ -101,7 +99,7 @@ class Api:
             deadline_ms: time for a slate or page from the arrival of its request on, where that does not set one; 0:
                 as long as it takes.
             replica: name of this process in health; its process id where empty.
-            observe: called once a request, with its route, status, rung and stage times.
+            watch: notes what requests come to; None: one of its own.
             threads: in which slates are made, for engines that wait for other processes; 0: in the event loop itself,
                 which is quicker for those that do not.
         """
@@ -114,7 +112,7 @@ class Api:
         self._deciders = ThreadPoolExecutor(threads, "playbill-engine") if threads else None
         self._max_body_bytes, self._deadline_ms = max_body_bytes, deadline_ms
         self._replica = replica or str(os.getpid())
-        self._observe = observe
+        self.watch = watch or Watch()
         self._started = time.time()
         self._document = _ENCODER.encode(document())
         self.failed_bundle: str | None = None
@@ -142,6 +140,16 @@ class Api:
     def _engines(self) -> list[Engine]:
         found = [] if self._serving is None else [self._serving[1]]
         return found if self._trying is None else [*found, self._trying.engine]
+
+    @property
+    def serving(self) -> tuple[Bundle, Engine] | None:
+        """The bundle that answers, and its engine."""
+        return self._serving
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread that writes."""
+        return self._writers._work_queue.qsize()
 
     @property
     def trying(self) -> Trying | None:
@@ -179,6 +187,7 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Return the answer to one HTTP request; never raises for what a caller sent."""
         began = request.scope[_ARRIVED] = time.perf_counter()
+        self.watch.began()
         path = request.scope["path"]
         times: dict[str, float] = {}
         try:
@@ -201,10 +210,9 @@ class Api:
         times["total"] = (time.perf_counter() - began) * 1e3
         if _TIMED in request.scope["headers"]:
             response.raw_headers.append((b"server-timing", _server_timing(times)))
-        if self._observe is not None:
-            name = _name(path)
-            route = name if name in self._routes else "unknown"  # a caller must not make new time series
-            self._observe(route, response.status_code, response.headers.get("x-playbill-rung", ""), times)
+        name = _name(path)
+        route = name if name in self._routes else "unknown"  # a caller must not make new time series
+        self.watch.finished(request.scope, route, response.status_code, times)
         return response
 
     def close(self) -> None:
@@ -271,6 +279,7 @@ class Api:
                 log.error("choices of creatives are not recorded: %s", error)
             times["record"] = (time.perf_counter() - answered) * 1e3
         response = _answer(answer, {"x-playbill-rung": answer.rung})
+        self.watch.answered(request.scope, answer, budget)
         times.update(stages)
         times.update(
             decode=(decoded - began) * 1e3,
@@ -295,12 +304,12 @@ class Api:
         spent = (time.perf_counter() - request.scope[_ARRIVED]) * 1e3 + waited_ms(request.headers)
         if spent >= limit:
             reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
-            raise Refused(503, "overloaded", None, reason, {"retry-after": "1"})
+            raise Refused(503, LATE, None, reason, {"retry-after": "1"})
         return Budget(limit, engine.pace, spent)
 
     async def _events(self, request: Request, times: dict[str, float]) -> Response:
         events, single = decode_events(await self._body(request))
-        began = time.perf_counter()
+        began, arrived = time.perf_counter(), time.time()
         try:
             fresh, version = await asyncio.get_running_loop().run_in_executor(self._writers, self._append, events)
         except RequestError as error:
@@ -308,6 +317,7 @@ class Api:
                 raise
             raise RequestError(error.field.removeprefix("events[0]."), error.reason) from None
         times["append"] = (time.perf_counter() - began) * 1e3
+        self.watch.taken_in(events, fresh, arrived, time.time())
         receipt = Receipt(
             request_id=_request_id(request),
             new=sum(fresh),
@@ -429,6 +439,7 @@ class Api:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _problem(self, request: Request, refused: Refused) -> Response:
+        self.watch.refused(request.scope, refused.error)
         problem = Problem(
             error=refused.error, field=refused.field, reason=refused.reason, request_id=_request_id(request)
         )

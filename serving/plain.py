@@ -1,6 +1,7 @@
 """The same interface under bare uvicorn, without Ray: what `playbill serve` is measured against, and for debugging.
 
 python -m playbill.serving.plain home=var port=8001 [state=redis://host:6379/0] [host=0.0.0.0 [insecure=true]]
+    [figures_port=9103]
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import uvicorn
 
 from playbill.errors import PlaybillError
 from playbill.serving import load
+from playbill.serving.figures.telling import tell
 from playbill.serving.guard import Guard, check_exposure
 from playbill.serving.http import Api
 from playbill.serving.keys import keys_path
@@ -27,6 +29,7 @@ def make_api(
     state: str | None = None,
     max_body_bytes: int = 256 * 1024,
     keys_required: bool = False,
+    figures: tuple[str, int] | None = None,
 ) -> Api:
     """Return an ASGI application that answers from a published bundle and the state of a home, by the keys of it."""
     store = Store.open(state_place(home, state))
@@ -37,16 +40,21 @@ def make_api(
         watcher = Watcher(api, store, home, f"plain-{os.getpid()}")
         api.closing.append(watcher.stop)
         watcher.start()
+    if figures is not None:
+        tell(api, store, *figures)
     return api
 
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes."""
-    given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false", "state": ""}
+    given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false", "state": "",
+             "figures_port": ""}  # fmt: skip
     given |= dict(a.split("=", 1) for a in arguments)
     try:
         required, remark = check_exposure(given["home"], given["host"], given["insecure"] == "true")
-        api = make_api(given["home"], given["bundle"], state=given["state"] or None, keys_required=required)
+        figures = ("127.0.0.1", int(given["figures_port"])) if given["figures_port"] else None
+        state = given["state"] or None
+        api = make_api(given["home"], given["bundle"], state=state, keys_required=required, figures=figures)
     except PlaybillError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if remark:

@@ -25,6 +25,7 @@ from rich.markup import escape
 from playbill.bundle.manifest import check_version
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import load, processes, running
+from playbill.serving.figures.snapshots import FOLDER
 from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
 from playbill.serving.keys import Scope, make_key
@@ -96,7 +97,7 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop during the start cleans up as well
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pb-")))
-        variables = environment(settings, haproxy, scratch)
+        variables = {**environment(settings, haproxy, scratch), FOLDER: str(scratch / "figures")}
         ray = local_ray(
             cpus(settings),
             settings.object_store_mb,

@@ -173,8 +173,8 @@ class ServeSettings:
     haproxy_threads: int = 1
     """Threads of HAProxy; one carries more than ten thousand requests a second."""
     figures_host: str = "127.0.0.1"
-    """Address of the figures of HAProxy and Ray; another than loopback opens Ray's own ports as well, which ask for a
-    token of this run."""
+    """Address of the figures of Playbill, HAProxy and Ray; another than loopback opens Ray's own ports as well, which
+    ask for a token of this run."""
     haproxy_stats_port: int = 8404
     """HAProxy's page of figures."""
     haproxy_metrics_port: int = 9101
@@ -183,8 +183,10 @@ class ServeSettings:
     """Ray Serve's own proxy, to which HAProxy turns when no replica answers."""
     replica_ports: int = 30000
     """First of the hundred ports that replicas listen on."""
+    figures_port: int = 9103
+    """Prometheus figures of Playbill: of all replicas on this machine together."""
     metrics_port: int = 9102
-    """Prometheus figures of Playbill and of Ray."""
+    """Prometheus figures of Ray."""
     object_store_mb: int = 100
     """Shared memory of Ray, in MB; serving itself passes nothing through it."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -212,7 +214,8 @@ class ServeSettings:
 
     def ports(self) -> dict[str, int]:
         """Return every fixed port by the name of its setting."""
-        names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "replica_ports", "metrics_port")
+        names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "replica_ports", "figures_port",
+                 "metrics_port")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 

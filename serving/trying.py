@@ -54,6 +54,8 @@ class Trying:
             try:
                 return self.engine, self._ask(self.engine, "new", asked, budget, decide, used)
             except Exception as error:  # the one in use answers; what it cannot understand either is the caller's fault
+                if budget is not None:
+                    budget.late.clear()
                 answered = self._ask(used, "used", asked, budget, decide)
                 self._failed(error)
                 return used, answered

@@ -31,7 +31,7 @@ from record import machine, record
 CONNECTIONS = (1, 4, 16)
 PLAIN_PORT = 18700
 SERVE = {"port": 18710, "haproxy_stats_port": 18711, "haproxy_metrics_port": 18712, "proxy_port": 18713,
-         "metrics_port": 18714, "replica_ports": 18800}  # fmt: skip
+         "metrics_port": 18714, "figures_port": 18715, "replica_ports": 18800}  # fmt: skip
 USERS, K = 943, 20
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 

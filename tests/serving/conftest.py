@@ -30,9 +30,14 @@ from playbill.bundle.rungs import Rung
 from playbill.bundle.verify import LABEL_MODEL, LABEL_SPEC, LABEL_VERSION
 from playbill.bundle.write import current, describe, publish, seal, set_state
 from playbill.cli import compose
+from playbill.engine.engine import Engine
+from playbill.engine.types import Request
 from playbill.index.build import build_index
 from playbill.index.item_index import write_index
 from playbill.index.settings import IndexSettings
+from playbill.release.scores import reference_of
+from playbill.state.store import Store
+from playbill.tables.files import write_atomic
 
 WIDTH = 16
 GRAPHS = {
@@ -120,6 +125,16 @@ def add_graphs(folder: Path) -> None:
     describe(folder, msgspec.structs.replace(bundle.manifest, models=models, rungs=carried))
 
 
+def add_scores(folder: Path, state: Path) -> None:
+    """Note in a staged bundle which scores it shows, as its evaluation does."""
+    shown: dict[str, list[float]] = {}
+    with Store.open(state, readonly=True) as store:
+        engine = Engine.open(open_bundle(folder, require_sealed=False), store)
+        for slate in engine.recommend([Request(user_id=user, k=10) for user in range(1, 200)]):
+            shown.setdefault(slate.rung, []).extend(item.score for item in slate.items)
+    write_atomic(folder / "report" / "scores.json", msgspec.json.encode(reference_of(shown)))
+
+
 @pytest.fixture(scope="session")
 def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -> Path:
     """Never changed: `home` is a copy."""
@@ -128,15 +143,16 @@ def sealed_home(tmp_path_factory: pytest.TempPathFactory, ml100k_tables: Path) -
 
     home = tmp_path_factory.mktemp("sealed")
     shutil.copytree(ml100k_tables, home / "tables" / "ml-100k")
+    ingest(compose("ingest", [f"home={home}"]))
     for days, whole in ((30, False), (7, True)):
         path = export(compose("export", [f"home={home}", f"half_life_days={days}"]))
         if whole:
             add_graphs(path)
+            add_scores(path, home / "state")
         for state in (State.EVALUATED, State.GATED):
             set_state(path, state)
         seal(path)
         publish(home / "bundles", path.name)
-    ingest(compose("ingest", [f"home={home}"]))
     return home
 
 

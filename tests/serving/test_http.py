@@ -338,17 +338,17 @@ def test_without_a_bundle_it_is_starting(api: Api) -> None:
     empty.close()
 
 
-def test_what_is_observed_of_a_request(api: Api, home: Path, versions: list[str]) -> None:
-    seen: list[tuple[str, int, str, dict[str, float]]] = []
-    watched = Api(api._store, observe=lambda *what: seen.append(what))  # type: ignore[arg-type]
+def test_what_is_noted_of_a_request(api: Api, home: Path) -> None:
+    watched = Api(api._store)
     watched.use(*load.open_engine(load.bundle_path(home, "current"), api._store))
     call(watched, "POST", "/v1/recommend", {"user_id": 196})
     call(watched, "GET", "/somewhere")
-    (route, status, rung, times), (unknown, missing, none, _) = seen
-    assert (route, status, rung) == ("/v1/recommend", 200, "full")
-    assert {"decode", "engine", "encode", "total", "retrieve", "rank"} <= set(times)
-    assert times["total"] >= times["engine"] > 0
-    assert (unknown, missing, none) == ("unknown", 404, "")
+    counters, histograms = watched.watch.counts.so_far()
+    assert counters["requests", ("/v1/recommend", "200")] == counters["requests", ("unknown", "404")] == 1
+    assert counters["answers", ("slate", "full")] == counters["refusals", ("unknown", "not_found")] == 1
+    took = {stage: found for (_, (route, stage, _)), found in histograms.items() if route == "/v1/recommend"}
+    assert {"decode", "engine", "encode", "total", "retrieve", "rank"} <= set(took)
+    assert took["total"].total >= took["engine"].total > 0 and watched.watch.in_progress == 0
     watched.close()
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ class Server:
     home: Path
     arguments: list[str]
     port: int
-    metrics_port: int
+    figures_port: int
     owner: subprocess.Popen[bytes]
     mark: str
 
@@ -56,10 +57,11 @@ def playbill(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def server(home: Path, free_ports: Any) -> Iterator[Server]:
-    port, stats, metrics, proxy, own = free_ports(5)
+    port, stats, metrics, proxy, own, figures = free_ports(6)
     arguments = [
         "serve", f"home={home}", f"port={port}", f"haproxy_stats_port={stats}", f"haproxy_metrics_port={metrics}",
-        f"proxy_port={proxy}", f"metrics_port={own}", f"replica_ports={random.randrange(20_000, 29_000, 100)}",
+        f"proxy_port={proxy}", f"metrics_port={own}", f"figures_port={figures}",
+        f"replica_ports={random.randrange(20_000, 29_000, 100)}",
         "drain_s=1",
     ]  # fmt: skip
     output = home / "output.txt"
@@ -70,7 +72,7 @@ def server(home: Path, free_ports: Any) -> Iterator[Server]:
         assert started and "2 replicas behind HAProxy" in output.read_text(), output.read_text()
         found = running.read(home)
         assert found is not None
-        yield Server(home, arguments, port, own, owner, found.mark)
+        yield Server(home, arguments, port, figures, owner, found.mark)
     finally:
         if owner.poll() is None:
             owner.send_signal(signal.SIGINT)
@@ -342,19 +344,36 @@ def test_a_taken_port_is_refused_by_name(server: Server, tmp_path: Path) -> None
 
 def test_figures_are_exported(server: Server) -> None:
     def figures() -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", server.figures_port, timeout=5)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
         return text
 
     wanted = (
-        'ray_playbill_latency_ms_bucket', 'stage="engine"', 'rung="full"', 'ray_playbill_slates_total',
-        'ray_playbill_model_device', 'ray_playbill_requests_total', 'status="413"', 'route="/v1/events"',
+        'playbill_latency_seconds_bucket', 'stage="engine"', 'rung="full"', 'playbill_answers_total',
+        'playbill_model_device', 'playbill_requests_total', 'playbill_processes 2.0',
+        'status="413"', 'route="/v1/events"',
     )  # fmt: skip
     assert processes.wait_until(lambda: all(w in figures() for w in wanted), 30, every_s=1), [
         w for w in wanted if w not in figures()
     ]
+
+
+def test_the_figures_of_ray_and_haproxy_that_the_dashboard_shows_are_there(server: Server) -> None:
+    dashboard = Path(__file__).resolve().parents[2] / "docker/grafana/dashboards/playbill.json"
+    named = set(re.findall(r"\b(?:haproxy|ray)_\w+", dashboard.read_text()))
+    assert len(named) >= 2
+    ports = [int(a.partition("=")[2]) for a in server.arguments if a.startswith(("metrics_port", "haproxy_metrics"))]
+
+    def told() -> set[str]:
+        found = set()
+        for port in ports:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                found |= set(re.findall(r"^(\w+)", answer.read().decode(), re.MULTILINE))
+        return found
+
+    assert processes.wait_until(lambda: not named - told(), 30, every_s=1), named - told()
 
 
 def test_nothing_listens_on_another_address_than_loopback(server: Server, doors: Doors) -> None:
@@ -439,7 +458,7 @@ def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
     server.owner.send_signal(signal.SIGINT)
     assert server.owner.wait(60) == 0
     assert processes.marked(server.mark) == []
-    for name in ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port"):
+    for name in ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port", "figures_port"):
         port = next(int(a.partition("=")[2]) for a in server.arguments if a.startswith(f"{name}="))
         assert processes.port_is_free("127.0.0.1", port), name
     assert not (server.home / "serve.json").exists()
@@ -447,8 +466,8 @@ def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
 
 
 def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any) -> None:
-    ports = free_ports(5)
-    names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port")
+    names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port", "figures_port")
+    ports = free_ports(len(names))
     arguments = ["serve", f"home={home}", *(f"{n}={p}" for n, p in zip(names, ports, strict=True)),
                  f"replica_ports={random.randrange(20_000, 29_000, 100)}", "drain_s=1", "replicas=1"]  # fmt: skip
     began = playbill(*arguments, "detach=true")

@@ -58,6 +58,7 @@ class Budget:
             pace: of the engine that answers.
             spent_ms: of the limit, before now: in a queue, say.
         """
+        self.late: list[str] = []  # steps that were passed over
         self.limit_ms, self._pace = limit_ms, pace
         self._ends = now() + (limit_ms - spent_ms) / 1e3
 
@@ -76,6 +77,7 @@ class Budget:
         if self.left_ms >= need + self._behind_ms(step):
             return True
         self._pace.passed_over(step)
+        self.late.append(step)
         return False
 
     def time_for_ms(self, step: str) -> float:

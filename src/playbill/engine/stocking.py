@@ -55,6 +55,11 @@ class Stocking:
         self._prepared = (0, 0)
         self._trusted_until = 0.0
 
+    @property
+    def checked_s(self) -> float | None:
+        """Seconds since the stock was last known to be the store's newest; None where nobody follows the store."""
+        return time.monotonic() - (self._trusted_until - TRUST_S) if self._trusted_until else None
+
     def at(self, view: View) -> Stock:
         """Return the stock for requests that see the store in this view."""
         if view.catalogue_version != self.now.offer.version and time.monotonic() >= self._trusted_until:

@@ -13,11 +13,12 @@ from playbill.release.latency import Latency, measure_latency
 from playbill.release.objectives import ObjectivesReport, measure_objectives, sweep_in_words
 from playbill.release.protocol import Asked
 from playbill.release.report import Road
+from playbill.release.scores import reference_of
 from playbill.release.settings import EvaluateSettings
 from playbill.release.value import Value, measure_value
 from playbill.release.variety import VarietyReport, measure_variety, variety_in_words
 
-CHECKS = ("calibration", "objectives", "variety", "disparity", "latency", "value")
+CHECKS = ("calibration", "objectives", "variety", "disparity", "latency", "value", "scores")
 
 
 def in_lines(checks: Mapping[str, object]) -> list[str]:
@@ -62,7 +63,7 @@ def run_checks(
         served: what the bundle answered to the people asked.
         progress: told what is measured.
     """
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"scores": reference_of(served.scores)}
     if "ranker" in bundle.rungs and "towers" in bundle.rungs:
         progress("probabilities against what happened")
         found["calibration"] = measure_calibration(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from rich.table import Table
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.ranking import Targets, coverage, user_metrics
 
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 FILE = "evaluation.json"
 
 # the one model that a person would meet: all others stand beside it
@@ -94,7 +94,11 @@ class Evaluation(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True)
 class Road:
-    """One model's lists before they are measured: `lists` [U, K] int64 item_index, padded with -1."""
+    """One model's lists before they are measured: `lists` [U, K] int64 item_index, padded with -1.
+
+    Attributes:
+        scores: of the engine, those of the first `scores.PLACES` of every list, by rung.
+    """
 
     name: str
     label: str
@@ -102,6 +106,7 @@ class Road:
     about: str
     lists: np.ndarray
     rungs: dict[str, int]
+    scores: dict[str, list[float]] = field(default_factory=dict)
 
 
 def measure(

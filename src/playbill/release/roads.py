@@ -20,6 +20,7 @@ from playbill.engine.types import Request
 from playbill.measure.ranking import NO_ITEM
 from playbill.release.protocol import Asked, batches, best_unseen
 from playbill.release.report import Road
+from playbill.release.scores import PLACES
 from playbill.state.events import Declared, Event
 from playbill.state.store import Store
 from playbill.tables.folder import read_folder, read_table
@@ -83,6 +84,7 @@ def engine_road(
     items = dataset.vocabularies["item"]
     lists = np.full((len(asked), k), NO_ITEM, np.int64)
     rungs: Counter[str] = Counter()
+    scores: dict[str, list[float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="playbill-evaluate-") as folder,
         Store.open(Path(folder) / "state") as store,
@@ -94,13 +96,14 @@ def engine_road(
             requests = [request_of(dataset, asked, row, k) for row in range(low, min(low + _ASKED_AT_ONCE, len(asked)))]
             for row, slate in enumerate(engine.recommend(requests), low):
                 rungs[slate.rung] += 1
+                scores.setdefault(slate.rung, []).extend(item.score for item in slate.items[:PLACES])
                 found = items.indices([item.item_id for item in slate.items])
                 found = found[found > 0]  # a bundle of an earlier catalogue may offer what is gone
                 lists[row, : len(found)] = found
     progress(len(asked), len(asked))
     parts = ", ".join(f"{rung} {count}" for rung, count in rungs.most_common())
     about = f"the engine on bundle {bundle.version}, policy {bundle.policy.name}; answers by rung: {parts}"
-    return Road(name, label, False, about, lists, dict(rungs.most_common()))
+    return Road(name, label, False, about, lists, dict(rungs.most_common()), scores)
 
 
 def fill(store: Store, tables: Path, dataset: Dataset, asked: Asked) -> None:

@@ -1,0 +1,1 @@
+"""What a server tells Prometheus: see FIGURES.md beside this room for every figure."""
