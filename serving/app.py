@@ -37,6 +37,7 @@ from playbill.serving.layout import composed, most_replicas, ranker_options, rep
 from playbill.serving.ranker import RankAsk, Ranked, Rankers
 from playbill.serving.remote import remote_ranker
 from playbill.serving.settings import ServeSettings
+from playbill.serving.slatelog.start import log_slates
 from playbill.serving.watcher import Watcher
 from playbill.state.settings import state_place
 from playbill.state.store import Store
@@ -84,6 +85,7 @@ class Replica:
             self._api, self._store, home, name, require_gpu=self._require_gpu, elsewhere=self._others.of
         )
         self._watcher.start()
+        log_slates(self._api, self._store, home, name, settings.slates)
         tell(self._api, self._store, settings.figures_host, settings.figures_port)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -116,6 +118,11 @@ class Replica:
             self._api.failed_bundle = f"{config['bundle']}: {error}"
             return
         self._api.use(*opened)
+
+    def __del__(self) -> None:
+        """End what was begun here; Serve calls it once the last request is answered."""
+        if hasattr(self, "_api"):
+            self._api.close()
 
     async def check_health(self) -> None:
         """Raise while there is nothing to answer with."""

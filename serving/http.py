@@ -29,7 +29,7 @@ from playbill.engine.budget import Budget
 from playbill.engine.engine import Engine
 from playbill.engine.item_now import item_now
 from playbill.engine.items import ItemNote, note_items
-from playbill.engine.types import PageRequest, decode, decode_request
+from playbill.engine.types import Page, PageRequest, decode, decode_request
 from playbill.engine.types import Request as Asked
 from playbill.errors import RequestError, StateError, trace
 from playbill.serving.following import Following
@@ -51,10 +51,12 @@ from playbill.serving.messages import (
     summarise,
 )
 from playbill.serving.openapi import document
+from playbill.serving.slatelog.content import Entry
 from playbill.serving.trying import Answered, Decide, Trying
 from playbill.serving.waiting import waited_ms
 from playbill.serving.watch import LATE, Watch
 from playbill.state.events import Event, Id
+from playbill.state.reads import Reads
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.http")
@@ -256,18 +258,19 @@ class Api:
         decoded = time.perf_counter()
         _, engine = self._now()
         budget, trying = self._budget(request, engine), self._trying
+        faults = self._faults()
 
-        def answers() -> tuple[Engine, Answered, dict[str, float]]:
+        def answers() -> tuple[Engine, Answered, dict[str, float], Reads | None]:
             if trying is None:
-                return engine, decide(engine, [asked], budget), engine.stage_ms
+                return engine, decide(engine, [asked], budget), engine.stage_ms, self._store.noted()
             who, what = trying.decide(engine, asked, budget, decide)
-            return who, what, who.stage_ms
+            return who, what, who.stage_ms, self._store.noted()
 
         if self._deciders is None:
-            engine, (made, decisions), stages = answers()
+            engine, (made, decisions), stages, reads = answers()
         else:
             loop = asyncio.get_running_loop()
-            engine, (made, decisions), stages = await loop.run_in_executor(self._deciders, answers)
+            engine, (made, decisions), stages, reads = await loop.run_in_executor(self._deciders, answers)
         [answer] = made
         answered = time.perf_counter()
         if decisions:
@@ -280,6 +283,22 @@ class Api:
             times["record"] = (time.perf_counter() - answered) * 1e3
         response = _answer(answer, {"x-playbill-rung": answer.rung})
         self.watch.answered(request.scope, answer, budget)
+        if self.watch.slate_log is not None:
+            written = self.watch.keep(
+                Entry(
+                    request=asked,
+                    page=isinstance(answer, Page),
+                    at=answer.at,
+                    body=bytes(response.body),
+                    bundle=engine.bundle,
+                    reads=reads,
+                    late=[] if budget is None else budget.late,
+                    faulty=self._faults() != faults,
+                    arms={} if trying is None else trying.arms(engine),
+                )
+            )
+            if written is not None:
+                await asyncio.wrap_future(written)
         times.update(stages)
         times.update(
             decode=(decoded - began) * 1e3,
@@ -287,6 +306,10 @@ class Api:
             encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
         )
         return response
+
+    def _faults(self) -> int:
+        """Return how often a part failed in what answers."""
+        return sum(engine.faults.total() for engine in self._engines())
 
     def _budget(self, request: Request, engine: Engine) -> Budget | None:
         """Return the time that is left for an answer.

@@ -69,6 +69,15 @@ def lives(process: int) -> bool:
         return False
 
 
+def began_at(pid: int) -> str:
+    """Return when the kernel started a process, in its own ticks; empty where there is none."""
+    try:
+        # the fields follow the name, which stands in parentheses and may hold anything
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
 def wait_until(done: Callable[[], object], timeout_s: float, every_s: float = 0.1) -> bool:
     """Return whether `done()` became true within the time."""
     deadline = time.monotonic() + timeout_s

@@ -64,6 +64,12 @@ class Trying:
             self._later(self.engine, "new", asked, decide, answered)
         return used, answered
 
+    def arms(self, engine: Engine) -> dict[str, str]:
+        """Return the part that an answer by this engine has in the trial; empty where people were not parted."""
+        if self.trial.mode is not Mode.CANARY:
+            return {}
+        return {"trial": f"{'canary' if engine is self.engine else 'beside'}:{self.trial.version}"}
+
     def snapshot(self) -> Tallies:
         """Return the tallies at this moment."""
         with self._lock:

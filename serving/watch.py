@@ -6,12 +6,15 @@ Called on the thread that answers, so everything here is cheap, and what is not 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from playbill.engine.budget import Budget
 from playbill.engine.types import Page, Slate
 from playbill.serving.figures.counts import Counts
 from playbill.serving.figures.drift import Drift
+from playbill.serving.slatelog.content import Entry
+from playbill.serving.slatelog.writer import SlateLog
 from playbill.state.events import Event
 
 LATE = "overloaded"  # cause of a refusal: the request had waited until there was no time left
@@ -24,13 +27,15 @@ class Watch:
     Attributes:
         counts: for Prometheus.
         drift: of the bundle that answers; None until there is one.
-        in_progress: requests that are being answered.
+        in_progress: requests that are being entry.
+        slate_log: where answers are logged; None: nowhere.
     """
 
     def __init__(self) -> None:
         self.counts = Counts()
         self.drift: Drift | None = None
         self.in_progress = 0
+        self.slate_log: SlateLog | None = None
 
     def began(self) -> None:
         """A request arrived."""
@@ -55,6 +60,15 @@ class Watch:
         self.counts.count("answers", answer.surface, answer.rung)
         if self.drift is not None and isinstance(answer, Slate):
             self.drift.note(answer)
+
+    def keep(self, entry: Entry) -> Future[bool] | None:
+        """Log an answer; return what to wait for before it goes out, None where there is no need to."""
+        if self.slate_log is None:
+            return None
+        if self.slate_log.settings.durable:
+            entry.written = Future()
+        self.slate_log.note(entry)
+        return entry.written
 
     def taken_in(self, events: Sequence[Event], new: Sequence[bool], began: float, ended: float) -> None:
         """Events are in the store, and requests see them.

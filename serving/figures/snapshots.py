@@ -16,6 +16,7 @@ import msgspec
 from playbill.serving.figures.counts import Buckets, Labels, Values
 from playbill.serving.figures.drift import Shown, psi
 from playbill.serving.figures.names import FIGURES, Together
+from playbill.serving.processes import began_at
 
 FOLDER = "PLAYBILL_FIGURES"  # environment: where the processes of one server on one machine put their snapshots
 
@@ -46,15 +47,6 @@ class Sum(msgspec.Struct, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
-
-
-def began_at(pid: int) -> str:
-    """Return when the kernel started a process, in its own ticks; empty where there is none."""
-    try:
-        # the fields follow the name, which stands in parentheses and may hold anything
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def write(folder: Path, snapshot: Snapshot) -> None:

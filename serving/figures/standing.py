@@ -55,6 +55,9 @@ class Standing:
             ("writes_waiting", (), self._api.waiting),
             *self._of_state(),
         ]
+        slates = self._watch.slate_log
+        if slates is not None:
+            gauges += [("slate_log_waiting", (), slates.waiting), ("slate_log_bytes", (), slates.size_bytes)]
         serving = self._api.serving
         if serving is not None:
             bundle, engine = serving

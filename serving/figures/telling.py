@@ -24,6 +24,7 @@ from playbill.serving.figures.names import FIGURES, Figure, Kind, exported
 from playbill.serving.figures.snapshots import FOLDER, Sum
 from playbill.serving.figures.standing import Standing
 from playbill.serving.http import Api
+from playbill.serving.processes import began_at
 from playbill.state.store import Store
 
 log = logging.getLogger("playbill.figures")
@@ -70,7 +71,7 @@ class Telling:
             host, port: where Prometheus asks.
         """
         self._standing, self._folder, self._address = standing, folder, (host, port)
-        self._began = snapshots.began_at(os.getpid())
+        self._began = began_at(os.getpid())
         self._server: WSGIServer | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="playbill-figures", daemon=True)

@@ -186,6 +186,20 @@ JOBS: dict[str, Job] = {
         "playbill.serving.settings:ServeSettings",
         {},
     ),
+    "slates": Job(
+        "list the log of answered slates, export it as decisions, erase a person from it",
+        "playbill.serving.slatelog.job:run",
+        "playbill.serving.slatelog.settings:SlatesSettings",
+        {},
+        first="action",
+    ),
+    "replay": Job(
+        "answer again what the slate log says was answered, and say what is equal",
+        "playbill.serving.slatelog.replay:run",
+        "playbill.serving.slatelog.settings:ReplaySettings",
+        {},
+        first="file",
+    ),
     "keys": Job(
         "make, list and revoke the API keys of a server",
         "playbill.serving.keys_job:run",

@@ -165,6 +165,30 @@ def versions(sealed_home: Path) -> list[str]:
     return [published, *others]
 
 
+@pytest.fixture(scope="session")
+def creative_home(
+    sealed_home: Path, add_creatives: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A home whose published bundle has a creative head: the sealed one of the others, taken apart and sealed again.
+
+    Never changed, as `sealed_home`.
+    """
+    path = tmp_path_factory.mktemp("creative") / "home"
+    shutil.copytree(sealed_home, path)
+    version = current(path / "bundles")
+    assert version is not None
+    folder = path / "bundles" / version
+    manifest = open_bundle(folder, verify=False).manifest
+    (folder / "manifest.json").unlink()
+    describe(folder, manifest)
+    add_creatives(folder, reward="rate")
+    for state in (State.EVALUATED, State.GATED):
+        set_state(folder, state)
+    seal(folder)
+    publish(path / "bundles", version)
+    return path
+
+
 @pytest.fixture(scope="module")
 def home(sealed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose state a module may change."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from playbill.bundle.manifest import State
-from playbill.bundle.open import open_bundle
-from playbill.bundle.write import current, describe, publish, seal, set_state
+from playbill.bundle.write import current
 from playbill.engine.engine import Engine
 from playbill.serving import load
 from playbill.serving.http import Api
@@ -31,21 +29,9 @@ AT = 893_300_000_000_000
 
 
 @pytest.fixture(scope="module")
-def home(sealed_home: Path, add_creatives: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose published bundle has a creative head: the sealed one of the others, taken apart and sealed again."""
+def home(creative_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("creative") / "home"
-    shutil.copytree(sealed_home, path)
-    version = current(path / "bundles")
-    assert version is not None
-    folder = path / "bundles" / version
-    manifest = open_bundle(folder, verify=False).manifest
-    (folder / "manifest.json").unlink()
-    describe(folder, manifest)
-    add_creatives(folder, reward="rate")
-    for state in (State.EVALUATED, State.GATED):
-        set_state(folder, state)
-    seal(folder)
-    publish(path / "bundles", version)
+    shutil.copytree(creative_home, path)
     return path
 
 

@@ -39,7 +39,7 @@ class Plain:
 
     def __init__(self, home: Path, port: int, figures_port: int, folder: Path) -> None:
         command = [sys.executable, "-m", "playbill.serving.plain", f"home={home}", f"port={port}",
-                   f"figures_port={figures_port}"]  # fmt: skip
+                   f"figures_port={figures_port}", "slates=true"]  # fmt: skip
         self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{figures_port}/metrics"
         self.process = subprocess.Popen(command, env={**os.environ, "PLAYBILL_FIGURES": str(folder)})
 

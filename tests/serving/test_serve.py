@@ -462,6 +462,10 @@ def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
         port = next(int(a.partition("=")[2]) for a in server.arguments if a.startswith(f"{name}="))
         assert processes.port_is_free("127.0.0.1", port), name
     assert not (server.home / "serve.json").exists()
+    # all that this file asked of two replicas is in the log, and answered again
+    assert not list((server.home / "slates").glob("*.open"))
+    replayed = playbill("replay", f"home={server.home}")
+    assert replayed.returncode == 0 and "equal byte for byte" in replayed.stdout, replayed.stdout + replayed.stderr
     assert "no server runs" in playbill("serve", f"home={server.home}", "stop=true").stderr
 
 

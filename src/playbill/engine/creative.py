@@ -26,7 +26,7 @@ from playbill.engine.runtime import Model
 from playbill.engine.shelf import CreativeStock, creative_stock
 from playbill.engine.types import Request, Slate
 from playbill.features.encoder import Arrays
-from playbill.state.decisions import Decision, Lesson
+from playbill.state.decisions import Decision, Learned, Lesson
 from playbill.state.store import View
 
 DAY_US = 86_400_000_000
@@ -39,12 +39,14 @@ class Belief:
 
     Attributes:
         asked: `learned_version` of the store when it was last asked; `version` of the evidence that it gave.
+        learned: that evidence; None where there is none yet.
     """
 
     asked: int
     version: int
     posterior: Posterior
     covariance: np.ndarray
+    learned: Learned | None = None
 
 
 @dataclass(slots=True)
@@ -166,7 +168,7 @@ class CreativeStep:
             belief = Belief(asked, 0, prior, prior.covariance())
         else:
             posterior = combined(prior, *learned.sums())
-            belief = Belief(asked, learned.version, posterior, posterior.covariance())
+            belief = Belief(asked, learned.version, posterior, posterior.covariance(), learned)
         self._belief = belief
         return belief
 

@@ -40,6 +40,7 @@ from playbill.engine.elsewhere import HERE, Elsewhere
 from playbill.engine.encoding import encode_batch
 from playbill.engine.forms import check_form, check_recent
 from playbill.engine.fresh import Stock
+from playbill.engine.held import Held
 from playbill.engine.ladder import Ladder, first_line
 from playbill.engine.newcomers import NewcomersPlaces
 from playbill.engine.page import flat, make_page
@@ -371,6 +372,8 @@ class Engine:
                     current = stocked.offer.version == view.catalogue_version
                     version = view.version if current else min(stocked.offer.version, view.version)
                 creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
+                if view is not None and view.reads is not None:
+                    view.reads.held = self._held(stocked, creatives, people)
                 return people, version, stocked, creatives
         except StateError as error:
             if not self.settings.without_state:
@@ -379,6 +382,22 @@ class Engine:
             note = f"the store cannot be read: {first_line(error)}"
         # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
         return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
+
+    def _held(self, stocked: Stock, creatives: CreativeNow | None, people: list[Person]) -> Held:
+        """Return what an answer stands on beside what it read."""
+        now = None if creatives is None else creatives.stock
+        belief = None if creatives is None else creatives.belief
+        spec = None if self.bundle.creatives is None else self.bundle.creatives.spec
+        return Held(
+            catalogue_version=stocked.offer.version,
+            catalogue=stocked.changes,
+            creatives_version=0 if now is None else now.version,
+            creatives={} if now is None else now.changes,
+            learned_version=0 if belief is None else belief.asked,
+            head="" if spec is None else spec.head,
+            learned=None if belief is None else belief.learned,
+            remembered=all(person.remembered for person in people),
+        )
 
     def _warm(self) -> None:
         """Ask each graph about nobody, once."""

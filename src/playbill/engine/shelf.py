@@ -7,7 +7,7 @@ that there is. The head has no row for it (creative_index 0) and scores it by it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class CreativeStock:
         num_built: creatives of the bundle; rows of `arrays` from num_built + 1 on are of later ones.
         arrays: by name, row `shelf.source + 1`, row 0 is an unknown creative.
         refused: why later creatives could not be encoded; they are scored as unknown ones.
+        changes: what the store notes of creatives, by id.
     """
 
     version: int
@@ -40,6 +41,7 @@ class CreativeStock:
     num_built: int
     arrays: Mapping[str, np.ndarray]
     refused: str = ""
+    changes: Changes = field(default_factory=dict)
 
     def arrays_of(self, rows: np.ndarray) -> Arrays:
         """Return what the head reads of rows [M] of the shelf."""
@@ -82,7 +84,7 @@ def creative_stock(
     withdrawn = {creative_id for creative_id, change in changes.items() if change.get(WITHDRAWN) is True}
     if withdrawn:
         shelf.approved &= np.asarray([creative_id not in withdrawn for creative_id in shelf.ids], bool)
-    return CreativeStock(version, catalogue_version, shelf, size, arrays, refused)
+    return CreativeStock(version, catalogue_version, shelf, size, arrays, refused, changes)
 
 
 def _arrays(parts: Creatives, late: list[Mapping[str, Any]]) -> tuple[dict[str, np.ndarray], str]:

@@ -45,6 +45,7 @@ from playbill.state.decisions import (
 from playbill.state.events import Declared, Event, Id, check_events
 from playbill.state.keys import id_key
 from playbill.state.lmdb_tables import LmdbTables
+from playbill.state.reads import NotingTxn, Reads
 from playbill.state.redis_tables import RedisTables
 from playbill.state.settings import SCHEMES, StoreSettings
 from playbill.state.txn import VERSION, Tables, Txn
@@ -69,6 +70,11 @@ class View:
 
     def __init__(self, txn: Txn) -> None:
         self._txn = txn
+
+    @property
+    def reads(self) -> Reads | None:
+        """What was read so far, where the store notes that."""
+        return getattr(self._txn, "reads", None)
 
     @property
     def version(self) -> int:
@@ -144,11 +150,13 @@ class Store:
     Attributes:
         path: what it was opened with; `place` is that for messages, without a password.
         commits: transactions that this Store has committed; threads that write together share them.
+        noting: whether views note what is read in them, see `noted`.
     """
 
     def __init__(self, path: Path | str, tables: Tables, settings: StoreSettings, readonly: bool) -> None:
         self.path, self.place, self.readonly, self.settings = path, tables.place, readonly, settings
-        self.commits = 0
+        self.commits, self.noting = 0, False
+        self._noted = threading.local()
         self._tables, self._pid = tables, os.getpid()
         self._waiting: list[Change] = []
         self._waiting_lock, self._commit_lock = threading.Lock(), threading.Lock()
@@ -193,7 +201,16 @@ class Store:
             ahead["sessions"] = [id_key(session) for _, session in people if session is not None]
             ahead["shown"] = [key for who in people for key in people_keys(*who)]
         with self._tables.read(ahead, quick=True) as txn:
+            if self.noting:
+                self._noted.reads = reads = Reads()
+                txn = NotingTxn(txn, reads)
             yield View(txn)
+
+    def noted(self) -> Reads | None:
+        """Return what was read in this thread's last view, once; None where nothing is noted, or none was opened."""
+        reads: Reads | None = getattr(self._noted, "reads", None)
+        self._noted.reads = None
+        return reads
 
     @property
     def version(self) -> int:
