@@ -30,15 +30,14 @@ from playbill.engine.elsewhere import Elsewhere
 from playbill.engine.settings import EngineSettings
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import http, load
-from playbill.serving.figures.telling import tell
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Key, keys_path
 from playbill.serving.layout import composed, most_replicas, ranker_options, replica_options, waits
 from playbill.serving.ranker import RankAsk, Ranked, Rankers
 from playbill.serving.remote import remote_ranker
 from playbill.serving.settings import ServeSettings
-from playbill.serving.slatelog.start import log_slates
 from playbill.serving.watcher import Watcher
+from playbill.serving.watching import begin_watching
 from playbill.state.settings import state_place
 from playbill.state.store import Store
 
@@ -85,8 +84,8 @@ class Replica:
             self._api, self._store, home, name, require_gpu=self._require_gpu, elsewhere=self._others.of
         )
         self._watcher.start()
-        log_slates(self._api, self._store, home, name, settings.slates)
-        tell(self._api, self._store, settings.figures_host, settings.figures_port)
+        figures = settings.figures_host, settings.figures_port
+        begin_watching(self._api, self._store, home, name, settings.watch, figures)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Load a bundle beside the one that answers, then change over; the event loop goes on answering meanwhile.

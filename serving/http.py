@@ -212,6 +212,8 @@ class Api:
         times["total"] = (time.perf_counter() - began) * 1e3
         if _TIMED in request.scope["headers"]:
             response.raw_headers.append((b"server-timing", _server_timing(times)))
+        if self.watch.tellers:
+            _request_id(request)  # which stands in the scope from now on
         name = _name(path)
         route = name if name in self._routes else "unknown"  # a caller must not make new time series
         self.watch.finished(request.scope, route, response.status_code, times)
@@ -258,6 +260,9 @@ class Api:
         decoded = time.perf_counter()
         _, engine = self._now()
         budget, trying = self._budget(request, engine), self._trying
+        waited = waited_ms(request.headers)
+        if waited:
+            times["wait"] = max(0.0, waited - (time.perf_counter() - request.scope[_ARRIVED]) * 1e3)
         faults = self._faults()
 
         def answers() -> tuple[Engine, Answered, dict[str, float], Reads | None]:

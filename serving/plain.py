@@ -1,7 +1,7 @@
 """The same interface under bare uvicorn, without Ray: what `playbill serve` is measured against, and for debugging.
 
 python -m playbill.serving.plain home=var port=8001 [state=redis://host:6379/0] [host=0.0.0.0 [insecure=true]]
-    [figures_port=9103] [slates=true|durable]
+    [figures_port=9103] [slates=true|durable] [log=json] [traces=http://127.0.0.1:4318/v1/traces]
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import uvicorn
 
 from playbill.errors import PlaybillError
 from playbill.serving import load
-from playbill.serving.figures.telling import tell
 from playbill.serving.guard import Guard, check_exposure
 from playbill.serving.http import Api
 from playbill.serving.keys import keys_path
 from playbill.serving.slatelog.settings import SlateLogSettings
-from playbill.serving.slatelog.start import log_slates
+from playbill.serving.watch_settings import LogForm, WatchSettings
 from playbill.serving.watcher import Watcher
+from playbill.serving.watching import begin_watching
 from playbill.state.settings import state_place
 from playbill.state.store import Store
+
+NO_SLATES = SlateLogSettings(on=False)
 
 
 def make_api(
@@ -32,7 +34,7 @@ def make_api(
     max_body_bytes: int = 256 * 1024,
     keys_required: bool = False,
     figures: tuple[str, int] | None = None,
-    slates: SlateLogSettings | None = None,
+    watch: WatchSettings | None = None,
 ) -> Api:
     """Return an ASGI application that answers from a published bundle and the state of a home, by the keys of it."""
     store = Store.open(state_place(home, state))
@@ -43,25 +45,23 @@ def make_api(
         watcher = Watcher(api, store, home, f"plain-{os.getpid()}")
         api.closing.append(watcher.stop)
         watcher.start()
-    if slates is not None:
-        log_slates(api, store, home, "plain", slates)
-    if figures is not None:
-        tell(api, store, *figures)
+    begin_watching(api, store, home, f"plain-{os.getpid()}", watch or WatchSettings(slates=NO_SLATES), figures)
     return api
 
 
 def main(arguments: list[str]) -> None:
     """Serve until a signal comes."""
     given = {"home": "var", "bundle": "current", "host": "127.0.0.1", "port": "8001", "insecure": "false", "state": "",
-             "figures_port": "", "slates": "false"}  # fmt: skip
+             "figures_port": "", "slates": "false", "log": "text", "traces": ""}  # fmt: skip
     given |= dict(a.split("=", 1) for a in arguments)
     try:
         required, remark = check_exposure(given["home"], given["host"], given["insecure"] == "true")
         figures = ("127.0.0.1", int(given["figures_port"])) if given["figures_port"] else None
         state, logged = given["state"] or None, given["slates"]
-        slates = SlateLogSettings(durable=logged == "durable") if logged in ("true", "durable") else None
+        slates = SlateLogSettings(on=logged in ("true", "durable"), durable=logged == "durable")
+        watch = WatchSettings(slates=slates, log=LogForm[given["log"]], traces=given["traces"] or None, traces_share=1)
         api = make_api(given["home"], given["bundle"], state=state, keys_required=required, figures=figures,
-                       slates=slates)  # fmt: skip
+                       watch=watch)  # fmt: skip
     except PlaybillError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if remark:

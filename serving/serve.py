@@ -28,9 +28,11 @@ from playbill.serving import load, processes, running
 from playbill.serving.figures.snapshots import FOLDER
 from playbill.serving.guard import check_exposure, is_loopback
 from playbill.serving.ingress import environment, find_haproxy
+from playbill.serving.journal import PIPE, open_pipe
 from playbill.serving.keys import Scope, make_key
 from playbill.serving.layout import composed, cpus
 from playbill.serving.settings import Emit, ServeSettings
+from playbill.serving.watch_settings import LogForm
 from playbill.state.settings import state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
@@ -98,6 +100,9 @@ def _own(settings: ServeSettings, keys_required: bool) -> None:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pb-")))
         variables = {**environment(settings, haproxy, scratch), FOLDER: str(scratch / "figures")}
+        if settings.watch.log is LogForm.json:
+            open_pipe(scratch / "lines")
+            variables[PIPE] = str(scratch / "lines")
         ray = local_ray(
             cpus(settings),
             settings.object_store_mb,

@@ -10,7 +10,7 @@ from playbill.engine.settings import Provider
 from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError
 from playbill.serving.keys import Scope
-from playbill.serving.slatelog.settings import SlateLogSettings
+from playbill.serving.watch_settings import WatchSettings
 from playbill.state.settings import StoreSettings, parse_moment
 
 REPLICA_PORTS = 100  # a bundle swap keeps its replicas, so a hundred ports outlive any number of restarts
@@ -192,8 +192,8 @@ class ServeSettings:
     """Shared memory of Ray, in MB; serving itself passes nothing through it."""
     store: StoreSettings = field(default_factory=StoreSettings)
     """Limits of the store, and how Redis is reached."""
-    slates: SlateLogSettings = field(default_factory=SlateLogSettings)
-    """What is kept of answers, in <home>/slates."""
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    """By what it is seen from outside, beside its figures."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")

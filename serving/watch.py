@@ -5,7 +5,8 @@ Called on the thread that answers, so everything here is cheap, and what is not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,11 +14,13 @@ from playbill.engine.budget import Budget
 from playbill.engine.types import Page, Slate
 from playbill.serving.figures.counts import Counts
 from playbill.serving.figures.drift import Drift
+from playbill.serving.seen import Seen
 from playbill.serving.slatelog.content import Entry
 from playbill.serving.slatelog.writer import SlateLog
 from playbill.state.events import Event
 
 LATE = "overloaded"  # cause of a refusal: the request had waited until there was no time left
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _ANSWER, _CAUSE, _BUDGET = "playbill_answer", "playbill_cause", "playbill_budget"  # of a request, in its ASGI scope
 
 
@@ -29,6 +32,7 @@ class Watch:
         drift: of the bundle that answers; None until there is one.
         in_progress: requests that are being entry.
         slate_log: where answers are logged; None: nowhere.
+        tellers: told of each request once it has its answer; they must not make it wait.
     """
 
     def __init__(self) -> None:
@@ -36,6 +40,7 @@ class Watch:
         self.drift: Drift | None = None
         self.in_progress = 0
         self.slate_log: SlateLog | None = None
+        self.tellers: list[Callable[[Seen], None]] = []
 
     def began(self) -> None:
         """A request arrived."""
@@ -106,3 +111,34 @@ class Watch:
                 self.counts.count("deadline_misses", stage)
             if times_ms["total"] > budget.limit_ms:
                 self.counts.count("deadline_misses", "answer")
+        if self.tellers:
+            seen = _seen(scope, route, status, times_ms, answer, cause or "", budget)
+            for tell in self.tellers:
+                tell(seen)
+
+
+def _seen(
+    scope: Mapping[str, Any],
+    route: str,
+    status: int,
+    times_ms: Mapping[str, float],
+    answer: Slate | Page | None,
+    cause: str,
+    budget: Budget | None,
+) -> Seen:
+    parents = [value for name, value in scope["headers"] if name == b"traceparent"]
+    return Seen(
+        began_ns=time.time_ns() - round(times_ms["total"] * 1e6),
+        request_id=scope.get("request_id", ""),
+        traceparent=parents[0].decode("latin-1") if parents else "",
+        method=scope["method"] if scope["method"] in _METHODS else "other",
+        route=route,
+        status=status,
+        cause=cause,
+        bundle="" if answer is None else answer.bundle,
+        surface="" if answer is None else answer.surface,
+        rung="" if answer is None else answer.rung,
+        state_version=-1 if answer is None else answer.state_version,
+        late=[] if budget is None else budget.late,
+        times_ms=times_ms,
+    )

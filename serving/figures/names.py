@@ -120,6 +120,8 @@ FIGURES: dict[str, Figure] = {
             "score_drift", "Population stability index of shown scores against the bundle's evaluation.", "rung"
         ),
         _counter("slate_log_slates", "Answers, `written` into the slate log or `dropped`.", "outcome"),
+        _counter("log_lines_dropped", "Lines of the structured log that nobody read fast enough."),
+        _counter("spans_dropped", "Requests whose spans were dropped because too many waited."),
         _gauge("slate_log_waiting", "Answers that are still to be written into the slate log."),
         _gauge("slate_log_bytes", "Files of the slate log in this home.", together=Together.MOST),
         _gauge("score_drift_scores", "Shown scores that the index stands on.", "rung"),

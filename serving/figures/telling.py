@@ -140,7 +140,10 @@ def _family(figure: Figure, total: Sum) -> Metric:
     counter = figure.kind is Kind.COUNTER
     family = CounterMetricFamily if counter else GaugeMetricFamily
     there = family(name.removesuffix("_total"), figure.about, labels=labels)
-    for (of, values), value in (total.counters if counter else total.gauges).items():
+    values_of = total.counters if counter else total.gauges
+    if counter and not labels:  # what never happened is 0, not unknown
+        values_of = {(figure.name, ()): 0.0, **values_of}
+    for (of, values), value in values_of.items():
         if of == figure.name:
             there.add_metric(list(values), value)
     return there

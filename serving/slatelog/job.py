@@ -40,7 +40,7 @@ def run(settings: SlatesSettings) -> None:
             if still:
                 raise PlaybillError(
                     f"{len(still)} files that a server writes still hold lines of theirs: run this again when they are "
-                    f"closed, after slates.file_minutes or a stop: {', '.join(path.name for path in still)}"
+                    f"closed, after watch.slates.file_minutes or a stop: {', '.join(path.name for path in still)}"
                 )
 
 

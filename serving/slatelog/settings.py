@@ -37,7 +37,7 @@ class SlateLogSettings:
         for name, low in {"queue": 1, "file_mb": 0.001, "file_minutes": 0.001, "keep_days": 0, "keep_gb": 0,
                           "leave_gb": 0}.items():  # fmt: skip
             if not getattr(self, name) >= low:
-                raise ConfigError(f"slates.{name} is {getattr(self, name)}, expected at least {low}")
+                raise ConfigError(f"watch.slates.{name} is {getattr(self, name)}, expected at least {low}")
 
 
 @dataclass(slots=True, kw_only=True)

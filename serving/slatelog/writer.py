@@ -178,7 +178,7 @@ class SlateLog:
         files.close(path, self._content.end())
         gone = files.forget(self._folder, self.settings.keep_days, self.settings.keep_gb * 1e9)
         if gone:
-            log.warning("%d files of slates were removed from %s, as slates.keep_* says", len(gone), self._folder)
+            log.warning("%d files of slates were removed from %s, as watch.slates.keep_* says", len(gone), self._folder)
 
     def _has_room(self) -> bool:
         now = time.monotonic()

@@ -61,7 +61,7 @@ def server(home: Path, free_ports: Any) -> Iterator[Server]:
     arguments = [
         "serve", f"home={home}", f"port={port}", f"haproxy_stats_port={stats}", f"haproxy_metrics_port={metrics}",
         f"proxy_port={proxy}", f"metrics_port={own}", f"figures_port={figures}",
-        f"replica_ports={random.randrange(20_000, 29_000, 100)}",
+        "watch.log=json", f"replica_ports={random.randrange(20_000, 29_000, 100)}",
         "drain_s=1",
     ]  # fmt: skip
     output = home / "output.txt"
@@ -358,6 +358,22 @@ def test_figures_are_exported(server: Server) -> None:
     assert processes.wait_until(lambda: all(w in figures() for w in wanted), 30, every_s=1), [
         w for w in wanted if w not in figures()
     ]
+
+
+def test_each_request_is_a_line_of_json_whoever_answered_it(server: Server) -> None:
+    names = {f"watched-{n}" for n in range(40)}
+    for name in sorted(names):
+        assert ask(server, "/v1/recommend", {"user_id": 196}, headers={"x-request-id": name})[0] == 200
+    output = server.home / "output.txt"
+
+    def lines() -> list[Any]:
+        return [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
+
+    assert processes.wait_until(lambda: names <= {line.get("request_id") for line in lines()}, 10)
+    mine = [line for line in lines() if line.get("request_id") in names]
+    assert len(mine) == len(names) and len({line["process"] for line in mine}) == 2
+    assert {(line["route"], line["rung"]) for line in mine} == {("/v1/recommend", "full")}
+    assert any("wait" in line["stages_ms"] for line in mine)
 
 
 def test_the_figures_of_ray_and_haproxy_that_the_dashboard_shows_are_there(server: Server) -> None:

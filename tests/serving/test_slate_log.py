@@ -479,7 +479,7 @@ def test_of_visitors_without_an_id_the_log_keeps_nothing_they_told(
         (["slates", "erase"], "whom to erase"),
         (["slates", "export", "user_id=1"], "have a meaning with"),
         (["slates"], "no server logged slates"),
-        (["serve", "slates.queue=0"], "slates.queue is 0"),
+        (["serve", "watch.slates.queue=0"], "watch.slates.queue is 0"),
     ],
 )
 def test_what_cannot_be_done_is_said(
