@@ -19,9 +19,9 @@ lock() { # lock NAME EXTRA...
 }
 
 lock base
-lock serve cpu serve redis
-lock serve-gpu cuda serve redis
+lock serve cpu serve redis traces
+lock serve-gpu cuda serve redis traces
 lock train cpu train train-cpu sweep dashboard
-lock cpu cpu train train-cpu sweep dashboard serve measure redis dev
+lock cpu cpu train train-cpu sweep dashboard serve measure redis traces dev
 lock cuda-train cuda train train-cuda sweep dashboard
-lock cuda cuda train train-cuda sweep dashboard serve measure redis dev
+lock cuda cuda train train-cuda sweep dashboard serve measure redis traces dev
