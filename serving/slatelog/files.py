@@ -4,7 +4,8 @@
                   20240501T183000Z-<machine>-<pid>-<began>-<n>.jsonl.zst     closed: compressed, with its end; never
                                                                              changed, but by erasure, as a whole
 
-What a killed process left open is closed by the next one to start on its machine.
+What a killed process left open is closed by the next one to start on its machine; where that never comes back, as a
+pod, by the next one elsewhere that shares the folder, once no living process could still write it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,11 +92,19 @@ def _end(path: Path) -> End:
     )
 
 
-def recover(folder: Path) -> None:
-    """Close what processes of this machine left open that are no more."""
+def recover(folder: Path, oldest_s: float) -> None:
+    """Close what processes left open that are no more.
+
+    Args:
+        oldest_s: age in seconds that no file reaches which is still written; those of other machines go by it.
+    """
     for path in sorted(folder.glob(f"*{OPEN}")):
         found = _NAME.match(path.name)
-        if found is None or found["machine"] != machine() or began_at(int(found["pid"])) == found["began"]:
+        if found is None:
+            continue
+        mine = found["machine"] == machine()
+        lives = began_at(int(found["pid"])) == found["began"] if mine else time.time() - _begun(path) < oldest_s
+        if lives:
             continue
         with alone(folder / "closing"), suppress(FileNotFoundError):  # another process may have done so
             try:
@@ -162,6 +172,11 @@ def compressed(data: bytes) -> bytes:
             stream.write(data[low : low + _FRAME])
         frames.append(sink.getvalue().to_pybytes())
     return b"".join(frames)
+
+
+def _begun(path: Path) -> float:
+    """Return when a file was begun, seconds since 1970, by its name."""
+    return datetime.strptime(path.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _raw(path: Path) -> Iterator[bytes]:

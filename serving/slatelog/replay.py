@@ -21,6 +21,7 @@ from playbill.serving.slatelog.compare import difference, same_bytes
 from playbill.serving.slatelog.lines import Catalogue, Logged, Row, answer_of, request_of
 from playbill.serving.slatelog.retold import RetoldBudget, RetoldStore
 from playbill.serving.slatelog.settings import ReplaySettings
+from playbill.state.decisions import LEARNED_VERSION
 
 
 class Differs(PlaybillError):
@@ -118,6 +119,8 @@ def _again(
         # whatever the log tells of the store, an engine takes for a store
         engine = Engine.open(bundle, cast(Any, store), EngineSettings(without_state=True))
         engines[logged.bundle] = engine
+    if not line.stateless:
+        engine.turn_back(store.version_of(b"catalogue_version"), store.version_of(LEARNED_VERSION))
     store.away, store.unknown = line.stateless, set()
     request = msgspec.structs.replace(request_of(line), at=line.at, request_id=logged.request_id)
     budget = RetoldBudget(line.late)

@@ -46,6 +46,10 @@ class RetoldStore:
             table.pop(row_id, None)
         self._tables[name] = table
 
+    def version_of(self, name: bytes) -> int:
+        """Return a version that the next answer stood on, by its key among the store's notes."""
+        return int.from_bytes(self._rows.get(("meta", name)) or b"", "big")
+
     @contextmanager
     def view(self, people: Sequence[object] = ()) -> Iterator[View]:
         """Give the view that the answer had."""

@@ -83,7 +83,7 @@ class SlateLog:
 
     def _run(self) -> None:
         try:
-            files.recover(self._folder)
+            files.recover(self._folder, 2 * self.settings.file_minutes * 60 + 600)
         except Exception as error:  # new answers are logged all the same
             log.error("what a killed process left in %s is not closed\n%s", self._folder, trace(error))
         while True:

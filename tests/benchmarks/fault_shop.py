@@ -24,7 +24,7 @@ from playbill.state.store import Store
 
 PORTS = {
     "port": 18910, "haproxy_stats_port": 18911, "haproxy_metrics_port": 18912, "proxy_port": 18913,
-    "metrics_port": 18914, "replica_ports": 19000,
+    "metrics_port": 18914, "figures_port": 18915, "replica_ports": 19000,
 }  # fmt: skip
 USERS, ITEMS, EVENTS_SHARE, TIMEOUT_S = 943, 1682, 0.2, 10.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -10,13 +11,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import polars as pl
@@ -31,6 +35,7 @@ from playbill.measure.off_policy.settings import OffPolicyQuestion
 from playbill.measure.settings import MeasureSettings
 from playbill.serving import load
 from playbill.serving.figures.counts import Counts
+from playbill.serving.http import Api
 from playbill.serving.processes import wait_until
 from playbill.serving.slatelog import files
 from playbill.serving.slatelog.content import Entry
@@ -38,6 +43,8 @@ from playbill.serving.slatelog.lines import Catalogue, Damaged, End, Logged, Row
 from playbill.serving.slatelog.replay import replay
 from playbill.serving.slatelog.settings import SlateLogSettings
 from playbill.serving.slatelog.writer import SlateLog
+from playbill.serving.watch_settings import WatchSettings
+from playbill.serving.watching import begin_watching
 from playbill.state.keys import id_key
 from playbill.state.store import Store
 
@@ -357,6 +364,51 @@ def engine(own_home: Path) -> Iterator[Engine]:
     with Store.open(own_home / "state") as store:
         store.noting = True
         yield load.open_engine(load.bundle_path(own_home, "current"), store)[1]
+
+
+def test_answers_made_in_threads_stand_on_what_each_of_them_read(own_home: Path, tmp_path: Path) -> None:
+    with Store.open(own_home / "state") as store:
+        api = Api(store, threads=4)
+        api.use(*load.open_engine(load.bundle_path(own_home, "current"), store))
+        begin_watching(api, store, own_home, "threads", WatchSettings(), None)
+
+        async def every() -> list[int]:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+                asked = [client.post("/v1/recommend", json={"user_id": n % 60 + 1, "k": 8}) for n in range(120)]
+                told = [
+                    client.post("/v1/events", json={"event": "rate", "user_id": n + 1, "item_id": n + 1, "value": 4})
+                    for n in range(60)
+                ]
+                items = [client.post("/v1/items", json={"item_id": n + 100, "available": False}) for n in range(20)] + [
+                    client.post("/v1/items", json={"item_id": 60_000 + n, "title": f"New {n}"}) for n in range(5)
+                ]
+                every = [call for calls in zip_longest(asked, told, items) for call in calls if call is not None]
+                return [response.status_code for response in await asyncio.gather(*every)]
+
+        assert set(asyncio.run(every())) == {200}
+        api.close()
+    [path] = files.closed(own_home / "slates")
+    found = replay(path, own_home, 0)
+    assert (found.exact, found.slates) == (120, 120), found.first
+
+
+def test_what_another_machine_left_is_closed_once_nobody_could_write_it(engine: Engine, tmp_path: Path) -> None:
+    assert engine.store is not None
+    folder = tmp_path / "slates"
+    log = SlateLog(tmp_path, "p", SlateLogSettings(), Counts())
+    log.start()
+    log.note(answered(engine.store, engine, Request(user_id=1, request_id="r")))
+    assert wait_until(lambda: any(file.stat().st_size > 1000 for file in folder.glob("*.open")), 10)
+    [left] = folder.glob("*.open")
+    data = left.read_bytes()
+    log.stop()
+    files.closed(folder)[0].unlink()
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for name in ("20240501T183000Z-pod_7-12-345-000001", f"{now}-pod_8-12-345-000001"):
+        (folder / f"{name}.jsonl.open").write_bytes(data)
+    files.recover(folder, oldest_s=3600)
+    assert [path.name for path in files.closed(folder)] == ["20240501T183000Z-pod_7-12-345-000001.jsonl.zst"]
+    assert len(list(folder.glob("*.open"))) == 1
 
 
 def test_answers_never_wait_and_what_is_dropped_is_counted(engine: Engine, tmp_path: Path) -> None:

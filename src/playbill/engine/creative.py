@@ -91,8 +91,17 @@ class CreativeStep:
         self._stock: CreativeStock | None = None
         self._before: CreativeStock | None = None
         self._belief: Belief | None = None
-        if parts.prior is not None:
-            self._belief = Belief(0, 0, parts.prior, parts.prior.covariance())
+        self.forget()
+
+    def forget(self) -> None:
+        """Believe what the bundle does, and ask the store anew."""
+        prior = self.parts.prior
+        self._belief = None if prior is None else Belief(0, 0, prior, prior.covariance())
+
+    @property
+    def asked(self) -> int:
+        """State version up to which the store was asked what was learned."""
+        return 0 if self._belief is None else self._belief.asked
 
     def describe(self) -> dict[str, object]:
         """Return what can be shown and what was learned, for health."""

@@ -383,6 +383,16 @@ class Engine:
         # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
         return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
 
+    def turn_back(self, catalogue_version: int, learned_version: int) -> None:
+        """Forget of the store what is newer than these versions, as for answering again what was answered by them.
+
+        Requests go forward alone: what is older than what an engine knows already would be passed over.
+        """
+        if self.stocking.now.offer.version > catalogue_version:
+            self.stocking.forget()
+        if self._creatives is not None and self._creatives.asked > learned_version:
+            self._creatives.forget()
+
     def _held(self, stocked: Stock, creatives: CreativeNow | None, people: list[Person]) -> Held:
         """Return what an answer stands on beside what it read."""
         now = None if creatives is None else creatives.stock

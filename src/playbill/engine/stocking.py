@@ -60,6 +60,11 @@ class Stocking:
         """Seconds since the stock was last known to be the store's newest; None where nobody follows the store."""
         return time.monotonic() - (self._trusted_until - TRUST_S) if self._trusted_until else None
 
+    def forget(self) -> None:
+        """Answer from the bundle's own catalogue, and ask the store anew."""
+        self.now = stock(self._catalogue, self._parts, self._bundle, self.fresh, 0, {})
+        self._failed = -1
+
     def at(self, view: View) -> Stock:
         """Return the stock for requests that see the store in this view."""
         if view.catalogue_version != self.now.offer.version and time.monotonic() >= self._trusted_until:

@@ -74,7 +74,7 @@ class View:
     @property
     def reads(self) -> Reads | None:
         """What was read so far, where the store notes that."""
-        return getattr(self._txn, "reads", None)
+        return self._txn.reads if isinstance(self._txn, NotingTxn) else None
 
     @property
     def version(self) -> int:
