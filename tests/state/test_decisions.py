@@ -19,7 +19,7 @@ from playbill.state.decisions import Decision, Lesson
 from playbill.state.events import Declared, Event
 from playbill.state.settings import StoreSettings
 from playbill.state.store import Store
-from playbill.state.txn import FORMAT
+from playbill.state.txn import FORMAT, LATER
 from playbill.tables.schema import EventKind
 
 AT = 1_000_000_000
@@ -202,7 +202,7 @@ def test_a_store_of_format_1_is_read_and_grows(tmp_path: Path) -> None:
     store.declare(Declared(events=[EventKind(name="rate")], user_id_type="int64", item_id_type="int64"))
     store.append([Event(event_id=1, event="rate", user_id=1, item_id=1, at=AT)])
     store.close()
-    later = (b"creatives", b"decisions", b"decision_ids", b"shown", b"learned")
+    later = [name.encode() for name in LATER]
     with lmdb.open(str(tmp_path / "state"), max_dbs=16) as env:  # as it was before there were creatives
         with env.begin(write=True) as txn:
             for name in later:
@@ -214,7 +214,7 @@ def test_a_store_of_format_1_is_read_and_grows(tmp_path: Path) -> None:
     with Store.open(tmp_path / "state") as grown:
         grown.record([decision(1, np.ones(WIDTH))])
         assert grown.profile(1) is not None and len(list(grown.decisions())) == 1
-        assert int.from_bytes(grown.meta(b"format"), "big") == FORMAT == 2
+        assert int.from_bytes(grown.meta(b"format"), "big") == FORMAT == 3
 
 
 def test_one_head_has_one_width(store: Store) -> None:

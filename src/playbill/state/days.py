@@ -3,7 +3,7 @@
 A run writes what was stored since the last one, a stretch of the log at a time: one file for each day (UTC, of `at`)
 that the stretch has rows of, called by the sequence behind which the stretch begins, and `_unloaded.json` last. Files
 that go beyond what it says are of a run that was killed, and removed by the next; so each row comes to stand in one
-file, once, whatever happens in between.
+file, once, whatever happens in between. Events that were forgotten since are taken out of the files that hold them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from playbill.errors import RequestError, StateError
@@ -38,11 +39,13 @@ class Mark(msgspec.Struct, kw_only=True):
     Attributes:
         ids: types of the id columns, "int64" or "string", in all files.
         after: by table, sequence of the last row that is there; `last` is its id, which tells this store from others.
+        forgotten: sequence up to which what was forgotten is taken out.
     """
 
     ids: dict[str, str]
     after: dict[str, int] = {}
     last: dict[str, Id] = {}
+    forgotten: int = 0
 
 
 def unload_days(store: Store, folder: Path, batch_rows: int, *, force: bool = False) -> dict[str, tuple[int, int]]:
@@ -93,7 +96,27 @@ def _add(store: Store, folder: Path, batch_rows: int) -> dict[str, tuple[int, in
             write_atomic(folder / MARK, msgspec.json.format(msgspec.json.encode(mark)))
             rows, files = rows + len(stretch), files + len(days)
         counts[table] = (rows, files)
+    _take_out(store, folder, mark, version)
     return counts
+
+
+def _take_out(store: Store, folder: Path, mark: Mark, version: int) -> None:
+    """Write anew, without their rows, the files that hold events which were forgotten since the last run."""
+    days: dict[str, set[str]] = {}
+    for sequence, gone in takewhile(lambda row: row[0] <= version, store.forgotten(mark.forgotten)):
+        if gone.sequence <= mark.after.get("events", 0):
+            days.setdefault(_day(gone.day * 86_400_000_000), set()).add(str(gone.event_id))
+        mark.forgotten = sequence
+    for day, ids in days.items():
+        for path in (folder / "events" / f"day={day}").glob("*.parquet"):
+            rows = pq.read_table(path, partitioning=None)
+            left = rows.filter(pc.invert(pc.is_in(rows["event_id"].cast(pa.string()), pa.array(sorted(ids)))))
+            if not len(left):
+                path.unlink()
+            elif len(left) < len(rows):
+                _write(path, left)
+    if days:
+        write_atomic(folder / MARK, msgspec.json.format(msgspec.json.encode(mark)))
 
 
 def _logged(store: Store, table: str, after: int) -> Generator[_Logged, None, None]:
@@ -114,16 +137,19 @@ def _stretch(store: Store, table: str, after: int, version: int, most: int) -> l
 def _by_day(stretch: list[_Logged], row_of: Callable[[Any], dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     days: dict[str, list[dict[str, Any]]] = {}
     for _, at, what in stretch:
-        days.setdefault(datetime.fromtimestamp(at // 1_000_000, UTC).date().isoformat(), []).append(row_of(what))
+        days.setdefault(_day(at), []).append(row_of(what))
     return days
+
+
+def _day(at: int) -> str:
+    """Return the day, UTC, of a moment in UTC microseconds."""
+    return datetime.fromtimestamp(at // 1_000_000, UTC).date().isoformat()
 
 
 def _check_store(store: Store, folder: Path, table: str, mark: Mark) -> None:
     after = mark.after.get(table, 0)
     if after:
-        with closing(_logged(store, table, after - 1)) as logged:
-            there = next(logged, None)
-        if there is None or (there[0], getattr(there[2], _TABLES[table])) != (after, mark.last[table]):
+        if store.sequence_of(table, mark.last[table]) != after:  # which an event that was forgotten has for good
             raise StateError(
                 f"{folder} was written from another store than {store.place}: write all of it again, with force=true, "
                 "or give another home"

@@ -39,6 +39,9 @@ class LmdbTxn:
     def add(self, table: str, key: bytes, value: bytes) -> bool:
         return bool(self._txn.put(key, value, db=self._dbs[table], overwrite=False))
 
+    def delete(self, table: str, key: bytes) -> None:
+        self._txn.delete(key, db=self._dbs[table])
+
     def append(self, table: str, sequence: int, value: bytes) -> None:
         self._txn.put(sequence_key(sequence), value, db=self._dbs[table], append=True)
 

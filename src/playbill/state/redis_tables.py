@@ -40,6 +40,7 @@ class RedisTxn:
         self._prefix, self._ask = prefix, ask
         self._known: dict[str, dict[bytes, bytes | None]] = {}
         self._new: dict[str, dict[bytes, bytes]] = {}
+        self._gone: dict[str, set[bytes]] = {}
 
     def get(self, table: str, key: bytes) -> Bytes | None:
         known = self._known.get(table)
@@ -50,6 +51,12 @@ class RedisTxn:
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self._known.setdefault(table, {})[key] = value
         self._new.setdefault(table, {})[key] = value
+        self._gone.get(table, set()).discard(key)
+
+    def delete(self, table: str, key: bytes) -> None:
+        self._known.setdefault(table, {})[key] = None
+        self._new.get(table, {}).pop(key, None)
+        self._gone.setdefault(table, set()).add(key)
 
     def add(self, table: str, key: bytes, value: bytes) -> bool:
         if self.get(table, key) is not None:
@@ -63,7 +70,9 @@ class RedisTxn:
     def values(self, table: str) -> list[Bytes]:
         [found] = self._ask([("HGETALL", f"{self._prefix}:{table}")])
         rows = dict(zip(found[::2], found[1::2], strict=True))
-        return list((rows | self._new.get(table, {})).values())
+        rows |= self._new.get(table, {})
+        gone = self._gone.get(table, set())
+        return [value for key, value in rows.items() if key not in gone]
 
     def since(self, table: str, after: int) -> Iterator[tuple[int, bytes]]:
         raw = self.get("meta", VERSION)  # what is committed later is not ours to see
@@ -93,8 +102,10 @@ class RedisTxn:
             self._known[table].update(zip(keys, values, strict=True))
 
     def writes(self) -> list[Command]:
-        """Return the commands that write what was put."""
-        commands = []
+        """Return the commands that write what was put, and take away what was deleted."""
+        commands: list[Command] = [
+            ("HDEL", f"{self._prefix}:{table}", *sorted(keys)) for table, keys in self._gone.items() if keys
+        ]
         for table, rows in self._new.items():
             flat = [part for row in rows.items() for part in row]
             for low in range(0, len(flat), 2 * _FIELDS):
@@ -131,7 +142,7 @@ class RedisTables:
             raise StateError(
                 f"the store at {self.place} has format {written}, this Playbill reads up to {FORMAT}; upgrade"
             )
-        if raw is None:
+        if written < FORMAT and not readonly or raw is None:
             self.write(lambda txn: txn.put("meta", b"format", FORMAT.to_bytes(8, "big")), {})
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -12,7 +13,8 @@ from playbill.errors import RequestError
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared, Event, coerce_id
 from playbill.state.store import Store
-from playbill.tables.schema import CONTRACT, arrow_type
+from playbill.state.wishes import Mark, Wishes
+from playbill.tables.schema import CONTRACT, Kind, arrow_type
 
 
 def decision_row(made: Decision) -> dict[str, Any]:
@@ -45,8 +47,23 @@ def event_row(event: Event, types: dict[str, pa.DataType]) -> dict[str, Any]:
     return row
 
 
+def wish_rows(wishes: Wishes) -> Iterator[dict[str, Any]]:
+    """Yield a row for each thing that a person asks for: of an item (hidden, less), or of categories or a condition."""
+    who = {"user_id": wishes.user_id, "session_id": _text(wishes.session_id)}
+    for kind in Mark:
+        for mark in getattr(wishes, kind.value):
+            yield {**who, "kind": f"{kind.value} item", "item_id": mark.item_id, "at": mark.at}
+    for preference in wishes.preferences:
+        said = {"categories": preference.categories or None, "where": preference.where}
+        yield {**who, "kind": preference.kind.value, **said}
+
+
 def schema_of(table: str, types: dict[str, pa.DataType]) -> pa.Schema:
-    """Return the columns of a table whose ids are of these types."""
+    """Return the columns of a table, or of `wish_rows`, whose ids are of these types."""
+    if table == "wishes":
+        ids = [("user_id", types["user_id"]), ("session_id", pa.string()), ("kind", pa.string())]
+        about = [("item_id", types["item_id"]), ("categories", pa.list_(pa.string())), ("where", pa.string())]
+        return pa.schema([*ids, *about, ("at", arrow_type(Kind.TIME))])
     fields = [(c.name, types.get(c.name) or arrow_type(c.kind)) for c in CONTRACT[table]]
     if table == "events":
         fields.append(("context", pa.string()))  # json: columns of the moment, whatever the senders call them

@@ -14,8 +14,11 @@ same time share one commit. Open a Store once a process, after any fork.
     decisions  sequence   -> Decision, the creatives that were chosen; decision_ids is to it what event_ids is to log
     shown      person     -> the creative that each item was last shown with
     learned    head id    -> Learned, what a creative head has learned since its bundle was made
+    wishes     person     -> Wishes, what somebody asks for: see `wishes`
+    forgotten  sequence   -> Forgotten, an event that was taken from the log: see `forget`
 
-Format 1 had no creatives; a store of it gets what is missing when it is next opened to be written.
+Format 1 had no creatives, format 2 no wishes; a store of either gets what is missing when it is next opened to be
+written, and is refused from then on by what does not know of it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from playbill.errors import StateError
+from playbill.errors import RequestError, StateError
 from playbill.features.fold import Profile
 from playbill.state.decisions import (
     LEARNED_VERSION,
@@ -43,12 +46,14 @@ from playbill.state.decisions import (
     read_shown,
 )
 from playbill.state.events import Declared, Event, Id, check_events
+from playbill.state.forget import Forget, Forgotten, decode_forgotten, left_history
 from playbill.state.keys import id_key
 from playbill.state.lmdb_tables import LmdbTables
 from playbill.state.reads import NotingTxn, Reads
 from playbill.state.redis_tables import RedisTables
 from playbill.state.settings import SCHEMES, StoreSettings
 from playbill.state.txn import VERSION, Tables, Txn
+from playbill.state.wishes import Mark, Wish, Wishes, check_room, check_wish, decode_wishes, read_wishes
 from playbill.state.write import Change, wanted, write_change
 
 _VERSIONS = (VERSION, b"catalogue_version", b"creatives_version", LEARNED_VERSION)
@@ -132,6 +137,10 @@ class View:
         """Return by item id the creative that a person, or the visitor of a session, was shown last."""
         return read_shown(self._txn, user_id, session_id)
 
+    def wishes(self, user_id: Id | None, session_id: Id | None) -> Wishes | None:
+        """Return what a person, or the visitor of a session, asks for; None for nothing."""
+        return read_wishes(self._txn, user_id, session_id)
+
     def _changes(self, table: str) -> dict[int | str, dict[str, Any]]:
         return dict(msgspec.msgpack.decode(bytes(value)) for value in self._txn.values(table))
 
@@ -200,6 +209,7 @@ class Store:
             ahead["profiles"] = [id_key(user) for user, _ in people if user is not None]
             ahead["sessions"] = [id_key(session) for _, session in people if session is not None]
             ahead["shown"] = [key for who in people for key in people_keys(*who)]
+            ahead["wishes"] = ahead["shown"]
         with self._tables.read(ahead, quick=True) as txn:
             if self.noting:
                 self._noted.reads = reads = Reads()
@@ -275,9 +285,7 @@ class Store:
             RequestError: an event is invalid; none of them is written.
             StateError: nothing was declared yet, the store is read-only or full, or the disk is; none is written.
         """
-        declared = self.declared
-        if declared is None:
-            raise StateError(f"{self.place} knows no event names yet: run `playbill ingest`, or call Store.declare")
+        declared = self._told()
         if not events:
             return []
         now = time.time_ns() // 1000
@@ -287,6 +295,57 @@ class Store:
             for e in check_events(events, declared)
         ]
         return self._commit_with_others(Change(events=checked, received_at=now))
+
+    def tell(self, wish: Wish) -> bool:
+        """Note what somebody asks for; durable when this returns. Return whether anything is other than before.
+
+        Raises:
+            RequestError: nobody is named, an id is of another type, or somebody hides more items than can be noted.
+            StateError: as `append`.
+        """
+        wish = check_wish(wish, self._told())
+        if wish.mark is Mark.HIDDEN and wish.item_id is not None and not wish.taken_back:
+            with self.view([(wish.user_id, wish.session_id)]) as view:
+                check_room(view.wishes(wish.user_id, wish.session_id), wish.item_id)
+        return self._commit_with_others(Change(wishes=[wish]))[0]
+
+    def forget(self, user_id: Id | None, session_id: Id | None, event_id: Id) -> bool:
+        """Take an event out of the log and out of the profile of its person; durable when this returns.
+
+        Its id stays known: a second delivery brings nothing back.
+
+        Returns:
+            True; False where it was forgotten before.
+        Raises:
+            RequestError: nobody is named, or this person has no such event.
+            StateError: as `append`.
+        """
+        who = check_wish(Wish(user_id=user_id, session_id=session_id), self._told())
+        forget = Forget(user_id=who.user_id, session_id=who.session_id, event_id=event_id)
+        forget.older = left_history(self.events(), forget, self._profile_of(who))
+        changed = self._commit_with_others(Change(forgets=[forget]))[0]
+        if forget.unknown:  # the same words for an event of somebody else: who asks learns nothing of others
+            raise RequestError("event_id", f"this person has no event {event_id!r}")
+        return changed
+
+    def forgotten(self, after: int = 0) -> Iterator[tuple[int, Forgotten]]:
+        """Yield (sequence, what was forgotten), in the order in which it was."""
+        with self._reading([VERSION]) as txn:
+            for sequence, raw in txn.since("forgotten", after):
+                yield sequence, decode_forgotten(raw)
+
+    def every_wish(self) -> Iterator[Wishes]:
+        """Yield what everybody asks for who asks for anything, in no order."""
+        with self._reading([VERSION]) as txn:
+            for raw in txn.values("wishes"):
+                yield decode_wishes(raw)
+
+    def sequence_of(self, table: str, row_id: Id) -> int | None:
+        """Return where in a log, `events` or `decisions`, an id stands or stood; None for one that never did."""
+        table = {"events": "event_ids", "decisions": "decision_ids"}[table]
+        with self._tables.read({table: [id_key(row_id)]}) as txn:
+            raw = txn.get(table, id_key(row_id))
+            return None if raw is None else int.from_bytes(raw, "big")
 
     def import_events(self, events: Sequence[Event], marks: dict[bytes, bytes]) -> list[bool]:
         """Store a batch of checked history as it is, times included, and notes about it (`meta` keys) with it."""
@@ -335,6 +394,17 @@ class Store:
         with self._reading([name]) as txn:
             raw = txn.get("meta", name)
             return None if raw is None else bytes(raw)
+
+    def _told(self) -> Declared:
+        declared = self.declared
+        if declared is None:
+            raise StateError(f"{self.place} knows no event names yet: run `playbill ingest`, or call Store.declare")
+        return declared
+
+    def _profile_of(self, who: Wish) -> Profile | None:
+        if who.user_id is not None:
+            return self.profile(who.user_id)
+        return None if who.session_id is None else self.session(who.session_id)
 
     @contextmanager
     def _reading(self, names: list[bytes]) -> Iterator[Txn]:

@@ -13,8 +13,8 @@ Bytes = bytes | memoryview
 Wanted = Mapping[str, Iterable[bytes]]  # keys by table
 
 NAMES = ("meta", "profiles", "sessions", "catalogue", "log", "event_ids")
-LATER = ("creatives", "decisions", "decision_ids", "shown", "learned")  # since format 2
-FORMAT = 2
+LATER = ("creatives", "decisions", "decision_ids", "shown", "learned", "wishes", "forgotten")  # since formats 2 and 3
+FORMAT = 3
 VERSION = b"version"  # key of `meta`: sequence of the last event or change
 
 
@@ -29,6 +29,9 @@ class Txn(Protocol):
 
     def add(self, table: str, key: bytes, value: bytes) -> bool:
         """Set the value of a key that has none; return whether it had none."""
+
+    def delete(self, table: str, key: bytes) -> None:
+        """Take a key and its value away, where it is there."""
 
     def append(self, table: str, sequence: int, value: bytes) -> None:
         """Set the next entry of a log: of a higher sequence than all that are there."""

@@ -2,6 +2,7 @@
 
 What people did and what they were shown come back into the tables this way, for the next training and for `measure`.
 One row a decision and one an event, in the order in which they were stored; a log that has not grown is left as it is.
+Beside them stands what people ask for at that moment (`wishes.parquet`), which no training reads.
 `by_day` goes another way, see `days`. Writers go on meanwhile: what is written is the log up to a version.
 """
 
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from playbill.errors import StateError
 from playbill.state.days import unload_days
-from playbill.state.rows import decision_row, event_row, schema_of, types_of
+from playbill.state.rows import decision_row, event_row, schema_of, types_of, wish_rows
 from playbill.state.settings import UnloadSettings, state_place
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder
@@ -50,7 +51,10 @@ def run(settings: UnloadSettings) -> None:
 
 
 def unload(store: Store, folder: Path, batch_rows: int) -> tuple[int, int]:
-    """Write events.parquet and decisions.parquet into a folder, whole or not at all; return how many rows each has.
+    """Write events.parquet, decisions.parquet and wishes.parquet into a folder, whole or not at all.
+
+    Returns:
+        rows of the first and of the second.
 
     Raises:
         StateError: nothing was declared in the store yet.
@@ -62,6 +66,8 @@ def unload(store: Store, folder: Path, batch_rows: int) -> tuple[int, int]:
     types = types_of(store, declared, version)
     with atomic_folder(folder) as out:
         events = (event_row(event, types) for sequence, _, event in store.events() if sequence <= version)
+        wishes = (row for asked in store.every_wish() for row in wish_rows(asked))
+        _write(out, "wishes", wishes, types, version, batch_rows)
         choices = (decision_row(made) for sequence, made in store.decisions() if sequence <= version)
         return (
             _write(out, "events", events, types, version, batch_rows),

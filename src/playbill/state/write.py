@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 import msgspec
 
 from playbill.features.fold import Past, Profile, fold
-from playbill.features.spec import EventCode, FeatureSpec
 from playbill.state.decisions import Decision, learn_from_events, people_keys, write_decisions
 from playbill.state.events import Event
+from playbill.state.forget import Forget, forget_event, past_of
 from playbill.state.keys import id_key, sequence_key
+from playbill.state.names import every_name, keep_newest
 from playbill.state.settings import StoreSettings
 from playbill.state.txn import VERSION, Txn
+from playbill.state.wishes import Wish, write_wish
 
 _profile = msgspec.msgpack.Decoder(Profile)
 _encode = msgspec.msgpack.Encoder().encode
@@ -26,7 +27,9 @@ class Change:
     """What one caller wants written, and how it went.
 
     Attributes:
-        new: for each event, whether it was not stored before.
+        wishes, forgets: what people ask for.
+        new: for each event, whether it was not stored before; then for each of the wishes and of `forgets`, whether it
+            changed anything.
         done, error: set by whoever commits.
     """
 
@@ -37,6 +40,8 @@ class Change:
     creatives: dict[int | str, dict[str, Any]] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     meta: dict[bytes, bytes] = field(default_factory=dict)
+    wishes: list[Wish] = field(default_factory=list)
+    forgets: list[Forget] = field(default_factory=list)
     new: list[bool] = field(default_factory=list)
     done: bool = False
     error: Exception | None = None
@@ -45,7 +50,7 @@ class Change:
 def wanted(changes: Sequence[Change]) -> dict[str, list[bytes]]:
     """Return the keys, by table, that `write_change` reads whatever it finds there."""
     keys: dict[str, set[bytes]] = {name: set() for name in ("event_ids", "decision_ids", "profiles", "sessions")}
-    keys |= {name: set() for name in ("catalogue", "creatives", "shown", "learned")}
+    keys |= {name: set() for name in ("catalogue", "creatives", "shown", "learned", "wishes")}
     for change in changes:
         for event in change.events:
             keys["event_ids"].add(id_key(event.event_id))
@@ -60,6 +65,9 @@ def wanted(changes: Sequence[Change]) -> dict[str, list[bytes]]:
             keys["shown"].update(people_keys(decision.user_id, decision.session_id)[:1])
             if decision.lesson is not None:
                 keys["learned"].add(decision.lesson.head.encode())
+        for wish in change.wishes:
+            keys["wishes"].update(people_keys(wish.user_id, wish.session_id)[:1])
+        keys["event_ids"].update(id_key(wish.event_id) for wish in change.forgets)
         keys["profiles"].update(map(id_key, change.features))
         keys["catalogue"].update(map(id_key, change.items))
         keys["creatives"].update(map(id_key, change.creatives))
@@ -92,6 +100,12 @@ def write_change(txn: Txn, change: Change, settings: StoreSettings) -> None:
             version += 1
             txn.put(table, id_key(row_id), _encode((row_id, after)))
             txn.put("meta", f"{table}_version".encode(), sequence_key(version))
+    for wish in change.wishes:
+        changed, version = write_wish(txn, wish, version)
+        change.new.append(changed)
+    for forget in change.forgets:
+        changed, version = forget_event(txn, forget, settings, version)
+        change.new.append(changed)
     for name, note in change.meta.items():
         txn.put("meta", name, note)
     txn.put("meta", VERSION, sequence_key(version))
@@ -118,8 +132,8 @@ def _fold(txn: Txn, change: Change, settings: StoreSettings) -> None:
     bundle with another feature spec finds its history; which of them a model sees is decided when it is encoded."""
     people: dict[tuple[str, int | str], list[Past]] = {}
     for event, new in zip(change.events, change.new, strict=True):
-        if new and event.item_id is not None and event.at is not None:
-            past = Past(event.event_id, event.item_id, event.event, event.at, event.value)
+        past = past_of(event) if new else None
+        if past is not None:
             if event.user_id is not None:
                 people.setdefault(("profiles", event.user_id), []).append(past)
             elif event.session_id is not None:
@@ -127,42 +141,11 @@ def _fold(txn: Txn, change: Change, settings: StoreSettings) -> None:
     for (table, person), events in people.items():
         key = id_key(person)
         profile = _read(txn, table, key) or Profile(user_id=person if table == "profiles" else None)
-        names = _every_name(profile, events)
+        names = every_name(profile, events)
         profile = fold(profile, events, names, keep=len(profile.history) + len(events))
         profile.history = keep_newest(profile.history, settings.keep)
         profile.seen = profile.seen[-settings.seen :] if settings.seen else []
         txn.put(table, key, _encode(profile))
-
-
-def keep_newest(history: list[Past], keep: int) -> list[Past]:
-    """Return the newest `keep` events of each event name, oldest first.
-
-    Per name and not over all: a bundle that reads purchases alone must find as many of them as the tables hold, however
-    many views came after. The newest `keep` events of any choice of names are among these.
-    """
-    if len(history) <= keep:
-        return history
-    left = Counter({event.event: keep for event in history})
-    kept = []
-    for event in reversed(history):
-        if left[event.event] > 0:
-            left[event.event] -= 1
-            kept.append(event)
-    kept.reverse()
-    return kept
-
-
-def _every_name(profile: Profile, events: list[Past]) -> FeatureSpec:
-    names = {e.event for e in profile.history} | {e.event for e in events}
-    return FeatureSpec(
-        user_id_type="string",
-        item_id_type="string",
-        history_length=0,
-        events=[EventCode(name=name, code=i + 1) for i, name in enumerate(sorted(names))],
-        fields=[],
-        num_items=0,
-        vocabularies={},
-    )
 
 
 def _read(txn: Txn, table: str, key: bytes) -> Profile | None:
