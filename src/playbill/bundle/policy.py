@@ -100,6 +100,24 @@ class Damping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     half_life_days: float = 30.0
 
 
+class WishPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much counts what a person asks for (`engine.wishes`), each a share of the distance from the worst candidate's
+    score to the best's.
+
+    Attributes:
+        more: by which items rise of which somebody wants more, 0..10.
+        less: by which items fall of which somebody wants less, 0..10.
+        like: by which an item falls that is just like one of which somebody wants less, 0..10; less of it for what is
+            less like it.
+        half_life_days: after which half of that is left, above 0.
+    """
+
+    more: float = 0.3
+    less: float = 0.3
+    like: float = 0.5
+    half_life_days: float = 180.0
+
+
 class Surface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one place of the product wants.
 
@@ -155,6 +173,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         surfaces: by name; a request for one that is not here gets `slate`, and the slate says so.
         fallbacks: rungs of an answer, best first; the engine takes the first that the bundle and the deadline allow.
         rules: see `bundle.rules`; unset, and left out of the json then, where there are none.
+        wishes: see `WishPolicy`; unset, and left out of the json then, for its defaults.
     """
 
     name: str = "default"
@@ -162,6 +181,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     surfaces: dict[str, Surface] = field(default_factory=lambda: {"slate": Surface()})
     fallbacks: list[str] = field(default_factory=lambda: ["full", "retrieval", "item_knn", "popularity"])
     rules: list[Rule] | msgspec.UnsetType = msgspec.UNSET
+    wishes: WishPolicy | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def every_wish(self) -> WishPolicy:
+        return WishPolicy() if isinstance(self.wishes, msgspec.UnsetType) else self.wishes
 
     @property
     def every_rule(self) -> list[Rule]:
@@ -243,6 +267,11 @@ def check_policy(policy: Policy) -> Policy:
     if policy.surfaces["slate"].answers is not Form.SLATE:
         raise BundleError("policy.surfaces.slate.form must be slate, as it answers for surfaces that are not named")
     check_rules(policy.every_rule, [*policy.surfaces, *BUILT_IN])
+    wishes = policy.every_wish
+    if not all(0 <= strength <= 10 for strength in (wishes.more, wishes.less, wishes.like)):
+        raise BundleError(f"policy.wishes needs more, less and like in 0..10, got {wishes}")
+    if not 0 < wishes.half_life_days < 1e5:
+        raise BundleError(f"policy.wishes.half_life_days must be above 0, got {wishes.half_life_days:g}")
     return policy
 
 

@@ -16,6 +16,8 @@ popular     popularity             `place` by popularity in the whole catalogue,
 catalogue   popularity             the same, further down
 continue,   again              the event that it rests on
 again
+declared    any                    the person asked for more of these `categories` of the item, or of what the
+                                   condition `where` is true of
 exploration any                    drawn by chance; `propensity` is the probability it had
 
 Source of what each item adds in iALS: Y. Hu, Y. Koren, C. Volinsky (2008), Collaborative filtering for implicit

@@ -25,6 +25,7 @@ from playbill.engine.shelves import Draft
 from playbill.engine.slate import chance_of_cold, damped_for, groups_of, items_of, matched_by, name_rules, weights_of
 from playbill.engine.types import Answer, Page, PageShelf, Reason, Removal, Slate
 from playbill.engine.variety import order_by_score
+from playbill.engine.wishes import moved_as_asked, name_wishes
 from playbill.engine.wording import did
 
 AGAIN, SIMILAR = PROPOSERS.index("again"), PROPOSERS.index("similar")
@@ -64,6 +65,10 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     score = utility(weights_of(row), {**candidates.scores, **row.probabilities}, len(candidates))
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(damped_for(row, score), matched, row.rules)
+    if row.asked is not None:
+        places = request.k * row.surface.page[1]
+        score, fallen = moved_as_asked(row.asked, candidates, score, row.stock, conditions, places)
+        row.removed += fallen
     worth = score - min(0.0, float(score.min(initial=0.0)))
     chosen = _fill(row, score, worth, matched, conditions)
     exploration = row.surface.exploration
@@ -80,6 +85,8 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
             order, len(shelf.order), strength, places, bundle.policy.seed, key, weight, held
         )
         why = _reasons(row, draft, mine, drawn, propensity, parts)
+        if row.asked is not None and draft.plan.kind is ShelfKind.FOR_YOU:
+            name_wishes(row.asked, row.surface.answers, why, mine, drawn, candidates.item, row.stock, conditions)
         proposed = _proposed(candidates, draft)
         items = items_of(replace(candidates, retriever=proposed), row.probabilities, catalogue, mine, score, propensity,
                          why)  # fmt: skip

@@ -15,6 +15,7 @@ from playbill.features.fold import EventPool, Past, Profile, fold_profiles
 from playbill.features.spec import FeatureSpec, Side
 from playbill.features.vocabulary import Vocabulary
 from playbill.state.store import View
+from playbill.state.wishes import Wishes
 from playbill.tables.consent import allowed
 
 PURPOSE, TRAINING = "personalisation", "training"
@@ -33,6 +34,7 @@ class Person:
         remembered: whether what this person is shown may be kept under their own id.
         teaches: whether what they do may teach a model.
         past: the whole stored history, for models that read it by a spec of their own.
+        wishes: what they ask for in so many words; None for nothing.
     """
 
     profile: Profile
@@ -41,6 +43,7 @@ class Person:
     remembered: bool = True
     teaches: bool = True
     past: list[Past] = field(default_factory=list)
+    wishes: Wishes | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec,
     """Return what is known of each request's person, as far as it may be used.
 
     A person without consent to personalisation, where the users table asks for it, is treated as anonymous: no history,
-    no features, no filter of what was seen.
+    no features, no filter of what was seen. What they ask for in so many words counts all the same.
 
     Args:
         requests: with ids in the spec's types.
@@ -70,7 +73,14 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec,
         newest: events that the retrievers read, where that is more than the towers do.
     """
     names, newest = spec.code_of(), max(spec.history_length, newest)
-    return [_person(request, view, spec, names, newest) for request in requests]
+    people = [_person(request, view, spec, names, newest) for request in requests]
+    if view is not None:
+        for request, person in zip(requests, people, strict=True):
+            try:
+                person.wishes = view.wishes(request.user_id, request.session_id)
+            except msgspec.MsgspecError as error:
+                person.note = f"what this person asks for cannot be read: {error}"
+    return people
 
 
 def encode_people(

@@ -16,6 +16,7 @@ from playbill.engine.retrieve import TOWER, candidates_of, cold_items
 from playbill.engine.row import Row
 from playbill.engine.rules import brought_in
 from playbill.engine.shelves import Asked, drafts_of
+from playbill.engine.wishes import wished_for
 from playbill.index.sharded import Patience
 
 LIST, SIMILAR = PROPOSERS.index("list"), PROPOSERS.index("similar")
@@ -45,6 +46,9 @@ def propose(
     brought = row.listed
     if form is not Form.RERANK and row.rules:
         brought = brought_in(row.rules, conditions, stocked, row.request.k, row.blocked)
+    if row.asked is not None and row.asked.leans:
+        wished = wished_for(row.asked, form, conditions, stocked, row.request.k, row.blocked)
+        brought = wished if brought is None else np.concatenate([brought, wished])
     if form is Form.HOME:
         page = _draft(row, parts, conditions, within_s)
         brought = page if brought is None else np.concatenate([brought, page])
@@ -81,13 +85,14 @@ def _draft(row: Row, parts: Parts, conditions: Conditions, within_s: float | Non
     """Draft a page's shelves and return the items that they want proposed."""
     stock = row.stock
     plans, _ = row.surface.page
+    not_wanted = [*row.request.exclude, *([] if row.asked is None else row.asked.hidden)]
     asked = Asked(
         past=row.person.past,
         history=row.history,
         events=row.events,
         left_out=row.left_out,
         blocked=row.blocked,
-        excluded=stock.catalogue.indices(list(row.request.exclude)),
+        excluded=stock.catalogue.indices(not_wanted),
         k=row.request.k,
         at=int(row.request.at or 0),
         patience=Patience(within_s),

@@ -13,6 +13,7 @@ from playbill.engine.profile import Person
 from playbill.engine.retrieve import Candidates, no_candidates
 from playbill.engine.shelves import Draft
 from playbill.engine.types import Removal, Request
+from playbill.engine.wishes import Asked
 from playbill.features.fold import Past
 
 
@@ -32,6 +33,7 @@ class Row:
         anchor: item_index of the item whose like is wanted, 0 for none.
         listed: [L] int64 item_index that the request wants in order, None where it names none.
         drafts: shelves of its page, none for a slate.
+        asked: what the person asks for in so many words, None for nothing.
         probabilities: by task, for each candidate; empty below the best rung.
     """
 
@@ -53,4 +55,5 @@ class Row:
     anchor: int = 0
     listed: np.ndarray | None = None
     drafts: list[Draft] = field(default_factory=list)
+    asked: Asked | None = None
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)

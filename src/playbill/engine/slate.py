@@ -23,6 +23,7 @@ from playbill.engine.row import Row
 from playbill.engine.rules import moved
 from playbill.engine.types import Reason, Removal, Slate, SlateItem
 from playbill.engine.variety import Wanted, damped, order_by_score, pool, wanted_mix
+from playbill.engine.wishes import moved_as_asked, name_wishes
 
 _WEIGHTS = {"retrieval": RETRIEVAL, "item_knn": ITEM_KNN, "popularity": POPULAR}
 
@@ -46,6 +47,9 @@ def make_slate(
     score = utility(weights, {**candidates.scores, **row.probabilities}, len(candidates))
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(damped_for(row, score), matched, row.rules)
+    if row.asked is not None:
+        score, fallen = moved_as_asked(row.asked, candidates, score, row.stock, conditions, request.k)
+        row.removed += fallen
     wanted = mix_for(row, score, conditions)
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors, wanted)
     if row.newcomers is not None:
@@ -75,6 +79,8 @@ def make_slate(
         parts.ials,
         row.anchor,
     )
+    if row.asked is not None:
+        name_wishes(row.asked, surface.answers, why, chosen, drawn, candidates.item, row.stock, conditions)
     note = parts.missing.get("index", "") if row.rung in ("full", "retrieval") else ""
     if surface.answers is Form.SLATE and row.rung in BLENDED and BLEND not in candidates.scores:
         unblended = parts.missing.get("blend") or (parts.blend and "not every member of the blend answered")

@@ -21,6 +21,7 @@ from playbill.engine.row import Row
 from playbill.engine.rules import acting, ready_rules
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Removal, Request
+from playbill.engine.wishes import asked_of, hide
 
 
 class Start:
@@ -37,7 +38,13 @@ class Start:
         surface, where = policy.surface(request.surface), policy.known(request.surface)
         rules = acting(self._rules, where, at, person.profile.features, self._users) if self._rules else []
         blocks = [rule for rule in rules if rule.kind is Act.BLOCK]
-        narrow = self._conditions.narrowed(stocked, request.filter, tuple(rule.where for rule in blocks))
+        asked = None
+        if person.wishes is not None:
+            asked = asked_of(person.wishes, policy.every_wish, self._conditions, catalogue, at)
+        gates = [] if asked is None else asked.never  # which stand above every rule of the policy
+        gates = [*gates, *((rule.where, rule.name) for rule in blocks)]
+        narrow = self._conditions.narrowed(stocked, request.filter, tuple(where for where, _ in gates))
+        removed = [Removal(rule=name, items=n) for (_, name), n in zip(gates, narrow.removed, strict=True) if n]
         seen = person.profile.seen
         if not isinstance(surface.suppression, msgspec.UnsetType):
             seen = suppressed(surface.suppression, person.past, seen, person.profile.num_events, at)
@@ -55,6 +62,10 @@ class Start:
             others = np.ones(len(blocked), bool)
             others[listed] = False
             blocked |= others
+        if asked is not None and asked.hidden:
+            hidden, taken = hide(asked, catalogue, blocked)
+            left_out, removed = np.concatenate([left_out, hidden]), removed + taken
+        if listed is not None:
             listed = listed[~blocked[listed]]
             request.k = max(1, len(listed))
         unable = {"full": self._parts.missing.get(NAME, "")} if ENJOY in surface.weights else {}
@@ -72,5 +83,6 @@ class Start:
             anchor=anchor,
             listed=listed,
             rules=[rule for rule in rules if rule.kind is not Act.BLOCK],
-            removed=[Removal(rule=r.name, items=n) for r, n in zip(blocks, narrow.removed, strict=True) if n],
+            removed=removed,
+            asked=asked,
         )

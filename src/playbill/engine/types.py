@@ -100,8 +100,8 @@ class Reason(msgspec.Struct, kw_only=True):
     """Why an item stands on the slate.
 
     Attributes:
-        kind: because | similar | together | taste | trending | new | continue | again | popular | catalogue |
-            exploration.
+        kind: because | similar | together | taste | declared | trending | new | continue | again | popular |
+            catalogue | exploration.
         text: one sentence for the person.
         fact: what the sentence rests on, in a form that can be checked against history and bundle.
     """
@@ -144,11 +144,13 @@ class SlateItem(msgspec.Struct, kw_only=True):
 
 
 class Removal(msgspec.Struct, kw_only=True):
-    """What a rule of the policy took from a slate.
+    """What a rule of the policy, or what the person asks for, took from a slate.
 
     Attributes:
-        items: how many: of a block, of all that could have been shown otherwise; of a cap, candidates that stood higher
-            than the last one shown, or were left over.
+        rule: its name; of what the person asks for, in words that begin with `asked: `, such as `asked: never Horror`.
+        items: how many: of a block, a `never` and a `not this item`, of all that could have been shown otherwise; of a
+            cap, candidates that stood higher than the last one shown, or were left over; of what was to be less, those
+            that would stand in the first k places.
     """
 
     rule: str
@@ -191,7 +193,7 @@ class Slate(Answer, kw_only=True):
 
     Attributes:
         items: best first.
-        removed: what rules of the policy took from it; left out where they took nothing.
+        removed: what rules of the policy, and what the person asks for, took from it; left out where that is nothing.
         not_ordered: of the items that a request wants in order, those that may not be shown or that nobody knows, as
             they came; left out where there are none.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from playbill.engine.catalogue import Catalogue
 from playbill.features.fold import Past
 
@@ -26,6 +28,11 @@ _DID = {
 def did(event: Past) -> str:
     """Return what a person did, as one would say it: watched, bought, ..."""
     return _DID.get(event.event, "chose")
+
+
+def listed(names: Sequence[str], last: str) -> str:
+    """Return names as one would say them: `Drama, Comedy and War` where `last` is "and"."""
+    return f" {last} ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
 
 
 def title_of(catalogue: Catalogue, row: int) -> str:
