@@ -8,6 +8,7 @@ import msgspec
 
 import playbill
 from playbill.engine.item_now import ItemNow
+from playbill.engine.kept import Kept
 from playbill.engine.types import Page, PageRequest, Request, Slate
 from playbill.serving.item_messages import ItemsNoted, ToldItem, ToldItems
 from playbill.serving.keys import Scope
@@ -23,6 +24,7 @@ from playbill.serving.messages import (
     SentEvent,
     SentEvents,
 )
+from playbill.serving.wish_messages import Feedback, FeedbackNoted, Preferences
 
 _SPEECH: dict[int, str] = {
     400: "The body is no json.",
@@ -46,6 +48,7 @@ _DEADLINE = {
     "would come too late is passed over for a cheaper rung.",
     "schema": {"type": "integer", "minimum": 1, "maximum": 60000},
 }
+_ID = {"type": "string", "minLength": 1, "maxLength": 256}
 _RETRY = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
 
 
@@ -53,7 +56,7 @@ def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document as plain values."""
     structs = (
         Request, Slate, PageRequest, Page, SentEvent, SentEvents, Receipt, ToldItem, ToldItems, ItemsNoted, ItemNow,
-        Approval, Approvals, Noted, Alive, Health, BundleSummary, Problem,
+        Feedback, FeedbackNoted, Preferences, Kept, Approval, Approvals, Noted, Alive, Health, BundleSummary, Problem,
     )  # fmt: skip
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema = dict(zip(structs, schemas, strict=True))
@@ -98,6 +101,44 @@ def document() -> dict[str, Any]:
                     {"oneOf": [schema[SentEvent], schema[SentEvents]]},
                     scope=Scope.events,
                 )
+            },
+            "/v1/feedback": {
+                "post": _operation(
+                    "feedback",
+                    "Note what a person says: less like this item, not this item, forget that event. It is durable "
+                    "when the answer comes, and the next answer of every replica knows it.",
+                    schema[FeedbackNoted],
+                    schema[Problem],
+                    schema[Feedback],
+                    scope=Scope.events,
+                )
+            },
+            "/v1/preferences": {
+                "get": _operation(
+                    "preferences",
+                    "Say what is kept of what a person asks for: what they declared, and what they said of items.",
+                    schema[Kept],
+                    schema[Problem],
+                    scope=Scope.events,
+                    query=("user_id", "session_id"),
+                ),
+                "put": _operation(
+                    "prefer",
+                    "Put what a person declares in place of what they declared before; an empty list takes it back. It "
+                    "is durable when the answer comes, and the next answer of every replica knows it.",
+                    schema[Kept],
+                    schema[Problem],
+                    schema[Preferences],
+                    scope=Scope.events,
+                ),
+                "delete": _operation(
+                    "drop",
+                    "Keep nothing more of what a person asked for, items included.",
+                    schema[Kept],
+                    schema[Problem],
+                    scope=Scope.events,
+                    query=("user_id", "session_id"),
+                ),
             },
             "/v1/items": {
                 "post": _operation(
@@ -171,9 +212,12 @@ def _operation(
     optional: bool = False,
     deadline: bool = False,
     path: str = "",
+    query: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     refusals = () if scope is None else (401,) if optional else (401, 403, 429)
-    faults = sorted([*refusals, *(_BODY_FAULTS if body else ()), *((404, 422) if path else ()), 503])
+    faults = sorted(
+        [*refusals, *(_BODY_FAULTS if body else ()), *((404, 422) if path else ()), *((422,) if query else ()), 503]
+    )
     keys = [] if scope is None else [{scheme: [scope.value]} for scheme in ("bearer", "api_key")]
     operation: dict[str, Any] = {
         "operationId": name,
@@ -189,6 +233,7 @@ def _operation(
             },
             *([_DEADLINE] if deadline else []),
             *([{"name": path, "in": "path", "required": True, "schema": {"type": "string"}}] if path else []),
+            *({"name": name, "in": "query", "required": False, "schema": _ID} for name in query),
         ],
         "responses": {
             "200": {"description": "The answer.", "content": _json(answer)},

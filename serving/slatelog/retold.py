@@ -74,6 +74,9 @@ class RetoldStore:
     def add(self, table: str, key: bytes, value: bytes) -> bool:
         raise StateError("a log is only read")
 
+    def delete(self, table: str, key: bytes) -> None:
+        raise StateError("a log is only read")
+
     def append(self, table: str, sequence: int, value: bytes) -> None:
         raise StateError("a log is only read")
 

@@ -23,7 +23,10 @@ _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(slots=True, kw_only=True)
 class AskSettings:
-    """`playbill ask user_id=196 k=10` prints what the server answers; without a user_id it asks as a visitor."""
+    """`playbill ask user_id=196 k=10` prints what the server answers; without a user_id it asks as a visitor.
+
+    `playbill ask user_id=196 hide=50 'more_of=[Drama]'` says first what the person wants, which holds from then on.
+    """
 
     home: str = "var"
     """Root of all that Playbill writes; a server that runs from here is found without its address."""
@@ -45,6 +48,16 @@ class AskSettings:
     """Item ids to put in order, for surface=rerank: items=[50,181,258]."""
     filter: str | None = None
     """Condition that all items meet, over columns of the items table: filter='"price < 20 and title is not null"'."""
+    hide: str | None = None
+    """An item that is not to be shown any more; said before asking."""
+    less_like: str | None = None
+    """An item of which, and of whose like, less is wanted; said before asking."""
+    forget: str | None = None
+    """An event of the person that is to be forgotten; done before asking."""
+    more_of: list[str] | None = None
+    """Categories of which more is wanted; with `never`, in place of all that was declared: [] takes it back."""
+    never: list[str] | None = None
+    """Categories of which nothing is to be shown."""
     request_id: str | None = None
     """Keys every random choice: the same id gives the same slate; null lets the server make one."""
     timeout_s: float = 10.0
@@ -66,6 +79,8 @@ def run(settings: AskSettings) -> None:
         if getattr(settings, name) not in (None, []):
             body[name] = getattr(settings, name)
     url = settings.url or address(Path(settings.home))
+    for method, path, wish in _wishes(settings):
+        post(url, path, wish, settings.timeout_s, settings.key, method)
     route = "/v1/home" if settings.surface == "home" else "/v1/recommend"
     slate, wall_ms = post(url, route, body, settings.timeout_s, settings.key)
     console = Console()
@@ -73,6 +88,23 @@ def run(settings: AskSettings) -> None:
         console.print_json(json.dumps(slate))
     else:
         show(console, slate, wall_ms)
+
+
+def _wishes(settings: AskSettings) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return what is to be said before asking: method, path and body of each."""
+    who = {n: getattr(settings, n) for n in ("user_id", "session_id") if getattr(settings, n) is not None}
+    said: list[tuple[str, str, dict[str, Any]]] = []
+    kinds = {"hide": "not_this_item", "less_like": "less_like_this", "forget": "forget_event"}
+    for name, kind in kinds.items():
+        if (given := getattr(settings, name)) is not None:
+            said.append(
+                ("POST", "/v1/feedback", {**who, "kind": kind, "event_id" if name == "forget" else "item_id": given})
+            )
+    if settings.more_of is not None or settings.never is not None:
+        declared = {"more": settings.more_of, "never": settings.never}
+        wanted = [{"kind": kind, "categories": names} for kind, names in declared.items() if names]
+        said.append(("PUT", "/v1/preferences", {**who, "preferences": wanted}))
+    return said
 
 
 def address(home: Path) -> str:
@@ -86,7 +118,12 @@ def address(home: Path) -> str:
 
 
 def post(
-    url: str, path: str, body: dict[str, Any], timeout_s: float = 10.0, key: str | None = None
+    url: str,
+    path: str,
+    body: dict[str, Any],
+    timeout_s: float = 10.0,
+    key: str | None = None,
+    method: str = "POST",
 ) -> tuple[dict[str, Any], float]:
     """Return the server's answer and the milliseconds it took, the connection included.
 
@@ -98,7 +135,7 @@ def post(
         PlaybillError: nobody answers, or not in json.
     """
     request = urllib.request.Request(
-        url.rstrip("/") + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        url.rstrip("/") + path, json.dumps(body).encode(), {"content-type": "application/json"}, method=method
     )
     key = os.environ.get("PLAYBILL_KEY", "").strip() if key is None else key
     if key:
@@ -128,6 +165,8 @@ def show(console: Console, slate: dict[str, Any], wall_ms: float) -> None:
             console.print(_table(shelf["items"], f"{shelf['title']}  ({shelf['expected_utility']:.2f})"))
     else:
         console.print(_table(slate["items"], f"For {who}"))
+    for left_out in slate.get("removed", []):
+        console.print(f"{left_out['rule']}: {left_out['items']} left out", markup=False, highlight=False)
     rung = slate["rung"] + (f" ({slate['rung_reason']})" if slate["rung_reason"] else "")
     console.print(
         f"rung {rung} · bundle {slate['bundle']} · policy {slate['policy']} · state {slate['state_version']} · "

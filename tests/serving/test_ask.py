@@ -75,3 +75,18 @@ def test_nobody_there_is_told_with_the_fix(free_ports: Any, capsys: pytest.Captu
 def test_asking_needs_no_ray() -> None:
     code = "import playbill.ask, sys; sys.exit(bool({'ray', 'torch', 'starlette', 'polars'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_it_says_what_somebody_wants_before_it_asks(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["ask", "user_id=92", "k=10", f"url={url}", "request_id=same"]
+    assert main([*asked, "as_json=true"]) == 0
+    first = json.loads(capsys.readouterr().out)["items"][0]["item_id"]
+    assert main([*asked, f"hide={first}", "more_of=[Western]", "never=[Comedy,Drama]", "as_json=true"]) == 0
+    slate = json.loads(capsys.readouterr().out)
+    assert first not in [item["item_id"] for item in slate["items"]]
+    assert any(item["reason"]["text"] == "Because you asked for more Western" for item in slate["items"])
+    assert main([*asked, "more_of=[]"]) == 0  # takes what was declared back; the item stays hidden
+    text = " ".join(capsys.readouterr().out.split())
+    assert "asked: not this item: 1 left out" in text and "never" not in text
+    assert main([*asked, "forget=nothing"]) == 1
+    assert "event_id: this person has no event 'nothing'" in " ".join(capsys.readouterr().err.split())

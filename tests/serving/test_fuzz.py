@@ -171,6 +171,47 @@ def test_items_never_fail(api: Api, body: bytes) -> None:
     check(*send(api, "POST", "/v1/items", body))
 
 
+feedback_fields = {
+    "kind": st.sampled_from(["less_like_this", "not_this_item", "forget_event"]) | anything,
+    "user_id": ids,
+    "session_id": ids,
+    "item_id": st.integers(1, 2000) | ids,
+    "event_id": ids,
+    "take_back": st.booleans() | anything,
+}
+preference_fields = {
+    "kind": st.sampled_from(["more", "less", "never"]) | anything,
+    "categories": st.lists(st.sampled_from(["Drama", "O'pera", ""]) | anything, max_size=3) | anything,
+    "where": st.lists(st.sampled_from(filter_words) | st.text(max_size=8), max_size=8).map(" ".join) | anything,
+}
+preferences_fields = {
+    "user_id": ids,
+    "session_id": ids,
+    "preferences": st.lists(nearly(preference_fields), max_size=3) | anything,
+}
+
+
+@bounded
+@given(body=bodies(nearly(feedback_fields)))
+@example(body=b'{"kind": "not_this_item", "session_id": "\\ud800", "item_id": 7}')
+def test_feedback_never_fails(api: Api, body: bytes) -> None:
+    check(*send(api, "POST", "/v1/feedback", body))
+
+
+@bounded
+@given(body=bodies(nearly(preferences_fields)))
+@example(body=b'{"user_id": 7, "preferences": [{"kind": "never", "categories": ["\\ud800"]}]}')
+def test_preferences_never_fail(api: Api, body: bytes) -> None:
+    check(*send(api, "PUT", "/v1/preferences", body))
+
+
+@bounded
+@given(query=st.text(max_size=60) | ids.map(lambda i: f"user_id={i}") | ids.map(lambda i: f"session_id={i}"),
+       method=st.sampled_from(["GET", "DELETE"]))  # fmt: skip
+def test_what_is_kept_never_fails(api: Api, query: str, method: str) -> None:
+    check(*send(api, method, f"/v1/preferences?{query}", b""))
+
+
 @bounded
 @given(name=ids.map(str))
 def test_what_is_known_of_an_item_never_fails(api: Api, name: str) -> None:

@@ -27,6 +27,8 @@ BODIES = {
     "/v1/recommend": {"user_id": 7, "k": 2},
     "/v1/home": {"user_id": 7, "k": 2},
     "/v1/events": EVENT,
+    "/v1/feedback": {"kind": "not_this_item", "user_id": 7, "item_id": 1},
+    "/v1/preferences": {"user_id": 7, "preferences": []},
     "/v1/items": {"item_id": 7, "title": "Told"},
     "/v1/creatives": {"creative_id": 1},
 }
@@ -40,12 +42,12 @@ class Plain:
     keys: dict[str, str] = field(default_factory=dict)
 
     def ask(
-        self, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str = ""
     ) -> tuple[int, Any, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request("GET" if body is None else "POST", path, data, headers or {})
+            connection.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
             response = connection.getresponse()
             return response.status, json.loads(response.read()), response.headers
         finally:
@@ -88,20 +90,21 @@ def server(home: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Plain
 
 
 def test_every_route_asks_for_what_its_document_says(server: Plain) -> None:
-    for path, methods in document()["paths"].items():
-        [(method, operation)] = methods.items()
-        body, path = BODIES.get(path), path.format(item_id=7)
-        assert (method == "post") == (body is not None)
+    routes = [(p, m, operation) for p, methods in document()["paths"].items() for m, operation in methods.items()]
+    for path, method, operation in routes:
+        body = BODIES[path] if method in ("post", "put") else None
+        named = any(parameter["in"] == "query" for parameter in operation["parameters"])
+        path, method = path.format(item_id=7) + ("?user_id=7" if named else ""), method.upper()
         schemes: dict[str, list[str]] = {}
         for one in operation["security"]:
             schemes |= one
         needed = operation["security"] and {} not in operation["security"]
-        assert server.ask(path, body)[0] == (401 if needed else 200), path
+        assert server.ask(path, body, method=method)[0] == (401 if needed else 200), path
         for scope in Scope:
             for name in ("bearer", "api_key"):
                 key = server.keys[scope.value]
                 headers = {"Authorization": f"Bearer {key}"} if name == "bearer" else {"X-API-Key": key}
-                status, answer, _ = server.ask(path, body, headers)
+                status, answer, _ = server.ask(path, body, headers, method)
                 if needed and scope.value not in schemes[name]:
                     assert (status, answer["error"]) == (403, "forbidden"), (path, scope)
                     assert schemes[name][0] in answer["reason"]

@@ -75,6 +75,17 @@ def test_what_one_server_is_told_the_other_knows(ports: list[int]) -> None:
     after = ask(two, "/v1/recommend", {"user_id": 196, "k": 5, "request_id": "r"})[1]
     assert after["state_version"] == receipt["state_version"] and after["profile_version"] > before["profile_version"]
     assert item not in [i["item_id"] for i in after["items"]]  # seen now
+    hidden = after["items"][0]["item_id"]
+    status, noted = ask(two, "/v1/feedback", {"kind": "not_this_item", "user_id": 196, "item_id": hidden})
+    assert status == 200 and noted["new"]
+    third = ask(one, "/v1/recommend", {"user_id": 196, "k": 5, "request_id": "r"})[1]
+    assert third["state_version"] == noted["state_version"]
+    assert [i["item_id"] for i in third["items"]][:4] == [i["item_id"] for i in after["items"]][1:]
+    event = receipt["events"][0]["event_id"]
+    assert ask(one, "/v1/feedback", {"kind": "forget_event", "user_id": 196, "event_id": event})[0] == 200
+    fourth = ask(two, "/v1/recommend", {"user_id": 196, "k": 5, "request_id": "r"})[1]
+    usual = [i["item_id"] for i in before["items"] if i["item_id"] != hidden]
+    assert [i["item_id"] for i in fourth["items"]][: len(usual)] == usual
 
 
 def test_without_redis_answers_go_on_and_events_are_refused_until_it_is_back(

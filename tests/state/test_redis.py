@@ -233,7 +233,7 @@ def test_what_one_request_needs_is_of_one_moment_and_one_round_trip(redis_server
             before = client.info("stats")["total_commands_processed"]
             assert (seen.version, seen.catalogue_version, seen.creatives_version, seen.learned_version) == (2, 0, 0, 0)
             assert seen.profile(7).num_events == 1 and seen.session("s").num_events == 1
-            assert seen.shown(7, "s") == {} == seen.shown(None, "s")
+            assert seen.shown(7, "s") == {} == seen.shown(None, "s") and seen.wishes(7, "s") is None
             assert client.info("stats")["total_commands_processed"] == before + 1 > asked  # the INFO itself
             assert seen.profile(8).num_events == 1  # was not named: read now, and newer
         assert store.profile(7).num_events == 2

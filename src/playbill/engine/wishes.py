@@ -35,6 +35,7 @@ from playbill.state.wishes import Lean, Marked, Preference, Wishes
 
 ASKED = "asked: "  # begins what stands beside the names of the policy's rules
 CATEGORIES = "categories"
+MAX_CONDITIONS = 5
 _BROUGHT, _SPARE = 200, 16
 _UNMOVED = (Form.SIMILAR, Form.TRENDING)  # what they show is said by their name; wishes only order it
 
@@ -82,6 +83,12 @@ def check_preferences(preferences: Sequence[Preference], conditions: Conditions)
     Raises:
         RequestError: one cannot; names its place.
     """
+    conditional = [place for place, preference in enumerate(preferences) if preference.where is not None]
+    if len(conditional) > MAX_CONDITIONS:  # each is one of its own, which no other person's answers share
+        raise RequestError(
+            f"preferences[{conditional[MAX_CONDITIONS]}].where",
+            f"expected at most {MAX_CONDITIONS} conditions; categories are not counted",
+        )
     for place, preference in enumerate(preferences):
         path = f"preferences[{place}]"
         if bool(preference.categories) == (preference.where is not None):

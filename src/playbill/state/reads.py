@@ -43,6 +43,9 @@ class NotingTxn:
     def add(self, table: str, key: bytes, value: bytes) -> bool:
         return self._txn.add(table, key, value)
 
+    def delete(self, table: str, key: bytes) -> None:
+        self._txn.delete(table, key)
+
     def append(self, table: str, sequence: int, value: bytes) -> None:
         self._txn.append(table, sequence, value)
 

@@ -1,0 +1,133 @@
+"""Routes that answer with slates and pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from playbill.engine.budget import Budget
+from playbill.engine.engine import Engine
+from playbill.engine.types import Page, PageRequest, decode, decode_request
+from playbill.engine.types import Request as Asked
+from playbill.errors import StateError
+from playbill.serving.messages import Refused
+from playbill.serving.slatelog.content import Entry
+from playbill.serving.trying import Answered, Decide
+from playbill.serving.waiting import waited_ms
+from playbill.serving.watch import LATE
+from playbill.serving.wire import answered_with, request_id
+from playbill.state.reads import Reads
+
+if TYPE_CHECKING:
+    from playbill.serving.http import Api
+
+log = logging.getLogger("playbill.http")
+
+ARRIVED = "playbill_arrived"
+_DEADLINE = "x-playbill-deadline-ms"
+
+
+async def recommend(api: Api, request: Request, times: dict[str, float]) -> Response:
+    """Return one person's slate."""
+    body = await api.body(request)
+    began = time.perf_counter()
+    return await _decide(api, request, times, began, decode_request(body), Engine.decide)
+
+
+async def home(api: Api, request: Request, times: dict[str, float]) -> Response:
+    """Return one person's page."""
+    body = await api.body(request)
+    began = time.perf_counter()
+    return await _decide(api, request, times, began, decode(body, PageRequest), Engine.pages)
+
+
+async def _decide(
+    api: Api, request: Request, times: dict[str, float], began: float, asked: Asked, decide: Decide
+) -> Response:
+    if asked.request_id is None:
+        asked.request_id = request_id(request)
+    decoded = time.perf_counter()
+    _, engine = api.now()
+    budget, trying = _budget(api, request, engine), api.trying
+    waited = waited_ms(request.headers)
+    if waited:
+        times["wait"] = max(0.0, waited - (time.perf_counter() - request.scope[ARRIVED]) * 1e3)
+    faults = _faults(api)
+
+    def answers() -> tuple[Engine, Answered, dict[str, float], Reads | None]:
+        if trying is None:
+            return engine, decide(engine, [asked], budget), engine.stage_ms, api.store.noted()
+        who, what = trying.decide(engine, asked, budget, decide)
+        return who, what, who.stage_ms, api.store.noted()
+
+    if api.deciders is None:
+        engine, (made, decisions), stages, reads = answers()
+    else:
+        loop = asyncio.get_running_loop()
+        engine, (made, decisions), stages, reads = await loop.run_in_executor(api.deciders, answers)
+    [answer] = made
+    answered = time.perf_counter()
+    if decisions:
+        # durable before the slate goes out: a click that comes back must find its choice
+        try:
+            await api.aside(api.store.record, decisions)
+        except StateError as error:  # a slate is worth more than the record of it
+            engine.faults["decisions"] += 1
+            log.error("choices of creatives are not recorded: %s", error)
+        times["record"] = (time.perf_counter() - answered) * 1e3
+    response = answered_with(answer, {"x-playbill-rung": answer.rung})
+    api.watch.answered(request.scope, answer, budget)
+    if api.watch.slate_log is not None:
+        written = api.watch.keep(
+            Entry(
+                request=asked,
+                page=isinstance(answer, Page),
+                at=answer.at,
+                body=bytes(response.body),
+                bundle=engine.bundle,
+                reads=reads,
+                late=[] if budget is None else budget.late,
+                faulty=_faults(api) != faults,
+                arms={} if trying is None else trying.arms(engine),
+            )
+        )
+        if written is not None:
+            await asyncio.wrap_future(written)
+    times.update(stages)
+    times.update(
+        decode=(decoded - began) * 1e3,
+        engine=(answered - decoded) * 1e3,
+        encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
+    )
+    return response
+
+
+def _faults(api: Api) -> int:
+    """Return how often a part failed in what answers."""
+    return sum(engine.faults.total() for engine in api.engines())
+
+
+def _budget(api: Api, request: Request, engine: Engine) -> Budget | None:
+    """Return the time that is left for an answer.
+
+    Raises:
+        Refused: it waited until there was none: whoever asked has gone, or asks again.
+    """
+    limit, given = api.deadline_ms, request.headers.get(_DEADLINE)
+    if given is not None:
+        if not given.isdecimal() or not 1 <= int(given[:6]) <= 60_000:
+            raise Refused(422, "invalid", _DEADLINE, f"expected milliseconds, 1 to 60000, got {given[:20]!r}")
+        limit = min(limit or math.inf, int(given))
+    if not limit:
+        return None
+    spent = (time.perf_counter() - request.scope[ARRIVED]) * 1e3 + waited_ms(request.headers)
+    if spent >= limit:
+        reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
+        raise Refused(503, LATE, None, reason, {"retry-after": "1"})
+    return Budget(limit, engine.pace, spent)
