@@ -19,7 +19,7 @@ from itertools import product
 from typing import Any
 
 from playbill.errors import ConfigError, PlaybillError
-from playbill.fields import field_lines
+from playbill.fields import field_lines, typed
 from playbill.jobs import JOBS, Job
 
 # hydra and omegaconf are imported inside the functions: `playbill --help` answers at once
@@ -57,7 +57,10 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
             others = [o for o in overrides if o not in plain]
             known = _known_keys(name, tuple(plain)) if others else frozenset()
             _refuse_unknown(others, known, name)
-            return OmegaConf.to_object(hydra_compose(name, [_into_mapping(o, known) for o in overrides]))
+            settings = OmegaConf.to_object(hydra_compose(name, [_into_mapping(o, known) for o in overrides]))
+            if job.preset:
+                settings.preset = _preset(name, job.preset, plain)  # type: ignore[union-attr]  # a dataclass by its schema
+            return settings
         except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -65,6 +68,16 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
             raise ConfigError(
                 f"playbill {name}: {_first_lines(error)}{_because(error, cause)}{_quoting(error)}"
             ) from error
+
+
+def _preset(name: str, group: str, choices: Sequence[str]) -> tuple[str, Any]:
+    """Return which choice of a group was made, and what it says as it stands in conf/; Hydra must be initialised."""
+    from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
+
+    made = hydra_compose(name, list(choices), return_hydra_config=True).hydra.runtime.choices
+    chosen = [str(made[key]) for key in made if key.partition("@")[0] == group]
+    return " and ".join(chosen), getattr(OmegaConf.to_object(hydra_compose(name, list(choices))), group)
 
 
 @cache
@@ -95,7 +108,7 @@ def _is_choice(override: str, job: Job) -> bool:
 
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key; an open mapping is yielded with a trailing `.*`, one that takes anything with `.**`."""
-    for field in fields(settings):
+    for field in typed(settings):
         value = getattr(settings, field.name)
         key = prefix + field.name
         yield key

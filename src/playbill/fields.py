@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*")
 def field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
     """Yield `key=value` and, under it, the string that follows the field in its dataclass."""
     about = field_docs(type(settings))
-    for field in fields(settings):
+    for field in typed(settings):
         value = getattr(settings, field.name)
         key = prefix + field.name
         if is_dataclass(value):
@@ -27,6 +27,11 @@ def field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
         yield f"  {key}={as_text(value)}"
         if field.name in about:
             yield from textwrap.wrap(about[field.name], 110, initial_indent="      ", subsequent_indent="      ")
+
+
+def typed(settings: Any) -> list[Field[Any]]:
+    """Return the fields that a command line may set; the others say what it amounts to."""
+    return [field for field in fields(settings) if not field.metadata.get("omegaconf_ignore")]
 
 
 def field_docs(cls: type) -> dict[str, str]:

@@ -19,6 +19,7 @@ class Job:
         groups: `group/schema name` -> `module:class` for every choice the job's configuration offers.
         folder: the field that names the folder it writes, where there is one: `-m` gives every run a name of its own.
         first: the field that a first word without a `=` stands for.
+        preset: the group whose choice, as it stands in conf/, the settings hold as `preset` beside what was made of it.
     """
 
     about: str
@@ -27,6 +28,7 @@ class Job:
     groups: dict[str, str]
     folder: str = ""
     first: str = ""
+    preset: str = ""
 
 
 _SOURCES = {
@@ -154,6 +156,7 @@ JOBS: dict[str, Job] = {
         "playbill.release.gate_settings:GateSettings",
         {"gate/rules_schema": "playbill.release.gate_settings:Rules"},
         first="bundle",
+        preset="gate",
     ),
     "publish": Job(
         "make a sealed bundle the current one",

@@ -13,7 +13,7 @@ import pytest
 
 from playbill.bundle.manifest import State, decode_manifest
 from playbill.bundle.open import open_bundle
-from playbill.bundle.write import current, describe, publish, seal, set_state, stage, state_of
+from playbill.bundle.write import current, describe, publish, reopen, reports_of, seal, set_state, stage, state_of
 from playbill.errors import BundleError
 
 
@@ -117,6 +117,29 @@ def test_a_seal_killed_after_the_manifest_still_counts(make_bundle):
     (path / "state.json").write_bytes(left)  # as if the process died before it removed the state
     assert state_of(path) is State.SEALED
     assert open_bundle(path).state is State.SEALED
+
+
+def test_a_seal_is_broken_for_measuring_anew_alone(make_bundle):
+    path = make_bundle()
+    with pytest.raises(BundleError, match="v1 is staged; only a sealed one is opened again"):
+        reopen(path)
+    known = reports_of(path)
+    assert list(known) == ["parity"]
+    made = open_bundle(path, require_sealed=False).manifest
+    walk(path)
+    assert reports_of(path) == known  # as the manifest has them
+    reopen(path)
+    assert state_of(path) is State.EVALUATED and reports_of(path) == known
+    assert open_bundle(path, require_sealed=False).manifest == made
+    set_state(path, State.GATED)
+    seal(path)
+    publish(path.parent, "v1")
+    with pytest.raises(BundleError, match="v1 is published; only a sealed one"):
+        reopen(path)
+    other = walk(make_bundle(version="v2"))
+    (other / "policy.json").write_bytes((other / "policy.json").read_bytes() + b" ")
+    with pytest.raises(BundleError, match="policy.json"):
+        reopen(other)
 
 
 def test_a_seal_killed_before_the_manifest_can_be_repeated(make_bundle):

@@ -175,10 +175,118 @@ def test_the_next_bundle_is_held_against_the_one_in_use(
     publish.run(PublishSettings(home=str(home)))
     out = capsys.readouterr().out
     assert first in out and second.name in out and "ndcg_at_20 on ml-100k" in out
-    publish.run(PublishSettings(home=str(home), bundle=first))  # and back again
+    # and back again, for a reason: the first was never held against the second
+    with pytest.raises(GateError, match=f"beside no other bundle, and {second.name} is in use now; it was in use"):
+        publish.run(PublishSettings(home=str(home), bundle=first))
+    publish.run(PublishSettings(home=str(home), bundle=first, force=True, reason="people complain"))
     assert current(home / "bundles") == first
     lines = [json.loads(line) for line in (home / "bundles" / "published.jsonl").read_text().splitlines()]
     assert [line["bundle"] for line in lines] == [first, second.name, first]
+
+
+def test_what_was_judged_beside_an_older_bundle_than_the_one_in_use_is_judged_again(
+    home: Path, evaluate_settings: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundles = home / "bundles"
+    first = find_bundle(bundles, "latest")
+    evaluate.run(evaluate_settings())
+    gate.run(shipped(home))
+    publish.run(PublishSettings(home=str(home)))
+    second, third = (export(ExportSettings(home=str(home), half_life_days=days)) for days in (3.0, 5.0))
+    for path in (second, third):
+        evaluate.run(evaluate_settings(bundle=path.name))
+        gate.run(shipped(home, f"bundle={path.name}"))
+    publish.run(PublishSettings(home=str(home), bundle=second.name))
+    with pytest.raises(
+        GateError, match=f"judged beside {first.name}, and {second.name} is in use now; run `playbill ev"
+    ):
+        publish.run(PublishSettings(home=str(home), bundle=third.name))
+    sealed = (third / "items.parquet").read_bytes()
+    evaluate.run(evaluate_settings(bundle=third.name))
+    assert state_of(third) is State.EVALUATED and not (third / "report" / "gate.json").exists()
+    gate.run(shipped(home, f"bundle={third.name}"))
+    publish.run(PublishSettings(home=str(home), bundle=third.name))
+    report = read_report(third, "gate", GateReport)
+    assert report is not None and report.against == second.name and current(bundles) == third.name
+    assert (third / "items.parquet").read_bytes() == sealed
+    open_bundle(third)
+    # one that was in use is never opened again, whatever it is asked beside
+    capsys.readouterr()
+    evaluate.run(evaluate_settings(bundle=second.name))
+    assert "it stays so" in capsys.readouterr().out and state_of(second) is State.SEALED
+    assert "answers_in_time" in {rule.name for rule in report.rules}
+
+
+def test_looser_rules_than_the_named_ones_are_told_of_and_not_published(
+    home: Path, evaluate_settings: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.run(evaluate_settings())
+    path = find_bundle(home / "bundles", "latest")
+    capsys.readouterr()
+    loose = [
+        "gate",
+        f"home={home}",
+        "gate.limits.answers_in_time.at_most=900",
+        "gate.paired.not_below_popularity.margin=0.5",
+    ]
+    assert main(loose) == 0
+    told = (
+        "standard, changed: paired.not_below_popularity.margin 0 -> 0.5 (looser); "
+        "limits.answers_in_time.at_most 250 -> 900 (looser)"
+    )
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert told.replace(">", "&gt;") in (path / "report" / "index.html").read_text()
+    found = json.loads((path / "report" / "gate.json").read_bytes())
+    assert found["preset"] == "standard" and found["passed"]
+    assert [(c["rule"], c["field"], c["preset"], c["here"]) for c in found["changed"]] == [
+        ("paired.not_below_popularity", "margin", 0.0, 0.5),
+        ("limits.answers_in_time", "at_most", 250.0, 900.0),
+    ]
+    with pytest.raises(GateError, match=r"looser rules than those of conf/gate/ \(rules: standard, changed: paired"):
+        publish.run(PublishSettings(home=str(home)))
+    assert current(home / "bundles") is None
+    # never in use: judged again, by the rules as they stand, and by stricter ones as well
+    gate.run(shipped(home, "gate.limits.answers_in_time.at_most=200"))
+    assert "judged again" in capsys.readouterr().out and state_of(path) is State.SEALED
+    publish.run(PublishSettings(home=str(home)))
+    line = json.loads((home / "bundles" / "published.jsonl").read_text())
+    assert (line["gate_passed"], line["forced"]) == (True, "")
+    assert line["rules"] == "standard, changed: limits.answers_in_time.at_most 250 -> 200"
+
+
+def test_looser_rules_that_are_forced_are_recorded(home: Path, evaluate_settings: Make) -> None:
+    evaluate.run(evaluate_settings())
+    assert main(["gate", f"home={home}", "~gate.paired.not_below_popularity"]) == 0
+    publish.run(PublishSettings(home=str(home), force=True, reason="the sale begins"))
+    line = json.loads((home / "bundles" / "published.jsonl").read_text())
+    assert (line["gate_passed"], line["forced"]) == (False, "the sale begins")
+    assert line["rules"] == "standard, changed: paired.not_below_popularity left out (looser)"
+
+
+def test_a_report_that_no_job_wrote_is_not_judged(home: Path, evaluate_settings: Make) -> None:
+    evaluate.run(evaluate_settings())
+    report = find_bundle(home / "bundles", "latest") / "report"
+    kept = {name: (report / name).read_bytes() for name in ("evaluation.json", "disparity.json", "quality.json")}
+    (report / "evaluation.json").write_bytes(kept["evaluation.json"].replace(b'"value": 0.', b'"value": 0.9', 1))
+    (report / "disparity.json").unlink()
+    with pytest.raises(
+        BundleError, match=r"disparity.json is gone; report/evaluation.json is not as .*`playbill evaluate"
+    ):
+        gate.run(shipped(home))
+    evaluate.run(evaluate_settings())  # not "nothing changed": it measures again
+    gate.judge(report.parent, shipped(home))
+    (report / "quality.json").write_bytes(b"{}")
+    (report / "parity.json").write_bytes(b'{"worst_share": 0}')
+    with pytest.raises(
+        BundleError, match=r"parity.json was not written by a job.*quality.json is not as .*`playbill export"
+    ):
+        gate.run(shipped(home))
+    (report / "parity.json").unlink()
+    evaluate.run(evaluate_settings(force=True))  # which says nothing of what the export wrote
+    with pytest.raises(BundleError, match="quality.json is not as"):
+        gate.run(shipped(home))
+    (report / "quality.json").write_bytes(kept["quality.json"])
+    gate.run(shipped(home))
 
 
 def test_a_bundle_in_use_that_may_know_the_answers_is_not_asked(home: Path, evaluate_settings: Make) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from playbill.cli import compose
 from playbill.errors import ConfigError
 from playbill.measure.bootstrap import Interval
-from playbill.release.gate_settings import LimitRule, PairedRule
+from playbill.release.gate_settings import DisparityRule, LimitRule, PairedRule
 from playbill.release.report import Evaluation, Figures, ModelReport
+from playbill.release.rule_changes import changes_of
 from playbill.release.rules import Verdict, judge_limit, judge_paired
 
 RUNGS = ["popularity", "item_knn", "towers"]
@@ -126,3 +129,37 @@ def test_a_check_that_was_not_made_is_not_passed() -> None:
 def test_a_rule_without_sense_is_refused(make: object) -> None:
     with pytest.raises(ConfigError):
         make()  # type: ignore[operator]  # a lambda in a parameter
+
+
+def test_a_change_of_the_rules_is_looser_unless_it_surely_asks_for_more() -> None:
+    preset = compose("gate", []).gate
+
+    def found(*overrides: str) -> list[tuple[str, bool]]:
+        settings = compose("gate", list(overrides))
+        assert settings.preset == ("standard", preset)
+        return [(f"{c.rule}.{c.field}", c.looser) for c in changes_of(preset, settings.gate)]
+
+    assert found() == []
+    near = "paired.not_far_below_best_rival"
+    assert found(f"gate.{near}.margin=0.01") == [(f"{near}.margin", False)]
+    assert found(f"gate.{near}.margin=0.03") == [(f"{near}.margin", True)]
+    assert found(f"gate.{near}.against=popularity") == [(f"{near}.against", True)]
+    assert found(f"gate.{near}.needs=[]") == [(f"{near}.needs", False)]
+    assert found(f"gate.{near}.needs=[towers,ranker]") == [(f"{near}.needs", True)]
+    index = "limits.index_finds_the_nearest"
+    assert found(f"gate.{index}.at_least=0.9", f"gate.{index}.at_most=1") == [
+        (f"{index}.at_least", True),
+        (f"{index}.at_most", False),
+    ]
+    assert found(f"gate.{index}.optional=true") == [(f"{index}.optional", True)]
+    assert found("gate.calibration.probabilities_come_true={low: 0.8, high: 1.05, required: true}") == [
+        ("calibration.probabilities_come_true.low", True),
+        ("calibration.probabilities_come_true.high", False),
+        ("calibration.probabilities_come_true.required", False),
+    ]
+    assert found("~gate.value.not_worth_less_than_current") == [("value.not_worth_less_than_current.", True)]
+    more = replace(preset, disparity={**preset.disparity, "more": DisparityRule()})
+    assert [(c.rule, c.looser) for c in changes_of(preset, more)] == [("disparity.more", False)]
+    # a file of its own is a preset of its own, however much less it asks
+    strict = compose("gate", ["gate=strict"])
+    assert strict.preset == ("strict", strict.gate)

@@ -99,10 +99,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """`state.json`: the state of a bundle that is not sealed, and its manifest as far as it is known."""
+    """`state.json`: the state of a bundle that is not sealed, and its manifest as far as it is known.
+
+    Attributes:
+        reports: sha256 of each report/<name>.json by name, as the job that wrote it left it.
+    """
 
     state: State
     manifest: Manifest
+    reports: dict[str, str] = {}
 
 
 class _Format(msgspec.Struct):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -19,13 +19,14 @@ from playbill.bundle.manifest import (
     State,
     check_version,
     decode_draft,
+    decode_manifest,
     encode_draft,
     encode_manifest,
 )
 from playbill.bundle.open import open_bundle
 from playbill.bundle.verify import entries_of
 from playbill.errors import BundleError
-from playbill.tables.files import atomic_folder, sync_tree, write_atomic
+from playbill.tables.files import atomic_folder, sha256_file, sync_folder, sync_tree, write_atomic
 
 # From which states `set_state` may lead to a state. Evaluating again takes a gate back; sealing is `seal` alone.
 _FROM: dict[State, tuple[State, ...]] = {
@@ -56,9 +57,10 @@ def stage(bundles: Path, version: str) -> Iterator[Path]:
 
 
 def describe(folder: Path, manifest: Manifest) -> None:
-    """Write what is known of a staged bundle; its files are listed when it is sealed."""
+    """Write what is known of a staged bundle, checksums of reports included; its files are listed when it is sealed."""
     check_version(manifest.version)
-    write_atomic(folder / STATE, encode_draft(Draft(state=State.STAGED, manifest=manifest)))
+    reports = {file.stem: sha256_file(file) for file in sorted((folder / "report").glob("*.json"))}
+    write_atomic(folder / STATE, encode_draft(Draft(state=State.STAGED, manifest=manifest, reports=reports)))
 
 
 def state_of(path: Path) -> State:
@@ -72,9 +74,23 @@ def state_of(path: Path) -> State:
     return _draft(path).state
 
 
-def set_state(path: Path, state: State) -> None:
+def reports_of(path: Path) -> dict[str, str]:
+    """Return the sha256 of each report/<name>.json by name, as the job that wrote it left it.
+
+    Raises:
+        BundleError: the folder holds no bundle.
+    """
+    if (path / MANIFEST).is_file():
+        return _sealed_reports(decode_manifest((path / MANIFEST).read_bytes()))
+    return _draft(path).reports
+
+
+def set_state(path: Path, state: State, reports: Mapping[str, str] | None = None) -> None:
     """Move a bundle that is not sealed to `evaluated` or `gated`.
 
+    Args:
+        path: of the bundle; state: that it is to have.
+        reports: sha256 of every report by name, where some were written; None keeps what is known of them.
     Raises:
         BundleError: the step is not allowed from where the bundle stands; says which are.
     """
@@ -86,7 +102,9 @@ def set_state(path: Path, state: State) -> None:
         if now not in _FROM[state]:
             allowed = " or ".join(s.value for s in _FROM[state])
             raise BundleError(f"bundle {path.name} is {now.value}; only {allowed} can become {state.value}")
-        write_atomic(path / STATE, encode_draft(msgspec.structs.replace(_draft(path), state=state)))
+        draft = _draft(path)
+        known = draft.reports if reports is None else dict(reports)
+        write_atomic(path / STATE, encode_draft(msgspec.structs.replace(draft, state=state, reports=known)))
 
 
 def seal(path: Path) -> Manifest:
@@ -109,6 +127,29 @@ def seal(path: Path) -> Manifest:
         write_atomic(path / MANIFEST, encode_manifest(sealed))
         (path / STATE).unlink()  # a crash before this line is harmless: a manifest outweighs the state
         return open_bundle(path, verify=False).manifest
+
+
+def reopen(path: Path) -> None:
+    """Break the seal of a bundle that is not the current one: it is evaluated again, and may be measured anew.
+
+    Whoever calls it answers for that nobody has been told to use the bundle.
+
+    Raises:
+        BundleError: not sealed, the current one, or it does not verify.
+    """
+    with _locked(path.parent):
+        now = state_of(path)
+        if now is not State.SEALED:
+            raise BundleError(f"bundle {path.name} is {now.value}; only a sealed one is opened again")
+        manifest = open_bundle(path).manifest
+        draft = Draft(
+            state=State.EVALUATED,
+            manifest=msgspec.structs.replace(manifest, files={}, seal=""),
+            reports=_sealed_reports(manifest),
+        )
+        write_atomic(path / STATE, encode_draft(draft))
+        (path / MANIFEST).unlink()  # a crash before this line is harmless: a manifest outweighs the state
+        sync_folder(path)
 
 
 def publish(bundles: Path, version: str) -> None:
@@ -143,6 +184,11 @@ def _draft(path: Path) -> Draft:
         return decode_draft((path / STATE).read_bytes())
     except FileNotFoundError:
         raise BundleError(f"no bundle at {path}: neither {MANIFEST} nor {STATE} is there") from None
+
+
+def _sealed_reports(manifest: Manifest) -> dict[str, str]:
+    names = ((PurePosixPath(name), entry) for name, entry in manifest.files.items())
+    return {n.stem: e.sha256 for n, e in names if n.parent == PurePosixPath("report") and n.suffix == ".json"}
 
 
 def _refuse_sealed(path: Path) -> None:

@@ -10,11 +10,17 @@ import msgspec
 
 from playbill.bundle.manifest import MANIFEST, STATE, State, decode_draft, decode_manifest
 from playbill.bundle.verify import files_of
+from playbill.bundle.write import reports_of
 from playbill.errors import BundleError
 from playbill.release.settings import LATEST
 from playbill.tables.files import sha256_file
 
 T = TypeVar("T")
+
+# of report/: what `playbill evaluate` measures, and what is written about a verdict when there is one
+CHECKS = ("calibration", "objectives", "variety", "disparity", "latency", "value", "scores")
+MEASURED = ("evaluation", *CHECKS)
+WRITTEN_LATER = ("gate", "forced")
 
 
 def find_bundle(bundles: Path, version: str) -> Path:
@@ -61,6 +67,36 @@ def read_report(path: Path, name: str, kind: type[T]) -> T | None:
         raise BundleError(
             f"bundle {path.name}: report/{name}.json: {error}; run the job that writes it again"
         ) from None
+
+
+def altered_reports(path: Path) -> dict[str, str]:
+    """Return what is amiss with each report that is not as the job left it that wrote it, in words."""
+    known = reports_of(path)
+    there = {file.stem: file for file in (path / "report").glob("*.json") if file.stem not in WRITTEN_LATER}
+    amiss = {name: "is gone" for name in known if name not in there and name not in WRITTEN_LATER}
+    for name, file in there.items():
+        if name not in known:
+            amiss[name] = "was not written by a job of this Playbill"
+        elif sha256_file(file) != known[name]:
+            amiss[name] = "is not as the job left it that wrote it"
+    return dict(sorted(amiss.items()))
+
+
+def check_reports(path: Path) -> None:
+    """Refuse to read figures that no job measured.
+
+    Raises:
+        BundleError: a report was altered, taken away or added by hand; says which, and what to run again.
+    """
+    amiss = altered_reports(path)
+    if not amiss:
+        return
+    again = "evaluate" if set(amiss) <= set(MEASURED) else "export force=true` and `playbill evaluate"
+    said = "; ".join(f"report/{name}.json {what}" for name, what in amiss.items())
+    raise BundleError(
+        f"bundle {path.name}: {said}: a gate reads what was measured alone; run `playbill {again} "
+        f"bundle={path.name}` again"
+    )
 
 
 def encode(report: object) -> bytes:

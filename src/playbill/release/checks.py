@@ -18,8 +18,6 @@ from playbill.release.settings import EvaluateSettings
 from playbill.release.value import Value, measure_value
 from playbill.release.variety import VarietyReport, measure_variety, variety_in_words
 
-CHECKS = ("calibration", "objectives", "variety", "disparity", "latency", "value", "scores")
-
 
 def in_lines(checks: Mapping[str, object]) -> list[str]:
     """Return what was found as lines for a screen."""

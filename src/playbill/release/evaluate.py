@@ -15,14 +15,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from playbill.bundle.manifest import Manifest, State
 from playbill.bundle.open import Bundle, open_bundle
-from playbill.bundle.write import current, set_state, state_of
+from playbill.bundle.write import current, reopen, reports_of, set_state, state_of
 from playbill.dataset.dataset import Dataset, open_dataset
 from playbill.dataset.settings import SplitKind, SplitSettings
 from playbill.errors import BundleError, ConfigError
 from playbill.features.settings import FeatureSettings
-from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.bundles import (
+    CHECKS,
+    MEASURED,
+    WRITTEN_LATER,
+    altered_reports,
+    content_hash,
+    encode,
+    find_bundle,
+    is_sealed,
+    read_report,
+)
 from playbill.release.calibrating import CalibrationReport
-from playbill.release.checks import CHECKS, in_lines, run_checks
+from playbill.release.checks import in_lines, run_checks
 from playbill.release.page import write_page
 from playbill.release.plots import calibration_png, evaluation_png
 from playbill.release.protocol import Asked, ask
@@ -39,6 +49,7 @@ from playbill.release.report import (
 from playbill.release.rivals import rival_roads
 from playbill.release.roads import engine_road, tower_road
 from playbill.release.settings import CURRENT, EvaluateSettings
+from playbill.release.trial import servers_know
 from playbill.release.variety import VarietyReport, variety_png
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
@@ -54,17 +65,24 @@ def run(settings: EvaluateSettings) -> None:
     tables = Path(settings.home) / "tables" / settings.tables
     path = find_bundle(bundles, settings.bundle)
     print_of = _fingerprint(settings, path, bundles, tables)
-    before = read_report(path, "evaluation", Evaluation)
+    state = state_of(path)
+    amiss = not is_sealed(state) and altered_reports(path).keys() & set(MEASURED)
+    before = None if amiss else read_report(path, "evaluation", Evaluation)
     if before is not None and before.fingerprint == print_of and not settings.force:
         show(before, console)
         console.print(f"bundle {path.name} was measured before and nothing changed")
         return
-    if is_sealed(state_of(path)):
+    beside = bundle_beside(settings, bundles, path)
+    if is_sealed(state):
         if before is None:
             raise BundleError(f"bundle {path.name} was sealed without an evaluation and never changes; export again")
-        show(before, console)
-        console.print(f"bundle {path.name} is sealed: this is what was measured then, and it stays so")
-        return
+        if (beside or "") == before.against or servers_know(bundles, path.name):
+            show(before, console)
+            console.print(f"bundle {path.name} is sealed: this is what was measured then, and it stays so")
+            return
+        # no server was told to use it, and its figures were measured beside a bundle that is not asked for any more
+        reopen(path)
+        console.print(f"bundle {path.name} was sealed and never in use: measured again beside {beside or 'none'}")
     started = time.monotonic()
     bundle = open_bundle(path, require_sealed=False)
     split, features = check_split(bundle.manifest, settings.split, tables)
@@ -74,7 +92,6 @@ def run(settings: EvaluateSettings) -> None:
         if dataset.spec.hash() != bundle.spec.hash():
             raise BundleError(f"bundle {path.name} has another feature spec than its tables give now; export again")
         asked = ask(dataset, "test")
-        beside = bundle_beside(settings, bundles, path)
         roads, notes, other = collect(settings, bundle, bundles, beside, tables, dataset, asked, progress)
         told = progress.add_task("", total=None)
         checks = run_checks(
@@ -241,9 +258,10 @@ def show(evaluation: Evaluation, console: Console) -> None:
 
 def _write(path: Path, evaluation: Evaluation, checks: Mapping[str, object]) -> None:
     report = path / "report"
+    written = {name: encode(checks[name]) for name in CHECKS if name in checks}
     for name in CHECKS:
-        if name in checks:
-            write_atomic(report / f"{name}.json", encode(checks[name]))
+        if name in written:
+            write_atomic(report / f"{name}.json", written[name])
         else:
             (report / f"{name}.json").unlink(missing_ok=True)
     calibration = checks.get("calibration")
@@ -254,12 +272,15 @@ def _write(path: Path, evaluation: Evaluation, checks: Mapping[str, object]) -> 
     (report / "variety.png").unlink(missing_ok=True)
     if isinstance(variety, VarietyReport):
         write_atomic(report / "variety.png", variety_png(variety))
-    write_atomic(report / "evaluation.json", encode(evaluation))
+    written["evaluation"] = encode(evaluation)
+    write_atomic(report / "evaluation.json", written["evaluation"])
     write_atomic(report / "evaluation.png", evaluation_png(evaluation))
     # an earlier verdict was about other figures
-    (report / "gate.json").unlink(missing_ok=True)
+    for name in WRITTEN_LATER:
+        (report / f"{name}.json").unlink(missing_ok=True)
     write_atomic(report / "index.html", write_page(path.name, report).encode())
-    set_state(path, State.EVALUATED)
+    kept = {name: sha256 for name, sha256 in reports_of(path).items() if name not in MEASURED + WRITTEN_LATER}
+    set_state(path, State.EVALUATED, kept | {n: hashlib.sha256(data).hexdigest() for n, data in written.items()})
 
 
 def _fingerprint(settings: EvaluateSettings, path: Path, bundles: Path, tables: Path) -> str:

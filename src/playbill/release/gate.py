@@ -8,41 +8,29 @@ from typing import Any
 
 import msgspec
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
-from playbill.bundle.write import current, seal, set_state, state_of
+from playbill.bundle.write import current, reopen, seal, set_state, state_of
 from playbill.errors import BundleError, GateError
-from playbill.release.bundles import content_hash, encode, find_bundle, is_sealed, read_report
+from playbill.release.bundles import check_reports, content_hash, encode, find_bundle, is_sealed, read_report
 from playbill.release.calibrating import CalibrationReport
 from playbill.release.disparity import DisparityReport
 from playbill.release.evidence import judge_calibration, judge_disparity, judge_value
+from playbill.release.gate_report import GateReport as GateReport
 from playbill.release.gate_settings import GateSettings
 from playbill.release.page import write_page
 from playbill.release.report import Evaluation, wide_console
-from playbill.release.rules import Judged, Verdict, judge_limit, judge_paired
+from playbill.release.rule_changes import changes_of
+from playbill.release.rules import Verdict, judge_limit, judge_paired
 from playbill.release.settings import CURRENT
+from playbill.release.trial import servers_know
 from playbill.release.value import Value
 from playbill.tables.files import write_atomic
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.REFUSED: "yellow", Verdict.NOT_APPLIED: "dim"}
-
-
-class GateReport(msgspec.Struct, kw_only=True):
-    """`report/gate.json`.
-
-    Attributes:
-        evaluation: fingerprint of the evaluation that was judged.
-        against: version of the bundle in use that it was measured beside; empty where there was none.
-    """
-
-    bundle: str
-    passed: bool
-    at: str
-    evaluation: str
-    against: str = ""
-    rules: list[Judged]
 
 
 def run(settings: GateSettings) -> None:
@@ -59,17 +47,20 @@ def run(settings: GateSettings) -> None:
         before = read_report(path, "gate", GateReport)
         if before is None:
             raise GateError(f"bundle {path.name} was sealed without a gate; export again to have it judged")
-        console.print(_table(before))
+        _show(before, console)
         if not before.passed:
             raise GateError(
                 f"bundle {path.name} failed on {before.at} and was sealed past its gate: report/forced.json"
             )
-        console.print(f"bundle {path.name} passed on {before.at} and is {state.value}: nothing to do")
-        return
+        if not before.loosened() or servers_know(path.parent, path.name):
+            console.print(f"bundle {path.name} passed on {before.at} and is {state.value}: nothing to do")
+            return
+        console.print(f"bundle {path.name} was sealed by looser rules and never in use: judged again")
+        reopen(path)
     report = judge(path, settings)
     write_atomic(path / "report" / "gate.json", encode(report))
     write_atomic(path / "report" / "index.html", write_page(path.name, path / "report").encode())
-    console.print(_table(report))
+    _show(report, console)
     failed = [rule.name for rule in report.rules if rule.verdict is Verdict.FAILED]
     if failed:
         if state is State.GATED:
@@ -81,7 +72,8 @@ def run(settings: GateSettings) -> None:
     set_state(path, State.GATED)
     seal(path)
     held = sum(rule.verdict is Verdict.PASSED for rule in report.rules)
-    console.print(f"bundle {path.name} passed {held} rules and is sealed; next: playbill publish")
+    nevertheless = ', which refuses looser rules unless given force=true reason="..."' if report.loosened() else ""
+    console.print(f"bundle {path.name} passed {held} rules and is sealed; next: playbill publish{nevertheless}")
 
 
 def judge(path: Path, settings: GateSettings) -> GateReport:
@@ -101,6 +93,7 @@ def judge(path: Path, settings: GateSettings) -> GateReport:
         raise BundleError(
             f"bundle {path.name} changed after it was evaluated; run `playbill evaluate bundle={path.name}` again"
         )
+    check_reports(path)
     _check_beside(path, evaluation, settings)
     rungs = open_bundle(path, require_sealed=False).rungs
     reports: dict[str, Any] = {
@@ -120,6 +113,8 @@ def judge(path: Path, settings: GateSettings) -> GateReport:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         evaluation=evaluation.fingerprint,
         against=evaluation.against,
+        preset=settings.preset[0] if settings.preset else "",
+        changed=changes_of(settings.preset[1], rules) if settings.preset else [],
         rules=judged,
     )
 
@@ -133,6 +128,12 @@ def _check_beside(path: Path, evaluation: Evaluation, settings: GateSettings) ->
         f"bundle {path.name} was evaluated beside {evaluation.against or 'no other bundle'}, and is to be held against "
         f"{wanted or 'none'}; run `playbill evaluate bundle={path.name}{f' against={wanted}' if wanted else ''}` again"
     )
+
+
+def _show(report: GateReport, console: Console) -> None:
+    console.print(_table(report))
+    style = "bold yellow" if report.loosened() else "dim"
+    console.print(f"rules: {report.by()}", style=style, markup=False, highlight=False)
 
 
 def _table(report: GateReport) -> Table:

@@ -154,9 +154,9 @@ class GateSettings:
         playbill gate gate=strict                      what cannot be judged fails
         playbill gate gate.paired.not_far_below_best_rival.margin=0.01
 
-    Every rule is printed with its figure and verdict and written to the bundle's report before it is sealed. A rule
-    that the data cannot decide is refused, which is no failure unless the rule is `required`. The exit code is 1 when a
-    rule fails.
+    Rules of your own go into a file of conf/gate/, and are called by its name. Every rule is printed with its figure
+    and verdict and written to the bundle's report before it is sealed. A rule that the data cannot decide is refused,
+    which is no failure unless the rule is `required`. The exit code is 1 when a rule fails.
     """
 
     home: str = "var"
@@ -166,4 +166,7 @@ class GateSettings:
     against: str = CURRENT
     """Version of the bundle that it must have been evaluated beside; `current` is the one in use."""
     gate: Rules = field(default_factory=Rules)
-    """A choice of rules: standard, strict."""
+    """A choice of rules: a file of conf/gate/, such as standard or strict. Numbers may be changed here; every change is
+    recorded, and `playbill publish` refuses a bundle that was judged by looser rules than the file's."""
+    preset: tuple[str, Rules] | None = field(default=None, metadata={"omegaconf_ignore": True})
+    """The file of conf/gate/ that was chosen and its rules as they stand there; None where the rules are of no file."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from playbill.measure.bootstrap import Interval
+from playbill.release.gate_report import GateReport
 from playbill.release.report import Evaluation
 
 # these come first and in this order; any other report follows under its own file name
@@ -69,7 +70,7 @@ def _section(name: str, path: Path, report: Path) -> str:
         drawn = report / "evaluation.png"
         return _evaluation(msgspec.json.decode(data, type=Evaluation), drawn.read_bytes() if drawn.is_file() else b"")
     if name == "gate":
-        return _gate(msgspec.json.decode(data))
+        return _gate(msgspec.json.decode(data, type=GateReport))
     if name == "calibration":
         drawn = report / "calibration.png"
         picture = drawn.read_bytes() if drawn.is_file() else b""
@@ -124,15 +125,17 @@ def _figures(evaluation: Evaluation, slice_name: str, k: int, users: int) -> str
     )
 
 
-def _gate(gate: Any) -> str:
+def _gate(gate: GateReport) -> str:
     rows = "".join(
-        f"<tr><td>{escape(str(r['name']))}</td><td>{escape(str(r['rule']))}</td><td>{escape(str(r['found']))}</td>"
-        f'<td class="{escape(str(r["verdict"]))}">{escape(str(r["verdict"]))}</td></tr>'
-        for r in gate["rules"]
+        f"<tr><td>{escape(r.name)}</td><td>{escape(r.rule)}</td><td>{escape(r.found)}</td>"
+        f'<td class="{escape(r.verdict)}">{escape(r.verdict)}</td></tr>'
+        for r in gate.rules
     )
-    verdict = "passed" if gate["passed"] else "failed"
+    verdict = "passed" if gate.passed else "failed"
     head = "<tr><th>rule</th><th>asks</th><th>found</th><th>verdict</th></tr>"
-    return f'<p class="{verdict}">{verdict}</p><table>{head}{rows}</table>\n'
+    style = ' class="failed"' if gate.loosened() else ""
+    by = f"<p{style}>rules: {escape(gate.by())}</p>"
+    return f'<p class="{verdict}">{verdict}</p>{by}<table>{head}{rows}</table>\n'
 
 
 def _value(value: Any) -> str:

@@ -15,7 +15,9 @@ class Publication(msgspec.Struct, kw_only=True):
 
     Attributes:
         previous: the bundle that was current before, None for the first.
-        forced: why it went out past the gate; empty when it passed.
+        gate_passed: rules as a file of conf/gate/ has them or stricter, beside the bundle that was in use.
+        rules: by which it was judged, and every change to them; empty where it was not judged.
+        forced: why it went out nevertheless; empty when it passed.
         trial: what a trial beside the bundle in use came to, in words; empty where there was none.
     """
 
@@ -23,8 +25,18 @@ class Publication(msgspec.Struct, kw_only=True):
     bundle: str
     previous: str | None
     gate_passed: bool
+    rules: str = ""
     forced: str = ""
     trial: str = ""
+
+
+def was_in_use(bundles: Path, version: str) -> bool:
+    """Return whether a bundle was ever the current one, or tried beside it, as far as the record says."""
+    try:
+        lines = (bundles / RECORD).read_bytes().splitlines()
+    except FileNotFoundError:
+        return False
+    return any(msgspec.json.decode(line, type=Publication).bundle == version for line in lines if line.strip())
 
 
 def remember(bundles: Path, line: Publication) -> None:

@@ -14,11 +14,11 @@ from playbill.bundle.open import Bundle, open_bundle
 from playbill.bundle.write import current, publish, seal, set_state, state_of
 from playbill.errors import GateError
 from playbill.release.bundles import encode, find_bundle, is_sealed, read_report
-from playbill.release.gate import GateReport
+from playbill.release.gate_report import GateReport
 from playbill.release.publication import RECORD, Publication, remember
 from playbill.release.report import SERVED, Evaluation, wide_console
 from playbill.release.settings import PublishSettings
-from playbill.release.trial import Mode, Trial, begin
+from playbill.release.trial import Mode, Trial, begin, servers_know
 from playbill.tables.files import write_atomic
 
 
@@ -46,36 +46,61 @@ def run(settings: PublishSettings) -> None:
         console.print(f"bundle {path.name} is the current one already: nothing to do")
         return
     gate = read_report(path, "gate", GateReport)
-    passed = is_sealed(state_of(path)) and gate is not None and gate.passed
-    if not passed and not settings.force:
-        why = (
-            "was not held against the gate"
-            if gate is None
-            else f"failed {', '.join(_failed(gate)) or 'nothing, but is not sealed'}"
-        )
+    objection = object_to(path, gate, previous, servers_know(bundles, path.name))
+    if objection and not settings.force:
         raise GateError(
-            f"bundle {path.name} {why}; run `playbill gate bundle={path.name}`, "
-            'or go past it with force=true reason="...", which is recorded'
+            f'bundle {path.name} {objection}, or go past it with force=true reason="...", which is recorded'
         )
     if not is_sealed(state_of(path)):
         _seal_by_force(path, gate, settings.reason)
+    forced, rules = settings.reason if objection else "", gate.by() if gate else ""
     if settings.trial is not None:
-        _try_out(settings, bundles, path.name, previous)
+        _try_out(settings, bundles, path.name, previous, forced, rules)
         return
     publish(bundles, path.name)
     remember(
         bundles,
         Publication(
-            at=_now(), bundle=path.name, previous=previous, gate_passed=passed, forced="" if passed else settings.reason
+            at=_now(), bundle=path.name, previous=previous, gate_passed=not objection, rules=rules, forced=forced
         ),
     )
     before = bundles / previous if previous and (bundles / previous).is_dir() else None
     console.print(changes(path, before))
-    said = "" if passed else f", past its gate: {settings.reason}"
+    said = f", past its gate: {forced}" if forced else ""
     console.print(f"bundle {path.name} is the current one{said}", markup=False)
 
 
-def _try_out(settings: PublishSettings, bundles: Path, version: str, previous: str | None) -> None:
+def object_to(path: Path, gate: GateReport | None, previous: str | None, known: bool) -> str:
+    """Return why a bundle may not go out by itself, and what to do; empty where it may.
+
+    Args:
+        path: of the bundle; gate: what its gate found.
+        previous: the bundle in use, which it must have been judged beside.
+        known: servers were told of it, so that its figures stay what they are.
+    """
+    run = f"run `playbill gate bundle={path.name}`"
+    if gate is None:
+        return f"was not held against the gate; {run}"
+    if not is_sealed(state_of(path)) or not gate.passed:
+        return f"failed {', '.join(_failed(gate)) or 'nothing, but is not sealed'}; {run}"
+    if gate.loosened():
+        return (
+            f"was judged by looser rules than those of conf/gate/ (rules: {gate.by()}); {run} by rules as they stand "
+            "there, where a file of your own may stand too"
+        )
+    if previous is not None and gate.against != previous:
+        said = f"was judged beside {gate.against or 'no other bundle'}, and {previous} is in use now; "
+        if known:
+            return f"{said}it was in use or tried before, so its figures stay; have a new one judged"
+        return (
+            f"{said}run `playbill evaluate bundle={path.name}`, which measures it beside that one, and `playbill gate`"
+        )
+    return ""
+
+
+def _try_out(
+    settings: PublishSettings, bundles: Path, version: str, previous: str | None, forced: str, rules: str
+) -> None:
     """Ask the servers of this home to try a bundle beside the one in use."""
     if previous is None:
         raise GateError(f"nothing is in use that bundle {version} could be tried beside; publish it without trial=")
@@ -90,7 +115,8 @@ def _try_out(settings: PublishSettings, bundles: Path, version: str, previous: s
         slower=settings.slower,
         agree=settings.agree,
         minutes=settings.minutes,
-        forced=settings.reason if settings.force else "",
+        rules=rules,
+        forced=forced,
     )
     begin(bundles, trial)
     wide_console().print(

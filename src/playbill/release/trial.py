@@ -22,7 +22,7 @@ import msgspec
 from msgspec import field
 
 from playbill.bundle.write import current, publish
-from playbill.release.publication import Publication, remember
+from playbill.release.publication import Publication, remember, was_in_use
 from playbill.tables.files import write_atomic
 
 FILE = "trial.json"
@@ -49,6 +49,7 @@ class Trial(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         slower: times the other's 95th percentile that its own may be.
         agree: share of their first ten places that both answers to one request must have in common, on average.
         minutes: after which it is sent back where there were not enough requests.
+        rules: by which its gate judged it; empty where none did.
         forced: why it goes out past the gate; empty where it passed.
         started: UTC, ISO 8601.
     """
@@ -62,6 +63,7 @@ class Trial(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     slower: float = 1.5
     agree: float = 0.2
     minutes: float = 60.0
+    rules: str = ""
     forced: str = ""
     started: str = ""
 
@@ -188,6 +190,12 @@ def read_trial(bundles: Path) -> Trial | None:
         return None
 
 
+def servers_know(bundles: Path, version: str) -> bool:
+    """Return whether servers of this home may hold a bundle: it was in use or tried before, or is being tried."""
+    trial = read_trial(bundles)
+    return was_in_use(bundles, version) or (trial is not None and trial.version == version)
+
+
 def folder_of(bundles: Path, trial: Trial) -> Path:
     """Return where the tallies and the verdict of a trial stand."""
     stamp = "".join(c for c in trial.started if c.isdigit())[:20]
@@ -248,6 +256,7 @@ def decide(bundles: Path, trial: Trial, taken_on: bool, why: str, tallies: Talli
             bundle=trial.version,
             previous=before,
             gate_passed=not trial.forced,
+            rules=trial.rules,
             forced=trial.forced,
             trial=f"{trial.mode.value}: {'taken on' if taken_on else 'sent back'}: {why}",
         ),
