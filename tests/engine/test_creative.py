@@ -214,6 +214,22 @@ def test_a_session_keeps_its_creatives_though_the_belief_moves(posters: Bundle, 
     assert [i.creative_id for i in elsewhere.items] != shown
 
 
+def test_two_sessions_of_one_person_each_keep_their_creatives(posters: Bundle, clicks: Store) -> None:
+    engine = Engine.open(_with(posters, switch_cost=0.0), clicks)
+    shown = {
+        session: [i.creative_id for i in _show(engine, clicks, user_id=9, session_id=session, request_id=session).items]
+        for session in ("phone", "desk")
+    }
+    assert shown["phone"] != shown["desk"]
+    for turn in ("phone", "desk", "phone"):
+        again = _show(engine, clicks, user_id=9, session_id=turn, request_id=f"{turn} again")
+        assert [i.creative_id for i in again.items] == shown[turn]
+        assert all(i.creative_propensity == 1.0 for i in again.items)
+    visit = [i.creative_id for i in _show(engine, clicks, session_id="v", request_id="v").items]
+    known = _show(engine, clicks, user_id=9, session_id="v", request_id="known now")
+    assert [i.creative_id for i in known.items] == visit
+
+
 def test_another_session_pays_for_another_image(posters: Bundle, clicks: Store) -> None:
     free, dear = (Engine.open(_with(posters, switch_cost=cost), clicks) for cost in (0.0, 50.0))
     slate = _show(free, clicks, user_id=9, session_id=1)

@@ -167,6 +167,39 @@ def test_people_and_visitors_are_remembered_apart(store: Store) -> None:
         assert view.shown(1, None)[1].session_id == "s1"
 
 
+def test_each_session_of_a_person_is_remembered_as_far_as_there_is_room(store: Store) -> None:
+    def show(chosen: int, session: str | None, item: int = 1, user: int | None = 1) -> None:
+        again = decision(chosen, np.zeros(WIDTH), at=AT + chosen)
+        store.record([msgspec.structs.replace(again, user_id=user, session_id=session, item_id=item, chosen=chosen)])
+
+    def shown(session: str | None, item: int = 1) -> list[int | None]:
+        with store.view([(1, session)]) as view:
+            last = view.shown(1, session)[item]
+        return [last.creative_id, last.of_session(session)]
+
+    show(10, "a")
+    show(11, "b")
+    assert shown("a") == [11, 10] and shown("b") == [11, 11] and shown("c") == [11, None] == shown(None)
+    show(12, "a")  # what a showed was withdrawn: its newest counts
+    assert shown("a") == [12, 12] and shown("b") == [12, 11]
+    show(13, None)
+    assert shown("a") == [13, 12] and shown("b") == [13, 11] and shown(None) == [13, None]
+    for n, session in enumerate("cde"):
+        show(20 + n, session)
+    assert [shown(s)[1] for s in "abcde"] == [12, None, 20, 21, 22]  # the last one and three more
+    # of a visitor, and then it is said who they are
+    show(30, "v", item=2, user=None)
+    show(31, "v", item=1, user=None)
+    assert shown("v", item=2) == [30, 30] and shown("v") == [22, 31]
+    with store.view() as view:
+        assert view.shown(None, "a") == {} == view.shown(2, "a")  # a person's sessions stand in their own row alone
+        assert view.shown(2, "v")[1].of_session("v") == 31
+    for item in range(600):
+        show(1000 + item, "f", item=item)
+    with store.view() as view:
+        assert len(view.shown(1, "f")) == 500 and 99 not in view.shown(1, "f")
+
+
 def test_decisions_outlive_the_process_and_come_back_in_order(store: Store) -> None:
     made = [decision(n, np.ones(WIDTH)) for n in range(5)]
     store.record(made)

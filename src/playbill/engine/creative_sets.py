@@ -28,7 +28,7 @@ class Sets:
         item: [K] int64 item_index; `item_ids` [K].
         rows: [K, n] int64 of the shelf; `there` [K, n] bool, which of them may be shown.
         kept: [K] int64, place among the n that this session shows already; -1 where it shows none.
-        before: [K] int64, place that an earlier session of the person showed; -1 where there is none.
+        before: [K] int64, place that another session of the person showed last; -1 where there is none.
     """
 
     owner: np.ndarray
@@ -88,10 +88,11 @@ def sets_of(
             continue
         places = np.flatnonzero(sets.there[k])
         ids = [shelf.ids[row] for row in sets.rows[k, places].tolist()]
-        if last.creative_id in ids:
-            session = rows[b].request.session_id
-            same = session is not None and session == last.session_id
-            (sets.kept if same else sets.before)[k] = places[ids.index(last.creative_id)]
+        own = last.of_session(rows[b].request.session_id)
+        if own in ids:
+            sets.kept[k] = places[ids.index(own)]
+        elif last.creative_id in ids:
+            sets.before[k] = places[ids.index(last.creative_id)]
     return sets
 
 

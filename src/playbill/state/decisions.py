@@ -19,6 +19,7 @@ from playbill.state.keys import id_key, sequence_key
 from playbill.state.txn import Txn
 
 REMEMBERED = 500  # items of which a person's last creative is known, the newest ones
+OTHER_SESSIONS = 3  # of an item, besides the last one: people who go on with what they left on another device
 LEARNED_VERSION = b"learned_version"
 
 
@@ -77,11 +78,29 @@ class Decision(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, array_like=True):
-    """The last creative of one item that a person was shown; `at` is UTC microseconds."""
+    """The last creative of one item that a person was shown; `at` is UTC microseconds.
+
+    Attributes:
+        others: what other sessions of theirs were shown of it last, the newest at the end.
+    """
 
     creative_id: Id
     session_id: Id | None
     at: int
+    others: list[Shown] = []
+
+    def of_session(self, session_id: Id | None) -> Id | None:
+        """Return the creative that a session was shown last, None where it is not known of it."""
+        if session_id is None:
+            return None
+        each = (shown.creative_id for shown in (self, *self.others) if shown.session_id == session_id)
+        return next(each, None)
+
+    def followed_by(self, last: Shown) -> Shown:
+        """Return what is remembered once `last` was shown after this."""
+        mine = [*self.others, Shown(self.creative_id, self.session_id, self.at)]
+        kept = [shown for shown in mine if shown.session_id not in (None, last.session_id)]
+        return Shown(last.creative_id, last.session_id, last.at, kept[-OTHER_SESSIONS:])
 
 
 class Learned(msgspec.Struct, kw_only=True):
@@ -120,14 +139,23 @@ def read_learned(txn: Txn, head: str) -> Learned | None:
 
 
 def read_shown(txn: Txn, user_id: Id | None, session_id: Id | None) -> dict[Id, Shown]:
-    """Return what a person was shown last, by item id."""
-    keys = people_keys(user_id, session_id)
-    raw = txn.get("shown", keys[0]) if keys else None
-    return {} if raw is None else _shown.decode(raw)
+    """Return what a person was shown last, by item id; also what their session was before it was known to be theirs."""
+    rows = [txn.get("shown", key) for key in people_keys(user_id, session_id)]
+    found, *visits = [{} if raw is None else _shown.decode(raw) for raw in rows] or [{}]
+    for item_id, visit in (row for visited in visits for row in visited.items()):
+        mine = found.get(item_id)
+        if mine is None:
+            found[item_id] = visit
+        elif mine.of_session(session_id) is None:
+            found[item_id] = msgspec.structs.replace(mine, others=[*mine.others, visit])
+    return found
 
 
 def people_keys(user_id: Id | None, session_id: Id | None) -> list[bytes]:
-    """Return under which keys of `shown` somebody may be known; the first one is theirs, where all may be kept."""
+    """Return under which keys of `shown` somebody may be known; the first one is theirs, and all is kept under it.
+
+    A person's sessions are kept in their own row: whoever takes that away takes all that is remembered of them.
+    """
     keys = [] if user_id is None else [b"u" + id_key(user_id)]
     return keys if session_id is None else [*keys, b"s" + id_key(session_id)]
 
@@ -227,6 +255,7 @@ def _remember(txn: Txn, decisions: Sequence[Decision]) -> None:
         raw = txn.get("shown", key)
         known = {} if raw is None else _shown.decode(raw)
         for decision in chosen:
-            known.pop(decision.item_id, None)  # the newest stand last
-            known[decision.item_id] = Shown(decision.chosen, decision.session_id, decision.at)
+            before = known.pop(decision.item_id, None)  # the newest stand last
+            now = Shown(decision.chosen, decision.session_id, decision.at)
+            known[decision.item_id] = now if before is None else before.followed_by(now)
         txn.put("shown", key, _encode(dict(list(known.items())[-REMEMBERED:])))
