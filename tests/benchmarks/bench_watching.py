@@ -34,7 +34,7 @@ WAYS = ("bare", "figures", "figures and slate log")
 class Deaf:
     """A watch that notes nothing."""
 
-    slate_log = None
+    slate_log, tellers = None, ()
 
     def began(self, *_: Any) -> None: ...
     def refused(self, *_: Any) -> None: ...

@@ -372,7 +372,7 @@ def test_each_request_is_a_line_of_json_whoever_answered_it(server: Server) -> N
     assert processes.wait_until(lambda: names <= {line.get("request_id") for line in lines()}, 10)
     mine = [line for line in lines() if line.get("request_id") in names]
     assert len(mine) == len(names) and len({line["process"] for line in mine}) == 2
-    assert {(line["route"], line["rung"]) for line in mine} == {("/v1/recommend", "full")}
+    assert {line["route"] for line in mine} == {"/v1/recommend"} and "full" in {line["rung"] for line in mine}
     assert any("wait" in line["stages_ms"] for line in mine)
 
 
