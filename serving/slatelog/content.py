@@ -88,8 +88,11 @@ class Content:
         held: Held | None = None if entry.reads is None else entry.reads.held
         request, bundle = entry.request, entry.bundle
         read = {field.name for field in bundle.spec.side(Side.CONTEXT)}
-        remembered = held is not None and held.remembered
-        request, bare, withheld = kept(request, remembered=remembered, visits=self._visits, read=read)
+        remembered, asks = held is not None and held.remembered, False
+        if entry.reads is not None and not remembered and request.user_id is not None:
+            own = people_keys(request.user_id, None)[0]
+            asks = any(key[0] == "wishes" and key[1] == own and value for key, value in entry.reads.rows.items())
+        request, bare, withheld = kept(request, remembered=remembered, asks=asks, visits=self._visits, read=read)
         lines: list[Line] = []
         if entry.reads is not None and held is not None:
             lines += self._new_rows(_rows_of(entry.reads, held, request))
@@ -141,8 +144,8 @@ def _rows_of(reads: Reads, held: Held, request: Request) -> dict[tuple[str, byte
     """
     rows: dict[tuple[str, bytes], Any] = dict(reads.rows)
     if not held.remembered:
-        # a visit keeps its creatives; nothing else of it was used
-        mine = {("shown", key) for key in people_keys(None, request.session_id)}
+        # a visit keeps its creatives, and what was asked for in it; nothing else of it was used
+        mine = {(table, key) for table in ("shown", "wishes") for key in people_keys(None, request.session_id)}
         rows = {key: value for key, value in rows.items() if key[0] == "meta" or key in mine}
     rows["meta", b"catalogue_version"] = sequence_key(held.catalogue_version)
     rows["meta", b"creatives_version"] = sequence_key(held.creatives_version)

@@ -1,8 +1,9 @@
 """What of a request and its answer may not be kept.
 
-Of somebody who does not allow personalisation nothing is used, and nothing is kept under their id: neither the id, nor
-what their visit told. Of a visitor without any id nothing was to be kept at all (see README): what they told of their
-visit goes, with the reasons that rest on it, and of the context what no model reads, unless the operator wants it.
+Of somebody who does not allow personalisation nothing is used but what they ask for in so many words, and nothing is
+kept under their id: neither the id, nor what they ask for, nor what their visit told. Of a visitor without any id
+nothing was to be kept at all (see README): what they told of their visit goes, with the reasons that rest on it, and of
+the context what no model reads, unless the operator wants it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ Answer = Slate | Page
 
 
 def kept(
-    request: Request, *, remembered: bool, visits: bool, read: Collection[str]
+    request: Request, *, remembered: bool, asks: bool, visits: bool, read: Collection[str]
 ) -> tuple[Request, Callable[[Answer], Answer] | None, list[str]]:
     """Return the request as it may be logged, what makes its answer so, and which fields were used and are missing.
 
     Args:
         remembered: whether what this person is shown may be kept under their id.
+        asks: whether they ask for something under their id, which acts whatever they allow.
         visits: whether to keep what nameless visitors tell.
         read: columns of the context that the bundle's models read.
     Returns:
@@ -37,12 +39,17 @@ def kept(
         return request, _without_reasons if told else None, ["recent"] if told else []
     if remembered:
         return request, None, []
-    # nothing of theirs was used, so without it the answer is the same
-    return msgspec.structs.replace(request, user_id=None, recent=[]), _without_id, []
+    # nothing else of theirs was used, so without it the answer is the same
+    request = msgspec.structs.replace(request, user_id=None, recent=[])
+    return (request, _without_person, ["wishes"]) if asks else (request, _without_id, [])
 
 
 def _without_id(answer: Answer) -> Answer:
     return msgspec.structs.replace(answer, user_id=None)
+
+
+def _without_person(answer: Answer) -> Answer:
+    return _without_reasons(_without_id(answer))
 
 
 def _without_reasons(answer: Answer) -> Answer:

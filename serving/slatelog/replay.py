@@ -141,8 +141,10 @@ def _again(
 
 def _why_not(line: Logged) -> str:
     """Return why nobody can answer a line again; empty where one can."""
-    if line.withheld:
+    if "recent" in line.withheld:
         return "what a nameless visitor told is not kept"
+    if line.withheld:
+        return "what they ask for who allow nothing more is not kept"
     return "a part failed while it was answered" if line.faulty else ""
 
 

@@ -48,6 +48,7 @@ from playbill.serving.watching import begin_watching
 from playbill.state.ingest import run as ingest
 from playbill.state.keys import id_key
 from playbill.state.store import Store
+from playbill.state.wishes import Mark, Wish
 
 
 class Plain:
@@ -139,6 +140,12 @@ def mixed(server: Plain, rounds: int, seed: int) -> int:
         if n % 16 == 5:
             server.post("/v1/items", {"item_id": 50_000 + n, "title": f"New {n}", "categories": ["Drama"]})
             server.post("/v1/recommend", {"user_id": user, "filter": "item_id >= 50000"})
+            asked += 1
+        if n % 6 == 1:
+            who = {"user_id": user} if "user_id" in body else {"session_id": f"visit-{n % 7}"}
+            kind = ("less_like_this", "not_this_item")[n % 12 == 1]
+            server.post("/v1/feedback", {**who, "item_id": film, "kind": kind})
+            server.post("/v1/recommend", {**who, "k": 6})
             asked += 1
         if n % 12 == 7 and shown.get("creative_id") is not None:
             server.post("/v1/creatives", {"creative_id": shown["creative_id"], "withdrawn": True})
@@ -510,8 +517,10 @@ def test_nothing_is_kept_under_the_id_of_somebody_who_does_not_allow_it(engine: 
     engine = Engine.open(dataclasses.replace(engine.bundle, spec=spec), store)
     store.set_features({21: {"consent_personalisation": True}, 987_654: {"consent_personalisation": False}})
     log = SlateLog(tmp_path, "p", SlateLogSettings(), Counts())
+    store.tell(Wish(user_id=987_653, item_id=181, mark=Mark.LESS))
+    store.set_features({987_653: {"consent_personalisation": False}})
     recent = [Recent(item_id=50, event="rate", value=5.0)]
-    for user in (21, 987_654):
+    for user in (21, 987_654, 987_653):
         asked = Request(user_id=user, session_id=f"v{user}", request_id=f"r{user}", recent=recent, k=5)
         log.note(answered(store, engine, asked))
     log.start()
@@ -520,7 +529,8 @@ def test_nothing_is_kept_under_the_id_of_somebody_who_does_not_allow_it(engine: 
     lines = [line for _, line in files.read(path)]
     raw = b"".join(encode(line) for line in lines)
     assert b'"user_id":987654' not in raw and b'"user_id":21' in raw
-    yes, no = [line for line in lines if isinstance(line, Logged)]
+    yes, no, wishing = [line for line in lines if isinstance(line, Logged)]
+    assert not no.withheld and wishing.withheld == ["wishes"] and b'"user_id":987653' not in raw
     assert yes.request.user_id == 21 and yes.request.recent and no.request.user_id is None and not no.request.recent
     assert json.loads(bytes(no.answer))["user_id"] is None
     keys = {(line.table, line.key) for line in lines if isinstance(line, Row)}
