@@ -122,8 +122,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_tables: Path, dataset: D
 
 @pytest.fixture(scope="module")
 def folder(home: Path) -> Path:
-    """Of the bundle; its surface `home` wants what is enjoyed, `slate` what the ranker's first task says."""
-    return export(settings(home, objectives={"home": {"enjoy": 1.0}}))
+    """Of the bundle; its surface `front` wants what is enjoyed, `slate` what the ranker's first task says."""
+    return export(settings(home, objectives={"front": {"enjoy": 1.0}}))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_the_engine_asks_with_the_numbers_that_training_computes(
     monkeypatch.setattr(Model, "run", watched)
     before = (pool.at < moment) & (pool.item > 0)
     people = np.unique(pool.person[before])[::4]
-    slates = engine.recommend(wanted(dataset, people, "home"))
+    slates = engine.recommend(wanted(dataset, people, "front"))
     assert len(people) >= 12 and {s.rung for s in slates} == {"full"} and len(asked) == len(people)
 
     whole = load_plain(read_run(home / "runs" / "tiny-response", "response"), dataset)
@@ -207,7 +207,7 @@ def test_the_engine_asks_with_the_numbers_that_training_computes(
 def test_an_objective_may_want_what_is_enjoyed(bundle: Bundle, store: Store, dataset: Dataset) -> None:
     people = np.arange(0, 40, 3)
     engine = Engine.open(bundle, store)
-    enjoyed = engine.recommend(wanted(dataset, people, "home"))
+    enjoyed = engine.recommend(wanted(dataset, people, "front"))
     usual = engine.recommend(wanted(dataset, people, "slate"))
     assert engine.models()["response"]["device"] == "cpu" and not engine.faults
     for slate in [s for s in enjoyed if s.rung == "full"]:
@@ -250,7 +250,7 @@ def test_a_part_that_got_lost_lowers_who_asks_for_it_and_nobody_else(
     (tmp_path / folder.name / "response" / "tallies.npz").unlink()
     engine = Engine.open(opened, store)
     people = np.unique(dataset.pool.person[dataset.split.part < 2])[:3]
-    for slate in engine.recommend(wanted(dataset, people, "home")):
+    for slate in engine.recommend(wanted(dataset, people, "front")):
         assert slate.rung == "retrieval" and "no tallies can be read" in slate.rung_reason
     assert {s.rung for s in engine.recommend(wanted(dataset, people, "slate"))} == {"full"}
     with pytest.raises(BundleError, match=r"response/tallies.npz: missing, though the bundle says it carries a model"):
@@ -269,7 +269,7 @@ def test_what_an_export_says_of_it(home: Path, folder: Path, bundle: Bundle) -> 
     run.rename(run.with_name("aside"))
     try:
         with pytest.raises(ConfigError, match="the objective of home weighs enjoy, which no finished run says"):
-            make_plan(settings(home, objectives={"home": {"enjoy": 1.0}}))
+            make_plan(settings(home, objectives={"front": {"enjoy": 1.0}}))
         plan = make_plan(settings(home))
         assert plan.response is None and not {"enjoy", "response_run"} & plan.origin().keys()
     finally:
@@ -313,7 +313,7 @@ def test_a_batch_gets_what_online_gets(
         name="all",
         bundle=folder.name,
         k=12,
-        surface="home",
+        surface="front",
         at=dataset.split.valid_until_us,
         state_version=store.version,
         users=pa.array(users),
