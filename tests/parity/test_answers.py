@@ -156,9 +156,11 @@ def test_the_engine_asks_with_the_numbers_that_training_computes(
     asked: list[dict[str, np.ndarray]] = []
     run = Model.run
 
-    def watched(graph: Model, arrays: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+    def watched(
+        graph: Model, arrays: dict[str, np.ndarray], outputs: list[str], within_s: float | None = None
+    ) -> list[np.ndarray]:
         asked.extend([arrays] if graph.name == "response" else [])
-        return run(graph, arrays, outputs)
+        return run(graph, arrays, outputs, within_s)
 
     engine = Engine.open(bundle, store)
     monkeypatch.setattr(Model, "run", watched)
@@ -268,7 +270,7 @@ def test_what_an_export_says_of_it(home: Path, folder: Path, bundle: Bundle) -> 
     run = home / "runs" / "tiny-response"
     run.rename(run.with_name("aside"))
     try:
-        with pytest.raises(ConfigError, match="the objective of home weighs enjoy, which no finished run says"):
+        with pytest.raises(ConfigError, match="the objective of front weighs enjoy, which no finished run says"):
             make_plan(settings(home, objectives={"front": {"enjoy": 1.0}}))
         plan = make_plan(settings(home))
         assert plan.response is None and not {"enjoy", "response_run"} & plan.origin().keys()
