@@ -58,6 +58,9 @@ class AskSettings:
     """Categories of which more is wanted; with `never`, in place of all that was declared: [] takes it back."""
     never: list[str] | None = None
     """Categories of which nothing is to be shown."""
+    exploration: float | None = None
+    """Probability that an exploration slot is drawn by chance, 0..1, never below the policy's floor; null: as the
+    surface has it."""
     request_id: str | None = None
     """Keys every random choice: the same id gives the same slate; null lets the server make one."""
     timeout_s: float = 10.0
@@ -68,14 +71,16 @@ class AskSettings:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"k: expected at least 1, got {self.k}")
+        if self.exploration is not None and not 0 <= self.exploration <= 1:
+            raise ConfigError(f"exploration: expected a probability in 0..1, got {self.exploration}")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url: expected http:// or https://, got {self.url!r}")
 
 
 def run(settings: AskSettings) -> None:
     """Ask once and print the slate."""
-    body = {"k": settings.k, "surface": settings.surface}
-    for name in ("user_id", "session_id", "request_id", "filter", "item_id", "items"):
+    body: dict[str, Any] = {"k": settings.k, "surface": settings.surface}
+    for name in ("user_id", "session_id", "request_id", "filter", "item_id", "items", "exploration"):
         if getattr(settings, name) not in (None, []):
             body[name] = getattr(settings, name)
     url = settings.url or address(Path(settings.home))
@@ -183,12 +188,21 @@ def _table(items: list[dict[str, Any]], title: str) -> Table:
     table.add_column("title")
     for task in tasks:
         table.add_column(f"p({task})", justify="right")
+    # what is certain needs no column
+    chance = any(item["propensity"] != 1 for item in items)
+    creatives = any(item.get("creative_id") is not None for item in items)
+    for name in [*(["p(place)"] if chance else []), *(["creative", "p(creative)"] if creatives else [])]:
+        table.add_column(name, justify="right")
     table.add_column("retriever")
     table.add_column("reason")
     for item in items:
         probabilities = [f"{item['probabilities'][t]:.2f}" if t in item["probabilities"] else "" for t in tasks]
         title = item["title"] or str(item["item_id"])
-        cells = (title, *probabilities, item["retriever"], item["reason"]["text"])
+        drawn = [f"{item['propensity']:.3g}"] if chance else []
+        if creatives:
+            shown, p = item.get("creative_id"), item.get("creative_propensity")
+            drawn += ["" if shown is None else str(shown), "" if p is None else f"{p:.3g}"]
+        cells = (title, *probabilities, *drawn, item["retriever"], item["reason"]["text"])
         table.add_row(str(item["position"] + 1), *map(escape, cells))
     return table
 

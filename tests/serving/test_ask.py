@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,12 @@ from playbill.serving.plain import make_api
 
 @pytest.fixture(scope="module")
 def url(home: Path, free_ports: Any) -> Iterator[str]:
+    with serving(home, free_ports) as address:
+        yield address
+
+
+@contextmanager
+def serving(home: Path, free_ports: Any) -> Iterator[str]:
     api = make_api(str(home))
     [port] = free_ports(1)
     # the websocket protocols' libraries warn of their own past; there are no websockets here
@@ -44,6 +53,36 @@ def test_it_prints_titles_reasons_and_what_answered(url: str, capsys: pytest.Cap
     assert len(slate["items"]) == 3
     for item in slate["items"]:
         assert item["title"] in text
+
+
+def test_it_prints_creatives_and_what_was_left_to_chance(
+    creative_home: Path, free_ports: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "250")
+    shutil.copytree(creative_home, tmp_path / "home")
+    with serving(tmp_path / "home", free_ports) as url:
+        texts = []
+        for request in ("first", "second"):
+            assert main(["ask", "user_id=196", "session_id=v", "k=3", f"url={url}", f"request_id={request}"]) == 0
+            texts.append(capsys.readouterr().out)
+        assert main(["ask", "user_id=196", "session_id=v", "k=3", f"url={url}", "as_json=true"]) == 0
+        slate = json.loads(capsys.readouterr().out)
+    for text, chance in zip(texts, (r"0\.\d+", "1"), strict=True):  # drawn once, and then kept within the session
+        assert "p(creative)" in text and "p(place)" not in text
+        for item in slate["items"]:
+            row = next(line for line in text.splitlines() if item["title"] in line)
+            assert re.search(rf"\b{item['creative_id']} +│? *{chance} ", row), row
+
+
+def test_exploration_is_asked_for(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["ask", "user_id=196", "k=20", f"url={url}", "request_id=e"]
+    assert main([*asked, "exploration=0.9", "as_json=true"]) == 0
+    slate = json.loads(capsys.readouterr().out)
+    assert main([*asked, "exploration=0.9"]) == 0
+    assert "p(place)" in capsys.readouterr().out and any(i["propensity"] != 1 for i in slate["items"])
+    assert main([*asked, "exploration=1.5"]) == 2
+    assert "exploration: expected a probability in 0..1" in capsys.readouterr().err
 
 
 def test_it_prints_a_page_and_the_like_of_an_item(url: str, capsys: pytest.CaptureFixture[str]) -> None:
