@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import ndtr
 
 from playbill.creative.choice import CreativePolicy, Kind, centred, chances, check_policy, draw, uniforms
 from playbill.creative.quadrature import chance_of_best
@@ -36,6 +37,30 @@ def test_thompson_probabilities_are_what_simulation_finds() -> None:
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-12)
     assert (found[~there] == 0).all()
     assert np.abs(found - simulated(mean, sd, there)).max() < 0.01
+
+
+def integrated(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """The probability that each of n scores is the largest, [n]: the trapezium rule on 2,001 points of each."""
+    z = np.linspace(-9, 9, 2001)
+    x = mean[:, None] + sd[:, None] * z
+    below = ndtr((x[:, None] - mean[:, None]) / sd[:, None])
+    below[np.arange(len(mean)), np.arange(len(mean))] = 1.0
+    found: np.ndarray = below.prod(1) @ np.exp(-z * z / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
+    return found
+
+
+def test_quadrature_is_off_by_what_its_docstring_says() -> None:
+    rng = np.random.default_rng(1)
+    for ratio, least, most in ((1.0, 0.0, 1e-5), (2.0, 0.001, 0.0013), (5.0, 0.015, 0.022)):
+        sets = [(np.zeros(8), np.array([*np.ones(7), ratio]))]
+        sets += [(np.array([-0.127, 1.407, 1.161, 0.098, 1.292, 0.832, -0.085]), np.array([ratio, *np.ones(6)]))]
+        for _ in range(100):
+            n = rng.integers(3, 9)
+            sd = np.where(rng.random(n) < 0.7, 1.0, ratio)
+            sd[0], sd[1] = 1.0, ratio
+            sets.append((rng.normal(0, 1, n) * rng.choice([0.3, 1.0, 2.0]), sd))
+        off = [np.abs(chance_of_best(mean[None], sd[None])[0] - integrated(mean, sd)).max() for mean, sd in sets]
+        assert least <= max(off) < most + 2e-4, (ratio, max(off))
 
 
 def test_two_creatives_have_a_closed_form_and_quadrature_agrees_with_it() -> None:
