@@ -142,6 +142,14 @@ def test_a_seal_is_broken_for_measuring_anew_alone(make_bundle):
         reopen(other)
 
 
+def test_a_bundle_that_is_still_being_written_is_called_by_its_name(make_bundle):
+    path = make_bundle()
+    folder = path.rename(path.with_name(".v1.4194999.0123abcd.tmp"))
+    (folder / "items.parquet").unlink()
+    with pytest.raises(BundleError, match=r"^bundle v1: items.parquet: missing"):
+        open_bundle(folder, require_sealed=False)
+
+
 def test_a_seal_killed_before_the_manifest_can_be_repeated(make_bundle):
     path = make_bundle()
     set_state(path, State.EVALUATED)

@@ -102,13 +102,15 @@ def open_bundle(path: Path | str, *, require_sealed: bool = True, verify: bool =
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}; there are: {', '.join(_names(path.parent)) or 'none'}")
+    name = path.name
     try:
         state, manifest = _manifest(path)
+        name = name if state is State.SEALED else manifest.version  # an export opens it where it is being written
         if state is not State.SEALED and require_sealed:
             raise BundleError(f"state is {state.value}, expected sealed; evaluate and gate it first")
         return _open(path, state, manifest, verify)
     except BundleError as error:
-        raise BundleError(f"bundle {path.name}: {error}") from error
+        raise BundleError(f"bundle {name}: {error}") from error
 
 
 def _manifest(path: Path) -> tuple[State, Manifest]:
