@@ -65,7 +65,7 @@ def run(settings: TrainSettings) -> int:
     before = read_record(run_dir)
     same = before is not None and before.fingerprint == record.fingerprint and not settings.force
     if same and before is not None and before.completed and (run_dir / "checkpoints" / "best.ckpt").is_file():
-        console.print(f"{run_dir} is up to date: {before.metric} {before.best:.4f}, epoch {before.best_epoch}")
+        console.print(f"{run_dir} is up to date: {_reached(before)}")
         return 0
     last = run_dir / "checkpoints" / "last.ckpt"
     resume = last if same and last.is_file() else None
@@ -179,6 +179,12 @@ def _as(run: Run, settings: TrainSettings) -> TrainSettings:
     return replace(settings, model=run.model, **{name: getattr(run.settings, name) for name in same})
 
 
+def _reached(record: RunRecord) -> str:
+    if not record.report:
+        return f"{record.epochs} epochs, nothing to validate on"
+    return f"{record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}"
+
+
 def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
     if record.refit_of is not None:
         console.print(
@@ -187,7 +193,6 @@ def _say(console: Console, run_dir: Path, record: RunRecord) -> None:
         )
         return
     console.print(
-        f"{run_dir}: {record.metric} {record.best:.4f} after epoch {record.best_epoch} of {record.epochs}, "
-        f"{record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, {record.input_share:.1%} of the time "
-        f"waiting for batches, {record.peak_mib:,.0f} MiB"
+        f"{run_dir}: {_reached(record)}, {record.seconds:.0f} s, {record.samples_per_second:,.0f} samples/s, "
+        f"{record.input_share:.1%} of the time waiting for batches, {record.peak_mib:,.0f} MiB"
     )

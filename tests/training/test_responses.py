@@ -141,6 +141,17 @@ def test_a_run_leaves_a_graph_that_answers_like_its_module(home: Path, source: S
         assert record.best == pytest.approx(auc(label, blocks), abs=1e-6)
 
 
+def test_where_nothing_was_held_out_to_validate_on_no_figure_is_told(
+    home: Path, train_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [*SMALL, "run=whole", "split.train=0.9", "split.valid=0"]
+    for said in ("2 epochs, nothing to validate on, ", "is up to date: 2 epochs, nothing to validate on"):
+        capsys.readouterr()
+        train_here(home, *whole)
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told and "0.0000" not in told
+
+
 def test_a_stopped_run_ends_with_the_same_weights(
     home: Path, train_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
