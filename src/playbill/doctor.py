@@ -35,7 +35,8 @@ class DoctorSettings:
         playbill doctor                                                    this machine and installation
         playbill doctor estimate=ranker estimate.tables=ml-100k            the ranker of prepared tables, on eight H100
         playbill doctor estimate=two_tower estimate.items=100000000 estimate.model.loss=mixed \\
-            estimate.cluster.hosts=2 estimate.cluster.gpus_per_host=4 estimate.cluster.hbm_gb=40
+            estimate.model.tables=fused estimate.cluster.hosts=2 estimate.cluster.gpus_per_host=4 \\
+            estimate.cluster.hbm_gb=40
     """
 
     json: bool = False

@@ -11,6 +11,7 @@ from playbill.errors import ConfigError, FeatureError, TableError
 from playbill.features.build import build_features, read_features, write_features
 from playbill.features.settings import FeatureSettings
 from playbill.features.spec import SPEC_VERSION, Encoding, Side, read_spec, write_spec
+from playbill.fields import field_docs
 from playbill.tables.schema import EventKind
 
 MakeTables = Callable[..., Path]
@@ -99,6 +100,12 @@ def test_only_training_time_teaches(shop: Path) -> None:
     # `rate` declares its range 1..5, `view` none: its map is learned, from 6 and 10
     assert [(e.name, e.code, e.middle, e.scale) for e in early.events] == [("rate", 1, 3, 0.5), ("view", 2, 8, 0.5)]
     assert early.hash() != whole.hash()
+
+
+def test_the_help_offers_no_context_that_the_events_do_not_have(shop: Path) -> None:
+    with pytest.raises(FeatureError, match="no column 'surface' in table events"):
+        build_features(shop, FeatureSettings(context=["surface"]))
+    assert "columns that the events table has" in field_docs(FeatureSettings)["context"]
 
 
 @pytest.mark.parametrize("column", ["gender", "age"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from playbill.cli import main
+from playbill.doctor import DoctorSettings
 from playbill.features.spec import Encoding, EventCode, FeatureSpec, Field, Side
 from playbill.training.planning.steps import ranker_step, tower_step
 from playbill.training.ranking.plain import build_net
@@ -94,6 +95,17 @@ def test_declared_numbers_are_planned_on_declared_hardware(capsys: pytest.Captur
     assert main([*small, "estimate.cluster.hbm_gb=8", "estimate.events=1000000", "estimate.people=7"]) == 1
     said = capsys.readouterr().out
     assert "of 8 GB: does not fit" in said and "1,000,000 events of 7 people" in said
+
+
+def test_what_the_doctor_shows_as_examples_fits(tiny_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DoctorSettings.__doc__ or "").replace("\\\n", " ")
+    shown = [line.split()[1:] for line in text.splitlines() if "playbill doctor estimate=" in line]
+    examples = [[word for word in line if "=" in word or word == "doctor"] for line in shown]
+    assert len(examples) == 2
+    for words in examples:
+        here = [word.replace("tables=ml-100k", "tables=tiny") for word in words]
+        assert main([*here, f"home={tiny_home}"]) == 0, words
+        assert ": fits" in capsys.readouterr().out
 
 
 def test_what_no_plan_fits_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,8 +24,9 @@ class FeatureSettings:
     """Columns of the items table; null takes every unprotected one that fits, vectors too, [] none."""
 
     context: list[str] = field(default_factory=lambda: ["hour", "weekday"])
-    """`hour` and `weekday` of the request in the person's time zone, and columns of the events table (`device`);
-    a column `surface` is a request's own."""
+    """`hour` and `weekday` of the request in the person's time zone, and columns that the events table has (such as
+    device): a request tells them in its `context`. A column of it that is called surface is told by the request's own
+    surface."""
 
     text: list[str] = field(default_factory=list)
     """Text columns of the items table, such as [title,text], read together as one vector of hashed words; needs no
