@@ -199,18 +199,42 @@ def home(sealed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
-    """Returns that many ports that nobody listens on now, and none that the system gives to whoever asks for any."""
+    """Returns that many ports that nobody listens on now, and none that the system gives to whoever asks for any.
+
+    Each worker has ports of its own and gives none twice, and they are drawn by the system: a training seeds the
+    generators of Python, and two workers that draw alike would let one test's server answer in another's place.
+    """
+    first = 10_000 + 10_000 * _place() // _workers()
+    given = random.SystemRandom().sample(range(first, first + 10_000 // _workers()), 10_000 // _workers())
 
     def find(count: int) -> list[int]:
         ports: list[int] = []
         while len(ports) < count:
-            port = random.randrange(10_000, 20_000)
+            port = given.pop()
             with socket.socket() as probe, suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-                ports += [port] if port not in ports else []
+                ports.append(port)
         return ports
 
     return find
+
+
+@pytest.fixture(scope="session")
+def replica_ports() -> Callable[[], int]:
+    """Returns the first of a hundred ports that no other worker's replicas listen on."""
+    first = 20_000 + 9_000 * _place() // _workers() // 100 * 100
+    blocks = range(first, first + 9_000 // _workers() // 100 * 100, 100)
+    given = random.SystemRandom().sample(blocks, len(blocks))
+    return given.pop
+
+
+def _place() -> int:
+    """Which of pytest's workers this is, from 0."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+def _workers() -> int:
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 @pytest.fixture(scope="session")

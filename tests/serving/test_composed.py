@@ -42,12 +42,12 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Server]:
+def server(home: Path, free_ports: Callable[[int], list[int]], replica_ports: Callable[[], int]) -> Iterator[Server]:
     port, stats, metrics, proxy, own, figures = free_ports(6)
     arguments = [
         "serve", f"home={home}", f"port={port}", f"haproxy_stats_port={stats}", f"haproxy_metrics_port={metrics}",
         f"proxy_port={proxy}", f"metrics_port={own}", f"figures_port={figures}",
-        f"replica_ports={random.randrange(20_000, 29_000, 100)}",
+        f"replica_ports={replica_ports()}",
         "drain_s=1", "replicas=1", "layout=composed", "ranker.batch=4", "ranker.batch_wait_ms=20",
         "ranker.provider=auto", f"shards={PARTS}", "deadline_ms=3000",
     ]  # fmt: skip

@@ -257,6 +257,7 @@ def test_a_server_without_keys_is_open_until_the_first_is_made(
         try:
             plain = Plain(home, port, log)
             assert processes.wait_until(lambda: answers(plain) or process.poll() is not None, 60), log.read_text()  # noqa: B023
+            assert process.poll() is None, log.read_text()
             assert plain.ask("/v1/recommend", {"k": 1})[0] == 200
             assert "bundle" in plain.ask("/v1/health")[1]
             assert plain.status("any") == 200  # a client may be set up with a key before the server is

@@ -56,12 +56,12 @@ def playbill(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, free_ports: Any) -> Iterator[Server]:
+def server(home: Path, free_ports: Any, replica_ports: Any) -> Iterator[Server]:
     port, stats, metrics, proxy, own, figures = free_ports(6)
     arguments = [
         "serve", f"home={home}", f"port={port}", f"haproxy_stats_port={stats}", f"haproxy_metrics_port={metrics}",
         f"proxy_port={proxy}", f"metrics_port={own}", f"figures_port={figures}",
-        "watch.log=json", f"replica_ports={random.randrange(20_000, 29_000, 100)}",
+        "watch.log=json", f"replica_ports={replica_ports()}",
         "drain_s=1",
     ]  # fmt: skip
     output = home / "output.txt"
@@ -485,11 +485,11 @@ def test_ctrl_c_leaves_nothing_behind(server: Server) -> None:
     assert "no server runs" in playbill("serve", f"home={server.home}", "stop=true").stderr
 
 
-def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any) -> None:
+def test_in_the_background_killed_and_started_again(home: Path, free_ports: Any, replica_ports: Any) -> None:
     names = ("port", "haproxy_stats_port", "haproxy_metrics_port", "proxy_port", "metrics_port", "figures_port")
     ports = free_ports(len(names))
     arguments = ["serve", f"home={home}", *(f"{n}={p}" for n, p in zip(names, ports, strict=True)),
-                 f"replica_ports={random.randrange(20_000, 29_000, 100)}", "drain_s=1", "replicas=1"]  # fmt: skip
+                 f"replica_ports={replica_ports()}", "drain_s=1", "replicas=1"]  # fmt: skip
     began = playbill(*arguments, "detach=true")
     assert began.returncode == 0 and "1 replicas behind HAProxy" in began.stderr, began.stderr
     first = running.read(home)

@@ -57,7 +57,8 @@ class Plain:
     def __init__(self, home: Path, port: int) -> None:
         command = [sys.executable, "-m", "playbill.serving.plain", f"home={home}", f"port={port}", "slates=true"]
         self.home, self.url, self.process = home, f"http://127.0.0.1:{port}", subprocess.Popen(command, env=os.environ)
-        assert wait_until(self._answers, 60)
+        assert wait_until(lambda: self._answers() or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, "it ended, and another process answers on its port"
 
     def post(self, path: str, body: Any, **headers: str) -> dict[str, Any]:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -213,8 +214,11 @@ def logged(creative_home: Path, tmp_path_factory: pytest.TempPathFactory, free_p
     home = tmp_path_factory.mktemp("logged") / "home"
     shutil.copytree(creative_home, home, ignore=shutil.ignore_patterns("tables", "runs"))
     server = Plain(home, free_ports(1)[0])
-    mixed(server, 30, seed=4)
-    [path] = server.stop()
+    try:
+        mixed(server, 30, seed=4)
+    finally:
+        closed = server.stop()
+    [path] = closed
     return home, path
 
 
