@@ -66,6 +66,7 @@ def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
         "serving": [sys.executable, str(HERE / "bench_serving.py"), f"home={home}"],
         "in-session": [sys.executable, str(HERE / "bench_in_session.py"), f"home={home}"],
         "anonymous": [sys.executable, str(HERE / "proof_anonymous.py"), f"home={home}"],
+        "reasons": [sys.executable, str(HERE / "proof_reasons.py"), f"home={home}"],
         "choosing": [sys.executable, str(HERE / "bench_creatives.py")],
         "kill9": [sys.executable, str(HERE / "proof_kill9.py")],
         "faults": [sys.executable, str(HERE / "proof_faults.py"), f"home={home}"],

@@ -16,7 +16,7 @@ from playbill.blend.formula import candidates, owed
 from playbill.blend.lists import Lists, best_items, from_arrays
 from playbill.blend.model import Blend, apply, single, weights_of, write_blend
 from playbill.bundle.open import Bundle, open_bundle
-from playbill.bundle.policy import Policy, Surface, write_policy
+from playbill.bundle.policy import Policy, ReasonPolicy, Surface, write_policy
 from playbill.bundle.rungs import RETRIEVERS
 from playbill.dataset.boundary import boundary_queries
 from playbill.dataset.dataset import Dataset, query_arrays
@@ -137,7 +137,7 @@ def test_the_engines_order_is_the_offline_blends_order(
 def test_an_item_is_explained_by_the_member_that_it_owes_most_to(
     blended_bundle: Callable[..., Bundle], dataset: Dataset, store: Store
 ) -> None:
-    bundle = blended_bundle()
+    bundle = blended_bundle(policy=Policy(reasons=ReasonPolicy(tries=0)))
     requests, rows = requests_of(dataset)
     lists = offline_lists(bundle, dataset, rows)
     found = candidates([lists[m] for m in BLEND.members], FEATURES, dataset.spec.num_items)

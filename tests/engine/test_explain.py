@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from playbill.baselines.ials import fit_ials, read_ials, write_ials
 from playbill.baselines.neighbours import Neighbours, gather_evidence, read_neighbours, score_neighbours
 from playbill.bundle.open import Bundle
-from playbill.bundle.policy import Exploration, Policy, Surface
+from playbill.bundle.policy import Exploration, Policy, ReasonPolicy, Surface
+from playbill.dataset.dataset import Dataset
+from playbill.engine.drops import drops, ials_drops
 from playbill.engine.engine import Engine
-from playbill.engine.explain import drops
+from playbill.engine.profile import encode_profiles
 from playbill.engine.types import Request
+from playbill.features.fold import Past, Profile
+from playbill.features.leave_out import leave_out
 from playbill.state.store import Store
 
 USERS = [1, 13, 92, 196, 405, 655]
@@ -40,10 +46,48 @@ def test_drops_are_the_scores_without_each_item() -> None:
         np.testing.assert_allclose(drop[row], whole[items] - without[items], atol=1e-6)
 
 
+def test_drops_of_ials_are_the_scores_without_each_item_but_for_a_little_ridge(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    train = np.flatnonzero(dataset.split.part == 0)
+    person, item, n = dataset.pool.person[train], dataset.pool.item[train], dataset.spec.num_items
+    write_ials(tmp_path / "ials.npz", fit_ials(person, item, n, factors=16, rounds=4), 30)
+    model = read_ials(tmp_path / "ials.npz")
+    dice = np.random.default_rng(0)
+    history, items = dice.permutation(np.unique(item))[:40], np.unique(item)[:200]
+    drop, score = ials_drops(model, history, items)
+    whole = model.item_factors[items] @ model.person(history[:30])
+    assert drop.shape == (30, 200)
+    np.testing.assert_allclose(score, whole, atol=1e-5)
+    for row in range(30):
+        without = model.item_factors[items] @ model.person(np.delete(history[:30], row))
+        np.testing.assert_allclose(drop[row], whole - without, atol=2e-3 * np.abs(whole).max())
+
+
+def test_a_history_without_an_item_is_encoded_as_if_it_had_never_been_there(bundle: Bundle, store: Store) -> None:
+    past = store.profile(92).history[-40:]
+    past.insert(30, Past("again", past[10].item_id, "rate", past[29].at, 3.0))  # one item twice
+    now, spec = np.asarray([past[-1].at + 5]), bundle.spec
+
+    def encoded(events: list[Past]) -> dict[str, np.ndarray]:
+        people = [Profile(history=events)]
+        return encode_profiles(people, [Request(at=int(now[0]))], now, spec, bundle.vocabularies)[1]
+
+    ids = list(dict.fromkeys(event.item_id for event in past))
+    ages = [past[-1].at - event.at for event in past]
+    assert max(ages) > 0 and len(past) == 41 and len(ids) == 40
+    left = leave_out(encoded(past), 0, bundle.vocabularies["item"].indices(ids))
+    for row, gone in enumerate(ids):
+        for name, array in encoded([event for event in past if event.item_id != gone]).items():
+            np.testing.assert_allclose(left[name][row], array[0], atol=1e-6, err_msg=name)
+
+
 @pytest.fixture
 def engine(bundle: Bundle, store: Store) -> Engine:
+    """One that names what its retrievers rest on, and asks no graph for more."""
     quotas = {"tower": 10, "item_knn": 10, "transitions": 10, "trending": 10, "popularity": 10}
-    return Engine.open(dataclasses.replace(bundle, policy=Policy(surfaces={"slate": Surface(quotas=quotas)})), store)
+    policy = Policy(surfaces={"slate": Surface(quotas=quotas)}, reasons=ReasonPolicy(tries=0))
+    return Engine.open(dataclasses.replace(bundle, policy=policy), store)
 
 
 def _history(engine: Engine, store: Store, user: int) -> list[int]:

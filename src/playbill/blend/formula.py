@@ -77,7 +77,7 @@ def candidates(members: Sequence[Lists], features: Sequence[str], num_items: int
     for number, (member, key) in enumerate(zip(members, keys, strict=True)):
         rows = place[low : low + len(key)]
         low += len(key)
-        listed, unlisted = _values(member, features)
+        listed, unlisted = values(member, features)
         mine = slice(number * len(features), (number + 1) * len(features))
         nowhere[:, mine] = unlisted
         columns[:, mine] = nowhere[query, mine]
@@ -119,8 +119,13 @@ def order(found: Candidates, score: np.ndarray) -> Lists:
     return Lists(found.indptr, found.item[by_score], score[by_score])
 
 
-def _values(lists: Lists, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return ([R, F], [Q, F]): the features of what is listed, and of whatever is not, by query."""
+def values(lists: Lists, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return ([R, F], [Q, F]): the features of what is listed, and of whatever is not, by query.
+
+    Args:
+        lists: one member's, of Q queries.
+        features: of FEATURES.
+    """
     lengths = lists.lengths()
     full = lengths > 0
     owner = np.repeat(np.arange(len(lists)), lengths)

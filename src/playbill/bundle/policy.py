@@ -100,6 +100,17 @@ class Damping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     half_life_days: float = 30.0
 
 
+class ReasonPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far reasons are looked for where graphs order an answer (`engine.falls`).
+
+    Attributes:
+        tries: newest items of a history that tower and ranker are asked without, one at a time, 0..1000; twice as many
+            where the tower alone orders. 0: what is named is near the item, and need not move its score.
+    """
+
+    tries: int = 5
+
+
 class WishPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much counts what a person asks for (`engine.wishes`), each a share of the distance from the worst candidate's
     score to the best's.
@@ -174,6 +185,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fallbacks: rungs of an answer, best first; the engine takes the first that the bundle and the deadline allow.
         rules: see `bundle.rules`; unset, and left out of the json then, where there are none.
         wishes: see `WishPolicy`; unset, and left out of the json then, for its defaults.
+        reasons: see `ReasonPolicy`; unset, and left out of the json then, for its defaults.
     """
 
     name: str = "default"
@@ -182,6 +194,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fallbacks: list[str] = field(default_factory=lambda: ["full", "retrieval", "item_knn", "popularity"])
     rules: list[Rule] | msgspec.UnsetType = msgspec.UNSET
     wishes: WishPolicy | msgspec.UnsetType = msgspec.UNSET
+    reasons: ReasonPolicy | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def tries(self) -> int:
+        return (ReasonPolicy() if isinstance(self.reasons, msgspec.UnsetType) else self.reasons).tries
 
     @property
     def every_wish(self) -> WishPolicy:
@@ -267,6 +284,8 @@ def check_policy(policy: Policy) -> Policy:
     if policy.surfaces["slate"].answers is not Form.SLATE:
         raise BundleError("policy.surfaces.slate.form must be slate, as it answers for surfaces that are not named")
     check_rules(policy.every_rule, [*policy.surfaces, *BUILT_IN])
+    if not 0 <= policy.tries <= 1000:
+        raise BundleError(f"policy.reasons.tries must be in 0..1000, got {policy.tries}")
     wishes = policy.every_wish
     if not all(0 <= strength <= 10 for strength in (wishes.more, wishes.less, wishes.like)):
         raise BundleError(f"policy.wishes needs more, less and like in 0..10, got {wishes}")

@@ -17,7 +17,8 @@ SHARES = {
     "tower and index": 0.25,
     "retrieve": 0.2,
     "rank": 0.3,
-    "compose and explain": 0.1,
+    "reasons": 0.02,
+    "compose and explain": 0.08,
     "creative": 0.05,
 }
 _WEIGHT = 0.3  # of the last time, in what is expected

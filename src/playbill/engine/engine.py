@@ -57,7 +57,7 @@ from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
 from playbill.engine.starting import Start
 from playbill.engine.stocking import Stocking
-from playbill.engine.types import Page, Request, Slate, validate
+from playbill.engine.types import MAX_RECENT, Page, Request, Slate, validate
 from playbill.errors import StateError
 from playbill.index.sharded import Sharded, absent
 from playbill.state.decisions import Decision
@@ -315,7 +315,8 @@ class Engine:
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
             row.newcomers = self._newcomers.of(row, stocked)
-            known = query[i] if query is not None else None
+            row.query = known = query[i] if query is not None else None
+            row.encoded = None if encoded is None else (encoded.arrays, i)
             propose(row, stocked, self.parts, self.conditions, personal, nearest.get(i), known, within_s)
         if self.parts.blend is not None:
             mine = [row.candidates for row in rows if row.surface.answers is Form.SLATE]
@@ -327,6 +328,10 @@ class Engine:
         clock.stop("rank", ranking)
         if not waited and budget is not None:
             budget.gave_up("rank")
+        tries = self.bundle.policy.tries if enough(budget, "reasons") else 0
+        for row in rows:
+            few = tries if row.probabilities else 2 * tries
+            row.tries = MAX_RECENT if row.request.exact_reasons and tries else few
         found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
         if self._creatives is not None and creatives is not None:

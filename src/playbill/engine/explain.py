@@ -1,16 +1,18 @@
 """Step 5, explain: a sentence for each item on the slate, and the fact it rests on, which anybody can check.
 
 kind        proposed by            the fact
-because     item_knn, transitions, `item_id`: of all items in the history, the one without which the score of this
-            ease                   retriever would fall most; `share`: by how much of it (of ease it may be more than
+because     whoever reads a        `item_id`: of the items in the history, the one without which the item's score would
+            history                fall most, all that it is made of asked again (`falls`); `fall`: by how much
+because     item_knn, transitions, where there was no time for that: `item_id`: the one without which the score of this
+            ease, ials             retriever would fall most; `share`: by how much of it (of ease it may be more than
                                    1, where other items of the history speak against)
-because     ials                   `item_id`: of all items in the history, the one that adds most to the score;
-                                   `share`: how much of it
-similar     tower                  `item_id`: of all items in the history, the one whose vector is nearest; `cosine`
+similar     tower                  where there was no time: `item_id`: of all items in the history, the one whose
+                                   vector is nearest; `cosine`
 similar     similar, because   `item_id`: the item that the request, or the shelf, is about; `cosine`
 together    item_knn,          `item_id`: the item that the request is about; `share` of what the item that is chosen
             transitions        with it most has
-taste       tower                  `cosine` of the person's vector and the item's; no item of the history is like it
+taste       tower                  `cosine` of the person's vector and the item's; no single item of the history speaks
+                                   for it
 trending    trending               `share` of what the most trending item has
 popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
 catalogue   popularity             the same, further down
@@ -19,9 +21,6 @@ again
 declared    any                    the person asked for more of these `categories` of the item, or of what the
                                    condition `where` is true of
 exploration any                    drawn by chance; `propensity` is the probability it had
-
-Source of what each item adds in iALS: Y. Hu, Y. Koren, C. Volinsky (2008), Collaborative filtering for implicit
-feedback datasets, section 5.
 
 Where a blend ordered the slate, "proposed by" is the member to which the item owes most of its place: off that member's
 list its blended score would fall more than off any other's (`blending.blend_candidates`).
@@ -34,15 +33,18 @@ from typing import Any
 import numpy as np
 
 from playbill.baselines.ials import FoldingIals
-from playbill.baselines.neighbours import Evidence, Neighbours
+from playbill.baselines.neighbours import Neighbours
 from playbill.bundle.rungs import PROPOSERS, RETRIEVERS
 from playbill.engine.alike import cosines, together
 from playbill.engine.catalogue import UNDATED, Catalogue
+from playbill.engine.drops import drops, ials_drops
+from playbill.engine.falls import Falls
 from playbill.engine.retrieve import IALS, NEW, POPULARITY, TOWER, TRENDING, Candidates
 from playbill.engine.types import Reason
 from playbill.engine.wording import did, title_of
 from playbill.features.fold import Past
 
+_IMPERSONAL = {TRENDING, NEW, POPULARITY, PROPOSERS.index("similar"), PROPOSERS.index("again")}
 SIMILAR, LIST, AGAIN = (PROPOSERS.index(name) for name in ("similar", "list", "again"))
 
 
@@ -58,6 +60,7 @@ def reasons(
     embeddings: Any,
     ials: FoldingIals | None = None,
     anchor: int = 0,
+    fallen: Falls | None = None,
 ) -> list[Reason]:
     """Return the reason of each item on one slate.
 
@@ -69,6 +72,7 @@ def reasons(
         embeddings: [N + 1, d] float32, where towers answered.
         ials: as it answered.
         anchor: item_index that the answer is the like of, 0 for none.
+        fallen: of the chosen, see `falls`; None where nobody was asked.
     """
     item, retriever = candidates.item[chosen], candidates.retriever[chosen]
     found: list[Reason | None] = [None] * len(chosen)
@@ -95,6 +99,11 @@ def reasons(
             score = together(anchor, tables, catalogue.num_items)
             most = max(float(score.max(initial=0)), 1e-12)
             made = [_together(catalogue, anchor, part) for part in (score[item[places]] / most).tolist()]
+        elif fallen is not None and code not in _IMPERSONAL:
+            cosine = candidates.scores["tower"][chosen[places]] if "tower" in candidates.scores else None
+            made = _named_by_falls(
+                catalogue, fallen.fall[:, places], fallen.place, item[places], history, events, cosine
+            )
         elif code == LIST or (code == TOWER and embeddings is not None):
             if "tower" not in candidates.scores or embeddings is None:
                 made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
@@ -107,11 +116,11 @@ def reasons(
         elif code == AGAIN:  # the page says what they rest on
             made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
         elif code == IALS and ials is not None:
-            made = _because(catalogue, additions(ials, history, item[places]), item[places], history, events)
+            made = _because(catalogue, ials_drops(ials, history, item[places]), item[places], history, events)
         else:
             name = RETRIEVERS[code]
-            fallen = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
-            made = _because(catalogue, fallen, item[places], history, events)
+            dropped = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
+            made = _because(catalogue, dropped, item[places], history, events)
         for place, reason in zip(places.tolist(), made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
@@ -123,56 +132,14 @@ def _new(catalogue: Catalogue, item: int) -> Reason:
     return Reason(kind="new", text="New here", fact=fact)
 
 
-def drops(evidence: Evidence, decay: float, items: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return how a neighbour score falls when one item is taken out of the history.
-
-    Args:
-        evidence: of the whole history, newest first.
-        decay: of the table.
-        items: [C] int64 item_index, each once.
-        num_items: N.
-    Returns:
-        drop: [H, C] float64, score with the whole history less score without that item; score: [C] float64.
-    """
-    place = np.full(num_items + 1, -1, np.int16)
-    place[items] = np.arange(len(items))
-    column = place[evidence.item]
-    hits = np.flatnonzero(column >= 0)
-    row = np.searchsorted(np.cumsum(evidence.lengths), hits, side="right")
-    weight = np.zeros((len(evidence.lengths), len(items)))
-    weight[row, column[hits]] = evidence.weight[hits]
-    # older items move up one place when a newer one goes
-    power = (1.0 + np.arange(len(weight))) ** -decay
-    moved = np.concatenate([[0.0], power[:-1]])[:, None] * weight
-    now = power[:, None] * weight
-    older = moved[::-1].cumsum(0)[::-1]
-    without = now.cumsum(0) - now + older - moved
-    score = now.sum(0)
-    return score - without, score
-
-
-def additions(ials: FoldingIals, history: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what each item of a history adds to the scores of some items.
-
-    Args:
-        history: [H] int64, newest first; those beyond the model's length add nothing.
-        items: [C] int64.
-    Returns:
-        [H', C] float64 of the newest H' items, and their sums [C] float64, which are the scores.
-    """
-    left, mine = ials.system(history[: ials.length])
-    added = ials.alpha * (mine @ np.linalg.solve(left, ials.item_factors[items].T.astype(np.float64)))
-    return added, added.sum(axis=0)
-
-
 def _because(
     catalogue: Catalogue,
-    fallen: tuple[np.ndarray, np.ndarray],
+    dropped: tuple[np.ndarray, np.ndarray],
     items: np.ndarray,
     history: np.ndarray,
     events: list[Past],
 ) -> list[Reason]:
-    drop, score = fallen
+    drop, score = dropped
     # an item that comes back is no reason for itself (`Surface.suppression`)
     drop = np.where(history[: len(drop), None] == items, -np.inf, drop)
     best, past = drop.argmax(0), history.tolist()
@@ -184,6 +151,31 @@ def _because(
         title = title_of(catalogue, past[row])
         fact = {**_named(catalogue, past[row], events[row]), "share": float(drop[row, i] / whole)}
         made.append(Reason(kind="because", text=f"Because you {did(events[row])} {title}", fact=fact))
+    return made
+
+
+def _named_by_falls(
+    catalogue: Catalogue,
+    fall: np.ndarray,
+    place: np.ndarray,
+    items: np.ndarray,
+    history: np.ndarray,
+    events: list[Past],
+    cosines: np.ndarray | None,
+) -> list[Reason]:
+    fall = np.where(history[place, None] == items, -np.inf, fall)
+    best, most, past = place[fall.argmax(0)].tolist(), fall.max(0).tolist(), history.tolist()
+    made = []
+    for i, (row, by) in enumerate(zip(best, most, strict=True)):
+        if by > 0:
+            text = f"Because you {did(events[row])} {title_of(catalogue, past[row])}"
+            made.append(
+                Reason(kind="because", text=text, fact={**_named(catalogue, past[row], events[row]), "fall": by})
+            )
+        elif cosines is not None:
+            made.append(_taste(float(cosines[i])))
+        else:
+            made.append(_popular(catalogue, int(catalogue.place[items[i]])))
     return made
 
 

@@ -15,6 +15,7 @@ from playbill.bundle.rungs import PROPOSERS
 from playbill.engine.compose import explore
 from playbill.engine.conditions import Conditions
 from playbill.engine.explain import reasons
+from playbill.engine.falls import Falls, falls
 from playbill.engine.parts import Parts
 from playbill.engine.placing import Placed, place
 from playbill.engine.rank import utility
@@ -67,8 +68,8 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     score = moved(damped_for(row, score), matched, row.rules)
     if row.asked is not None:
         places = request.k * row.surface.page[1]
-        score, fallen = moved_as_asked(row.asked, candidates, score, row.stock, conditions, places)
-        row.removed += fallen
+        score, lowered = moved_as_asked(row.asked, candidates, score, row.stock, conditions, places)
+        row.removed += lowered
     worth = score - min(0.0, float(score.min(initial=0.0)))
     chosen = _fill(row, score, worth, matched, conditions)
     exploration = row.surface.exploration
@@ -76,15 +77,16 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     weight = chance_of_cold(row)
     removed = list(row.removed)
     shelves = []
-    for position, shelf in enumerate(chosen):
-        draft, placed = shelf.draft, shelf.placed
+    drawn_on = []
+    for shelf in chosen:
         order = np.concatenate([shelf.order, shelf.spare])
-        held = None if placed is None else placed.held
-        key = f"{request.request_id}|{draft.key}"
-        mine, propensity, drawn = explore(
-            order, len(shelf.order), strength, places, bundle.policy.seed, key, weight, held
-        )
-        why = _reasons(row, draft, mine, drawn, propensity, parts)
+        held = None if shelf.placed is None else shelf.placed.held
+        key = f"{request.request_id}|{shelf.draft.key}"
+        drawn_on.append(explore(order, len(shelf.order), strength, places, bundle.policy.seed, key, weight, held))
+    fallen = _falls(row, [shelf.draft for shelf in chosen], [mine for mine, _, _ in drawn_on], parts)
+    for position, (shelf, (mine, propensity, drawn)) in enumerate(zip(chosen, drawn_on, strict=True)):
+        draft, placed = shelf.draft, shelf.placed
+        why = _reasons(row, draft, mine, drawn, propensity, parts, fallen.get(position))
         if row.asked is not None and draft.plan.kind is ShelfKind.FOR_YOU:
             name_wishes(row.asked, row.surface.answers, why, mine, drawn, candidates.item, row.stock, conditions)
         proposed = _proposed(candidates, draft)
@@ -199,8 +201,27 @@ def _proposed(candidates: Candidates, draft: Draft) -> np.ndarray:
     return candidates.retriever if code is None else np.full(len(candidates), code, np.int8)
 
 
+def _falls(row: Row, drafts: list[Draft], chosen: list[np.ndarray], parts: Parts) -> dict[int, Falls]:
+    """Return `falls` of the shelves whose items stand there for their scores, by place; all asked for at once."""
+    mine = [n for n, draft in enumerate(drafts) if draft.plan.kind not in _CODES]
+    if not mine:
+        return {}
+    every = falls(row, np.concatenate([chosen[n] for n in mine]), weights_of(row), parts)
+    if every is None:
+        return {}
+    ends = np.cumsum([len(chosen[n]) for n in mine])
+    split = np.split(every.fall, ends[:-1], axis=1)
+    return {n: Falls(every.place, fall) for n, fall in zip(mine, split, strict=True)}
+
+
 def _reasons(
-    row: Row, draft: Draft, chosen: np.ndarray, drawn: np.ndarray, propensity: np.ndarray, parts: Parts
+    row: Row,
+    draft: Draft,
+    chosen: np.ndarray,
+    drawn: np.ndarray,
+    propensity: np.ndarray,
+    parts: Parts,
+    fallen: Falls | None,
 ) -> list[Reason]:
     candidates, catalogue = row.candidates, row.stock.catalogue
     found = reasons(
@@ -215,6 +236,7 @@ def _reasons(
         catalogue.vectors,
         parts.ials,
         draft.anchor,
+        fallen,
     )
     if not draft.past:
         return found

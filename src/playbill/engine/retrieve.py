@@ -37,6 +37,7 @@ class Candidates:
         scores: [M] float32 by retriever, for every candidate whoever proposed it: `tower` is the cosine of query and
             item; all others are shares of the best item's score, at most 1; `ease` and `ials` may be below 0. Tables of
             neighbours, and `ials`, are there only where they were wanted.
+        best: by table of neighbours, and `ials`, the item_index with the best score, whether it may be shown or not.
         evidence: what `item_knn`, `transitions` and `ease` rest on.
         lists: where the bundle has a blend: by member, its best items that may be shown and their scores, best first.
         owed_to: [M] int8, where they are blended: place in RETRIEVERS of the member to which each owes most.
@@ -48,6 +49,7 @@ class Candidates:
     evidence: dict[str, Evidence] = field(default_factory=dict)
     lists: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     owed_to: np.ndarray | None = None
+    best: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.item)
@@ -213,12 +215,13 @@ def candidates_of(
     propose(POPULARITY, offer.popular_order[: quota + spare + total], quota)
 
     item = np.concatenate([items for _, items in found])
-    scores = {name: _normal(values, item) for name, values in dense.items()}
+    best = {name: int(values.argmax()) for name, values in dense.items()}  # row 0 is -inf, or 0
+    scores = {name: _normal(values, best[name], item) for name, values in dense.items()}
     if query is not None and embeddings is not None:
         scores["tower"] = embeddings[item] @ query
     scores["trending"], scores["popularity"] = catalogue.trending[item], catalogue.popular[item]
     retriever = np.repeat(np.asarray([c for c, _ in found], np.int8), [len(items) for _, items in found])
-    return Candidates(item=item, retriever=retriever, scores=scores, evidence=evidence, lists=lists)
+    return Candidates(item=item, retriever=retriever, scores=scores, evidence=evidence, lists=lists, best=best)
 
 
 def _listed(item: np.ndarray, score: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +241,7 @@ def _best(scores: np.ndarray, blocked: np.ndarray, quota: int) -> np.ndarray:
     return best
 
 
-def _normal(scores: np.ndarray, item: np.ndarray) -> np.ndarray:
-    most = scores.max(initial=0)  # row 0 is -inf, or 0
+def _normal(scores: np.ndarray, best: int, item: np.ndarray) -> np.ndarray:
+    most = scores[best]
     share: np.ndarray = scores[item] / most if most > 0 else np.zeros(len(item), np.float32)
     return share

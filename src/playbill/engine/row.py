@@ -14,6 +14,7 @@ from playbill.engine.retrieve import Candidates, no_candidates
 from playbill.engine.shelves import Draft
 from playbill.engine.types import Removal, Request
 from playbill.engine.wishes import Asked
+from playbill.features.encoder import Arrays
 from playbill.features.fold import Past
 
 
@@ -33,6 +34,9 @@ class Row:
         anchor: item_index of the item whose like is wanted, 0 for none.
         listed: [L] int64 item_index that the request wants in order, None where it names none.
         drafts: shelves of its page, none for a slate.
+        query: [d] float32, the person's vector; None without a tower.
+        encoded: arrays of the batch and this request's place in them; None where they could not be made.
+        tries: items of the history, the newest first, that models are asked without, for reasons.
         asked: what the person asks for in so many words, None for nothing.
         probabilities: by task, for each candidate; empty below the best rung.
     """
@@ -55,5 +59,8 @@ class Row:
     anchor: int = 0
     listed: np.ndarray | None = None
     drafts: list[Draft] = field(default_factory=list)
+    query: np.ndarray | None = None
+    encoded: tuple[Arrays, int] | None = None
+    tries: int = 0
     asked: Asked | None = None
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)

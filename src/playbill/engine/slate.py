@@ -14,6 +14,7 @@ from playbill.engine.catalogue import Catalogue
 from playbill.engine.compose import explore
 from playbill.engine.conditions import Conditions
 from playbill.engine.explain import reasons
+from playbill.engine.falls import falls
 from playbill.engine.newcomers import keep_places
 from playbill.engine.parts import Parts
 from playbill.engine.placing import PLACING, Placed, place
@@ -48,8 +49,8 @@ def make_slate(
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(damped_for(row, score), matched, row.rules)
     if row.asked is not None:
-        score, fallen = moved_as_asked(row.asked, candidates, score, row.stock, conditions, request.k)
-        row.removed += fallen
+        score, lowered = moved_as_asked(row.asked, candidates, score, row.stock, conditions, request.k)
+        row.removed += lowered
     wanted = mix_for(row, score, conditions)
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors, wanted)
     if row.newcomers is not None:
@@ -66,6 +67,7 @@ def make_slate(
     weight = chance_of_cold(row)
     held = None if placed is None else placed.held
     chosen, propensity, drawn = explore(order, k, strength, places, bundle.policy.seed, request_id, weight, held)
+    fallen = falls(row, chosen, weights, parts) if surface.answers in (Form.SLATE, Form.RERANK) else None
     why = reasons(
         catalogue,
         candidates,
@@ -78,6 +80,7 @@ def make_slate(
         catalogue.vectors,
         parts.ials,
         row.anchor,
+        fallen,
     )
     if row.asked is not None:
         name_wishes(row.asked, surface.answers, why, chosen, drawn, candidates.item, row.stock, conditions)

@@ -71,6 +71,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             `price < 20 and categories contains 'drama'`; the language is in `filters.read`.
         exploration: probability that an exploration slot is drawn by chance, in place of the surface's; never below the
             floor of the bundle's policy.
+        exact_reasons: look for what to name among all of the history that models read, and not the newest few of it:
+            takes several times as long.
         at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
             the state: the profile is always the one the store holds.
     """
@@ -87,6 +89,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     exclude: Annotated[list[Id], msgspec.Meta(max_length=MAX_EXCLUDE)] = []
     filter: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)] | None = None
     exploration: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    exact_reasons: bool = False
     at: Moment | None = None
 
 
