@@ -85,10 +85,14 @@ def serve_environment(settings: ServeSettings, haproxy: bool) -> dict[str, str]:
             # Ray would read a log line a request to count what the replicas and HAProxy's own figures count already
             "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
             "RAY_SERVE_HAPROXY_NBTHREAD": str(settings.haproxy_threads),
+            # what a replica that died was working on goes to another one, see `_AGAIN`
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         }
     return variables
 
 
+# only what may be answered twice: an event without an id of its own would count twice
+_AGAIN = "http-request disable-l7-retry if !METH_GET !{ path /v1/recommend /v1/home }"
 _QUEUE_MS = 1000.0  # where an answer may take as long as it takes
 _PROBLEM = (
     b'{"error":"overloaded","field":null,"reason":"more requests wait than can be answered in time","request_id":""}'
@@ -130,7 +134,7 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
         f" -e 's/^    option abortonclose$/&\\n    {whole}/'"
         f" -e 's/^    default-server /&maxconn {settings.max_ongoing} /'"
         f" -e 's|^    errorfile 503 .*|    errorfile 503 {come_again}|'"
-        f" -e 's/^frontend http_frontend$/&\\n    {arrived}/' \"$3\"\n"
+        f" -e 's|^frontend http_frontend$|&\\n    {arrived}\\n    {_AGAIN}|' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )
     os.chmod(program, 0o700)

@@ -223,6 +223,24 @@ def test_a_server_that_hangs_keeps_an_answer_waiting_once(
         assert store.profile(7).num_events == 2
 
 
+def test_a_server_that_is_known_to_hang_keeps_no_writer(start_redis: Callable[..., Any]) -> None:
+    server = start_redis()
+    # a writer that waited as long as it may would not be back before the test is given up
+    with opened(server.url(), StoreSettings(redis_timeout_s=3600, redis_read_timeout_s=0.2)) as store:
+        store.append([view(1)])
+        os.kill(server.pid, signal.SIGSTOP)
+        pid = server._process.pid
+        try:
+            with pytest.raises(StateError, match="does not answer in time"):
+                store.profile(7)
+            with pytest.raises(StateError, match="does not answer in time"):
+                store.append([view(2)])
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert store.append([view(2)]) == [True]
+        assert store.profile(7).num_events == 2
+
+
 def test_what_one_request_needs_is_of_one_moment_and_one_round_trip(redis_server: Any, url: str) -> None:
     client = redis_server.client()
     with opened(url) as store:

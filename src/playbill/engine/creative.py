@@ -352,16 +352,22 @@ def _decisions(
     """Note the choices on their slates, and return them; an item without anything that may be shown has none."""
     ids, learned = now.stock.shelf.ids, 0 if now.belief is None else now.belief.version
     made: list[Decision] = []
-    columns = (sets.owner, sets.position, sets.rows, sets.there, chance, picked)
+    # those that may be shown, item after item, since most of a wide row is empty
+    open_ids = [ids[row] for row in sets.rows[sets.there].tolist()]
+    open_chances = chance[sets.there].tolist()
+    ends = np.cumsum(sets.there.sum(-1)).tolist()
+    every = np.arange(len(picked))
+    columns = (sets.owner, sets.position, sets.rows[every, picked], chance[every, picked])
     lists = [column.tolist() for column in columns]
-    for b, position, places, there, chances_, best, item_id, lesson in zip(*lists, sets.item_ids, lessons, strict=True):
-        open_to = [n for n, is_there in enumerate(there) if is_there]
-        if not open_to:
+    for b, position, best, propensity, low, high, item_id, lesson in zip(
+        *lists, [0, *ends[:-1]], ends, sets.item_ids, lessons, strict=True
+    ):
+        if low == high:
             continue
         row, slate = rows[b], slates[b]
         shown = slate.items[position]
-        shown.creative_id = chosen = ids[places[best]]
-        shown.creative_propensity = propensity = chances_[best]
+        shown.creative_id = chosen = ids[best]
+        shown.creative_propensity = propensity
         shown.decision_id = decision_id = f"{slate.request_id}:{position}:creative"
         made.append(
             Decision(
@@ -370,8 +376,8 @@ def _decisions(
                 item_id=item_id,
                 chosen=chosen,
                 propensity=propensity,
-                eligible=[ids[places[n]] for n in open_to],
-                propensities=[chances_[n] for n in open_to],
+                eligible=open_ids[low:high],
+                propensities=open_chances[low:high],
                 at=slate.at,
                 position=position,
                 policy=slate.policy,

@@ -85,8 +85,13 @@ class Server:
     def begin(self, commands: Sequence[Command], *, quick: bool = False) -> tuple[Any, list[Any]]:
         """Return a connection and the replies to commands that change nothing, errors among them.
 
-        A kept connection that turns out to be dead, as after a restart of the server, is replaced by a new one.
+        A kept connection that turns out to be dead, as after a restart of the server, is replaced by a new one. Where
+        the server was away a moment ago a patient call first looks whether it answers at all: one that hangs would keep
+        every writer, and with them the places of those who want answers, for as long as their patience.
         """
+        if not quick and self._away is not None:
+            line, _ = self.begin([("PING",)], quick=True)
+            self.keep(line, quick=True)
         while True:
             fresh = not self._kept[quick]
             try:

@@ -27,8 +27,9 @@ class StoreSettings:
     """How far in the future an event may lie, in seconds, since senders' clocks run ahead; later ones are cut to it."""
     redis_timeout_s: float = 3.0
     """Seconds to wait for a connection to Redis and for what it writes."""
-    redis_read_timeout_s: float = 0.25
-    """Seconds that an answer waits for what Redis knows of a person; then it goes out without."""
+    redis_read_timeout_s: float = 0.05
+    """Seconds that an answer waits for what Redis knows of a person; then it goes out without. Well below the
+    deadline of answers (`serve deadline_ms`): a server that hangs would else take the time of all that wait behind."""
     redis_unsafe: bool = False
     """Take a Redis server that may lose acknowledged events: one that does not sync every write, or evicts."""
 
