@@ -17,6 +17,7 @@
     ├── StateError             the store cannot hold or give back what it was asked for
     ├── ProviderError          a required device or execution provider is not there
     ├── FilterError            a condition over columns cannot be understood: points at the character
+    ├── EndpointError          a model that writes sentences does not answer, or not as such a model does
     ├── RefusedError           a server that was asked did not do it: status, field and reason
     └── RequestError           a request cannot be understood: names the field
 
@@ -117,6 +118,10 @@ class FilterError(PlaybillError, ValueError):
         super().__init__(f"character {at + 1}: {reason}\n  {before}{shown}{after}\n  {pointer}")
         self.at = at
         self.reason = reason
+
+
+class EndpointError(PlaybillError):
+    """A model that writes sentences does not answer, or not as such a model does."""
 
 
 class RefusedError(PlaybillError):

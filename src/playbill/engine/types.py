@@ -107,11 +107,13 @@ class Reason(msgspec.Struct, kw_only=True):
             catalogue | exploration.
         text: one sentence for the person.
         fact: what the sentence rests on, in a form that can be checked against history and bundle.
+        phrased: true where somebody else than the engine put the same fact into words; left out otherwise.
     """
 
     kind: str
     text: str
     fact: dict[str, Any] = {}
+    phrased: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class SlateItem(msgspec.Struct, kw_only=True):

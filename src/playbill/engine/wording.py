@@ -27,7 +27,12 @@ _DID = {
 
 def did(event: Past) -> str:
     """Return what a person did, as one would say it: watched, bought, ..."""
-    return _DID.get(event.event, "chose")
+    return did_in(event.event)
+
+
+def did_in(event: str) -> str:
+    """Return the same of an event's name."""
+    return _DID.get(event, "chose")
 
 
 def listed(names: Sequence[str], last: str) -> str:
