@@ -79,6 +79,7 @@ class Replica:
             replica=serve.get_replica_context().replica_id.unique_id,
             threads=settings.max_ongoing if waits(settings) else 0,
         )
+        self._api.word(settings.narrator)
         name = serve.get_replica_context().replica_id.unique_id
         self._watcher = Watcher(
             self._api, self._store, home, name, require_gpu=self._require_gpu, elsewhere=self._others.of

@@ -81,7 +81,8 @@ async def _decide(
             engine.faults["decisions"] += 1
             log.error("choices of creatives are not recorded: %s", error)
         times["record"] = (time.perf_counter() - answered) * 1e3
-    response = answered_with(answer, {"x-playbill-rung": answer.rung})
+    headers = {"x-playbill-rung": answer.rung}
+    response = answered_with(answer, headers)
     api.watch.answered(request.scope, answer, budget)
     if api.watch.slate_log is not None:
         written = api.watch.keep(
@@ -99,6 +100,9 @@ async def _decide(
         )
         if written is not None:
             await asyncio.wrap_future(written)
+    # behind the log, which keeps the engine's own words: what a narrator says is nothing that a replay can give again
+    if api.wording is not None and api.wording.phrase(answer, engine.stock.catalogue):
+        response = answered_with(answer, headers)
     times.update(stages)
     times.update(
         decode=(decoded - began) * 1e3,

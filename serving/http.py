@@ -34,7 +34,9 @@ from playbill.serving.telling import ITEM
 from playbill.serving.trying import Trying
 from playbill.serving.watch import Watch
 from playbill.serving.wire import ENCODER, JSON, read_body, request_id, server_timing
+from playbill.serving.wording import Wording
 from playbill.state.store import Store
+from playbill.words.settings import EndpointSettings
 
 log = logging.getLogger("playbill.http")
 
@@ -55,6 +57,7 @@ class Api:
         replica, started: name of this process, and since when it is there, seconds since 1970.
         watch: notes what requests come to.
         deciders: threads in which slates are made; None: in the event loop.
+        wording: phrases reasons; None: nobody does.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Api:
         self._max_body_bytes, self.deadline_ms = max_body_bytes, deadline_ms
         self.replica = replica or str(os.getpid())
         self.watch = watch or Watch()
+        self.wording: Wording | None = None
         self.started = time.time()
         self._document = ENCODER.encode(document())
         self.failed_bundle: str | None = None
@@ -140,6 +144,16 @@ class Api:
     def trying(self) -> Trying | None:
         """The bundle that is tried beside the one that answers."""
         return self._trying
+
+    def word(self, settings: EndpointSettings) -> None:
+        """Let a model phrase reasons from now on, where the settings name one.
+
+        Raises:
+            ConfigError: its key is not there.
+        """
+        if settings.url is not None:
+            self.wording = Wording(settings, self.watch.counts)
+            self.closing.append(self.wording.close)
 
     def try_out(self, trying: Trying | None) -> None:
         """Begin to try a bundle, or end it."""

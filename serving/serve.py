@@ -74,6 +74,8 @@ def run(settings: ServeSettings) -> None:
 
 def _check(settings: ServeSettings) -> str:
     """Return the version to serve, after trying what would make a start fail later and less clearly."""
+    if settings.narrator.url is not None:
+        settings.narrator.key()
     path = load.bundle_path(settings.home, settings.bundle)
     for name, port in settings.ports().items():
         # replicas look for a free port in their range themselves

@@ -12,6 +12,7 @@ from playbill.errors import ConfigError
 from playbill.serving.keys import Scope
 from playbill.serving.watch_settings import WatchSettings
 from playbill.state.settings import StoreSettings, parse_moment
+from playbill.words.settings import EndpointSettings
 
 REPLICA_PORTS = 100  # a bundle swap keeps its replicas, so a hundred ports outlive any number of restarts
 
@@ -194,6 +195,8 @@ class ServeSettings:
     """Limits of the store, and how Redis is reached."""
     watch: WatchSettings = field(default_factory=WatchSettings)
     """By what it is seen from outside, beside its figures."""
+    narrator: EndpointSettings = field(default_factory=EndpointSettings)
+    """A model that phrases reasons, in the background; without one they stand in the engine's words."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "replicas", "max_body_bytes", "max_ongoing", "max_queued", "haproxy_threads")

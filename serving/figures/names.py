@@ -122,6 +122,14 @@ FIGURES: dict[str, Figure] = {
         _counter("slate_log_slates", "Answers, `written` into the slate log or `dropped`.", "outcome"),
         _counter("log_lines_dropped", "Lines of the structured log that nobody read fast enough."),
         _counter("spans_dropped", "Requests whose spans were dropped because too many waited."),
+        _counter("narrator_calls", "Questions to the narrator: `answered` or `failed`.", "outcome"),
+        _counter(
+            "narrator_sentences", "Sentences that the narrator gave: `kept`, or why they were dropped.", "outcome"
+        ),
+        _counter(
+            "narrated_reasons", "Reasons that went out where there is a narrator: in a `sentence`, or the `template`.",
+            "text",
+        ),
         _gauge("slate_log_waiting", "Answers that are still to be written into the slate log."),
         _gauge("slate_log_bytes", "Files of the slate log in this home.", together=Together.MOST),
         _gauge("score_drift_scores", "Shown scores that the index stands on.", "rung"),

@@ -37,9 +37,9 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 class Plain:
     """A server of one process."""
 
-    def __init__(self, home: Path, port: int, figures_port: int, folder: Path) -> None:
+    def __init__(self, home: Path, port: int, figures_port: int, folder: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "playbill.serving.plain", f"home={home}", f"port={port}",
-                   f"figures_port={figures_port}", "slates=true"]  # fmt: skip
+                   f"figures_port={figures_port}", "slates=true", *arguments]  # fmt: skip
         self.url, self.figures = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{figures_port}/metrics"
         self.process = subprocess.Popen(command, env={**os.environ, "PLAYBILL_FIGURES": str(folder)})
 
@@ -87,8 +87,8 @@ def start(own_home: Path, tmp_path: Path, free_ports: Any) -> Iterator[Callable[
     [figures] = free_ports(1)
     servers: list[Plain] = []
 
-    def begin() -> Plain:
-        server = Plain(own_home, free_ports(1)[0], figures, tmp_path / "figures")
+    def begin(*arguments: str) -> Plain:
+        server = Plain(own_home, free_ports(1)[0], figures, tmp_path / "figures", *arguments)
         servers.append(server)
         assert wait_until(server.answers, 60)
         return server
@@ -127,7 +127,7 @@ def _there(server: Plain) -> bool:
 
 
 def test_every_figure_of_the_dashboard_and_the_alerts_is_told_after_real_requests(
-    start: Callable[..., Plain], own_home: Path, versions: list[str]
+    start: Callable[..., Plain], own_home: Path, versions: list[str], chat_model: Any
 ) -> None:
     bundles = own_home / "bundles"
     with Store.open(own_home / "state") as store:  # a moment that no array takes: a part fails, and not the answer
@@ -135,7 +135,7 @@ def test_every_figure_of_the_dashboard_and_the_alerts_is_told_after_real_request
         assert broken is not None
         broken.history[-1].at = 2**63 + 1
         store._tables.write(lambda txn: txn.put("profiles", id_key(13), msgspec.msgpack.encode(broken)), {})
-    server = start()
+    server = start(f"narrator_url=http://127.0.0.1:{chat_model.server_port}/v1", "narrator_model=small")
     before = server.ask("/v1/health")[1]["state_version"]
     for user in range(1, 121):
         assert server.ask("/v1/recommend", {"user_id": user, "k": 10})[0] == 200

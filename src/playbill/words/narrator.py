@@ -48,5 +48,7 @@ class EndpointNarrator:
 def lines(text: str) -> list[str]:
     """Return the lines of an answer, without what models put around them: bullets, numbers, quotation marks."""
     bare = [line.strip().lstrip("-*\u2022 ") for line in text.splitlines()]
-    bare = [line.partition(" ")[2].strip() if line.partition(" ")[0].rstrip(".)").isdecimal() else line for line in bare]
-    return [line.strip("\"\u201c\u201d` ") for line in bare if line and not line.startswith("```")]
+    bare = [
+        line.partition(" ")[2].strip() if line.partition(" ")[0].rstrip(".)").isdecimal() else line for line in bare
+    ]
+    return [line.strip('"\u201c\u201d` ') for line in bare if line and not line.startswith("```")]

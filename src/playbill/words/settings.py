@@ -56,5 +56,7 @@ class EndpointSettings:
             return ""
         found = os.environ.get(self.key_from, "")
         if not found:
-            raise ConfigError("key_from: the environment has no such variable, or it is empty; export it, or leave it out")
+            raise ConfigError(
+                "key_from: the environment has no such variable, or it is empty; export it, or leave it out"
+            )
         return found
