@@ -42,7 +42,9 @@ def run(settings: ExportSettings) -> Path:
         with stage(plan.bundles, plan.version) as folder:
             progress.update(task, description="features, items and baselines")
             write_contents(folder, dataset, plan)
-            retrievers, choices = write_baselines(folder, dataset, plan, settings.neighbours, settings.half_life_days)
+            retrievers, choices = write_baselines(
+                folder, dataset, plan, settings.neighbours, settings.half_life_days, settings.near
+            )
             models = _models(folder, dataset, plan, settings, progress)
             if plan.blend is not None:
                 write_blend_file(folder, plan.blend, choices, plan.twin())

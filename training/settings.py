@@ -367,6 +367,9 @@ class ExportSettings:
     """Neighbours kept of each item, in both item-kNNs, where no baselines were tuned."""
     half_life_days: float = 7.0
     """Trending: days after which an event counts half."""
+    near: str | None = None
+    """Column of the users table that says where somebody is, such as region or timezone: what is trending there becomes
+    a shelf of pages, for places with at least 50 people. Not one that is protected or sensitive. null = none."""
     blend: str | None = None
     """Name of a blend written by `playbill blend`, which then orders the retrievers' candidates; null = none."""
     policy_file: str | None = None

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from playbill.baselines.near import fit_near, write_near
 from playbill.bundle.open import Bundle
 from playbill.bundle.pages import Form, ShelfKind, ShelfPlan
 from playbill.bundle.policy import Exploration, Policy, Surface, check_policy
 from playbill.bundle.rules import Act, Rule
+from playbill.dataset.dataset import Dataset
 from playbill.engine.engine import Engine
 from playbill.engine.types import Page, Request, Slate
 from playbill.errors import BundleError, RequestError
@@ -312,3 +314,33 @@ def test_a_slate_is_no_page(engine: Engine) -> None:
 def test_a_policy_of_pages_is_checked(surfaces: dict[str, Surface], said: str) -> None:
     with pytest.raises(BundleError, match=said):
         check_policy(Policy(surfaces={"slate": Surface(), **surfaces}))
+
+
+def test_what_is_trending_near_somebody(bundle_without: Callable[..., Bundle], dataset: Dataset, store: Store) -> None:
+    """By occupation, for want of a better place: real people, and what those who share it rated."""
+    bundle = bundle_without()
+    train = np.flatnonzero(dataset.split.part == 0)
+    person, item, at = dataset.pool.person[train], dataset.pool.item[train], dataset.pool.at[train]
+    people = list(dataset.user_columns["occupation"])
+    near = fit_near("occupation", people, person, item, at, dataset.spec.num_items, int(at.max()) + 1, 7.0)
+    write_near(bundle.path / "near.npz", near)
+    engine = Engine.open(
+        with_policy(bundle, home=Surface(form=Form.HOME, shelves=[ShelfPlan(kind=ShelfKind.NEAR)])), store
+    )
+    store.set_features({196: {"occupation": "programmer"}})
+    for user, place, context in (
+        (196, "programmer", {}),
+        (196, "student", {"occupation": "student"}),  # where the request comes from counts before where one lives
+        (None, "student", {"occupation": "student"}),
+    ):
+        [shelf] = page_of(engine, user, context=context).shelves
+        assert shelf.title == "Trending near you" and shelf.fact == {"column": "occupation", "value": place}
+        items, share = near.of(place)
+        known = dict(zip([bundle.items["item_id"][int(i) - 1] for i in items], share.tolist(), strict=True))
+        for shown in shelf.items:
+            assert shown.reason.kind == "near" and shown.reason.fact == {**shelf.fact, "share": known[shown.item_id]}
+    assert page_of(engine, None).shelves == []  # nobody says where they are
+    assert page_of(engine, None, context={"occupation": "astronaut"}).shelves == []
+    (bundle.path / "near.npz").write_bytes(b"broken")
+    broken = Engine.open(bundle, store)
+    assert "holds no lists by place" in broken.parts.missing["near"] and page_of(broken).shelves

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from playbill.baselines.near import read_near
 from playbill.baselines.neighbours import read_neighbours
 from playbill.bundle.manifest import State
 from playbill.bundle.open import open_bundle
@@ -297,3 +300,28 @@ def test_runs_that_do_not_belong_together(trained: Path):
     write_record(towers, record)
     with pytest.raises(TrainingError, match="was trained on other tables than shop holds now; train again"):
         run(settings(trained))
+
+
+def test_what_is_trending_by_place_on_real_people(ml100k_tables: Path, tmp_path: Path):
+    shutil.copytree(ml100k_tables, tmp_path / "tables" / "ml-100k")
+    given = {"home": str(tmp_path), "tables": "ml-100k", "half_life_days": 1e6}  # so that events are counted
+    with pytest.raises(TrainingError, match="'occupation' is protected, no place"):
+        run(ExportSettings(**given, near="occupation"))
+    told = tmp_path / "tables" / "ml-100k" / "tables.json"  # here alone it stands for a place
+    meant = json.loads(told.read_bytes())
+    next(c for c in meant["columns"]["users"] if c["name"] == "occupation")["protected"] = False
+    told.write_text(json.dumps(meant))
+    bundle = open_bundle(run(ExportSettings(**given, near="occupation")), require_sealed=False)
+    near = read_near(bundle.file("near.npz"), bundle.spec.num_items)
+    dataset = open_dataset(tmp_path / "tables" / "ml-100k", ExportSettings().features, ExportSettings().split)
+    rows = np.flatnonzero(dataset.split.part < 2)
+    place = np.asarray(list(dataset.user_columns["occupation"]))[dataset.pool.person[rows]]
+    people = {p: len(np.unique(dataset.pool.person[rows][place == p])) for p in np.unique(place)}
+    assert set(near.row) == {p for p, n in people.items() if n >= 50} and "student" in near.row
+    for name in near.row:
+        count = np.bincount(dataset.pool.item[rows][place == name], minlength=bundle.spec.num_items + 1)
+        items, share = near.of(name)
+        assert count[items[0]] == count[1:].max() and share == pytest.approx(count[items] / count.max(), rel=1e-3)
+    for column in ("nowhere", "age"):
+        with pytest.raises(TrainingError, match=f"'{column}' is no column of text"):
+            run(ExportSettings(**given, near=column))

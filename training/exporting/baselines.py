@@ -11,12 +11,16 @@ import msgspec
 from playbill.baselines.chosen import Chosen, read_chosen
 from playbill.baselines.fits import Log
 from playbill.baselines.item_knn import fit_cooccurrence, fit_transitions
+from playbill.baselines.near import FILE as NEAR
+from playbill.baselines.near import fit_near, write_near
 from playbill.baselines.neighbours import write_neighbours
 from playbill.baselines.popularity import popularity, trending, write_scores
 from playbill.dataset.boundary import rows_before
 from playbill.dataset.dataset import Dataset
 from playbill.dataset.settings import SplitSettings
 from playbill.errors import TrainingError
+from playbill.tables.folder import read_folder
+from playbill.tables.schema import Kind
 
 # the engine's word for each baseline where it is another one
 RETRIEVER = {"order_knn": "transitions"}
@@ -90,6 +94,37 @@ def write_lately(folder: Path, dataset: Dataset) -> None:
     at = dataset.pool.at[rows]
     now_us = int(at.max()) + 1 if len(at) else 0
     write_scores(folder / "lately.npy", trending(dataset.pool.item[rows], at, dataset.spec.num_items, now_us))
+
+
+def write_places(folder: Path, dataset: Dataset, tables: Path, column: str, half_life_days: float) -> None:
+    """Write near.npz, what is trending by place.
+
+    Raises:
+        TrainingError: see `contents.write_baselines`.
+    """
+    declared = {c.name: c for c in read_folder(tables).columns["users"]}
+    known = declared.get(column)
+    if known is None or known.kind is not Kind.TEXT:
+        texts = [c.name for c in declared.values() if c.kind is Kind.TEXT and not (c.protected or c.sensitive)]
+        raise TrainingError(f"near: {column!r} is no column of text in the users table; there are: {texts}")
+    if known.protected or known.sensitive:
+        kind = "protected" if known.protected else "sensitive"
+        raise TrainingError(
+            f"near: column {column!r} is {kind}, no place to show people by; name another, such as region"
+        )
+    rows = rows_before(dataset, "test")
+    at = dataset.pool.at[rows]
+    near = fit_near(
+        column,
+        list(dataset.user_columns[column]),
+        dataset.pool.person[rows],
+        dataset.pool.item[rows],
+        at,
+        dataset.spec.num_items,
+        int(at.max()) + 1 if len(at) else 0,
+        half_life_days,
+    )
+    write_near(folder / NEAR, near)
 
 
 def write_usual(

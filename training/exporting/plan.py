@@ -172,6 +172,8 @@ def make_plan(settings: ExportSettings) -> Plan:
         inputs.append([response.record.fingerprint, sha256_file(checkpoint(response))])
     if ranker is not None and settings.ranker_weights is not Weights.float32:
         inputs.append([settings.ranker_weights.value])
+    if settings.near is not None:
+        inputs.append(["near", settings.near])
     blend = None
     if settings.blend is not None:
         blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)

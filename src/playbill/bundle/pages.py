@@ -31,6 +31,7 @@ class ShelfKind(StrEnum):
     NEW = "new"  # what came out in the last `days`, of a value of `by` that the person chose most; one shelf a value
     CATEGORY = "category"  # the best of a value of `by` that the person chose most; one shelf a value
     TRENDING = "trending"
+    NEAR = "near"  # what people of the same place choose most at present, where the bundle knows (`export near=COLUMN`)
     POPULAR = "popular"
 
 
@@ -64,6 +65,7 @@ DEFAULT_SHELVES = [
     ShelfPlan(kind=ShelfKind.BECAUSE, most=3),
     ShelfPlan(kind=ShelfKind.CATEGORY, most=2),
     ShelfPlan(kind=ShelfKind.NEW, most=2),
+    ShelfPlan(kind=ShelfKind.NEAR),
     ShelfPlan(kind=ShelfKind.TRENDING),
 ]
 _SEVERAL = (ShelfKind.BECAUSE, ShelfKind.NEW, ShelfKind.CATEGORY)

@@ -14,6 +14,8 @@ together    item_knn,          `item_id`: the item that the request is about; `s
 taste       tower                  `cosine` of the person's vector and the item's; no single item of the history speaks
                                    for it
 trending    trending               `share` of what the most trending item has
+near        trending               `share` of what the most trending item has among people of the same `value` of
+                                   `column`, on the shelf that is about them
 popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
 catalogue   popularity             the same, further down
 continue,   again              the event that it rests on

@@ -32,6 +32,7 @@ from playbill.engine.wording import did
 AGAIN, SIMILAR = PROPOSERS.index("again"), PROPOSERS.index("similar")
 _CODES = {
     ShelfKind.TRENDING: TRENDING,
+    ShelfKind.NEAR: TRENDING,
     ShelfKind.NEW: NEW,
     ShelfKind.BECAUSE: SIMILAR,
     ShelfKind.CONTINUE: AGAIN,
@@ -238,6 +239,11 @@ def _reasons(
         draft.anchor,
         fallen,
     )
+    if draft.share is not None:
+        shares = dict(zip(draft.items.tolist(), draft.share.tolist(), strict=True))
+        for n, item in enumerate(candidates.item[chosen].tolist()):
+            if not drawn[n]:
+                found[n] = Reason(kind="near", text="Popular near you now", fact={**draft.fact, "share": shares[item]})
     if not draft.past:
         return found
     kind = draft.plan.kind.value

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from playbill.baselines.ials import FoldingIals, read_ials
+from playbill.baselines.near import FILE as NEAR
+from playbill.baselines.near import Near, read_near
 from playbill.baselines.neighbours import Neighbours, read_neighbours
 from playbill.blend.model import FILE, Blend, read_blend
 from playbill.bundle.answers import ENJOY, NAME
@@ -40,8 +42,9 @@ class Parts:
         creative_head: scores the creatives of items, where the bundle has one.
         blend: orders what the retrievers propose, where the bundle has one and all its members work here.
         response: says how likely a person enjoys what they try, where the bundle can.
-        missing: why, by part: query_tower, ranker, creative_head, index, item_knn, transitions, blend, and ease, ials
-            and response where the bundle names them.
+        near: what is trending by place, where the bundle has it.
+        missing: why, by part: query_tower, ranker, creative_head, index, item_knn, transitions, blend, and ease, ials,
+            near and response where the bundle names them.
     """
 
     query_tower: Model | None = None
@@ -53,6 +56,7 @@ class Parts:
     creative_head: Model | None = None
     blend: Blend | None = None
     response: Answers | None = None
+    near: Near | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -162,6 +166,11 @@ def _retrievers(bundle: Bundle, settings: EngineSettings, elsewhere: Elsewhere) 
             parts.ials = read_ials(bundle.file(file))
         except (BundleError, FeatureError, OSError) as error:
             parts.missing["ials"] = str(error)
+    if bundle.has(NEAR):
+        try:
+            parts.near = read_near(bundle.file(NEAR), bundle.spec.num_items)
+        except (FeatureError, OSError) as error:
+            parts.missing["near"] = str(error)
     if elsewhere.ranker is not None and bundle.has("ranker.onnx"):
         parts.ranker = elsewhere.ranker
     else:

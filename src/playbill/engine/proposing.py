@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from playbill.bundle.pages import Form
@@ -95,15 +97,24 @@ def _draft(row: Row, parts: Parts, conditions: Conditions, within_s: float | Non
         excluded=stock.catalogue.indices(not_wanted),
         k=row.request.k,
         at=int(row.request.at or 0),
+        place=_place(row, parts),
         patience=Patience(within_s),
     )
-    row.drafts = drafts_of(plans, asked, stock, parts.tables, conditions)
+    row.drafts = drafts_of(plans, asked, stock, parts.tables, conditions, parts.near)
     row.why += [asked.patience.told()] if asked.patience.lost else []
     past = [item for draft in row.drafts for item in draft.past]
     row.blocked[past] = False  # on their own shelves they may stand, though they were seen
     items = np.concatenate([np.zeros(0, np.int64), *(draft.items for draft in row.drafts)])
     every: np.ndarray = items[np.sort(np.unique(items, return_index=True)[1])]
     return every
+
+
+def _place(row: Row, parts: Parts) -> Any:
+    """Return where the person is: where this request comes from, else where they say that they live."""
+    if parts.near is None:
+        return None
+    column = parts.near.column
+    return row.request.context.get(column, row.person.profile.features.get(column))
 
 
 def _quotas(row: Row, parts: Parts) -> dict[str, int]:

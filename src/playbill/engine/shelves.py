@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from playbill.baselines.near import Near
 from playbill.baselines.neighbours import Neighbours
 from playbill.bundle.pages import ShelfKind, ShelfPlan
 from playbill.engine.alike import like
@@ -35,6 +36,7 @@ class Draft:
         ordered: whether `items` stand in their own order and not in that of the scores.
         anchor: item_index that it is because of, 0 for none.
         past: by item_index, the event that each of its items rests on (continue, again).
+        share: [n] float32 of near, what each of its items has of the best one's score there.
     """
 
     plan: ShelfPlan
@@ -46,6 +48,7 @@ class Draft:
     ordered: bool = False
     anchor: int = 0
     past: dict[int, Past] = field(default_factory=dict)
+    share: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Asked:
         excluded: [E] int64 item_index that the request does not want.
         k: items of a shelf.
         at: UTC microseconds.
+        place: where the person is, as the request's context or they themselves say it; None where nobody says.
         patience: with an index in parts; it is told what was found without.
     """
 
@@ -70,6 +74,7 @@ class Asked:
     excluded: np.ndarray
     k: int
     at: int
+    place: Any = None
     patience: Patience = field(default_factory=Patience)
 
 
@@ -79,12 +84,14 @@ def drafts_of(
     stock: Stock,
     tables: Mapping[str, Neighbours],
     conditions: Conditions,
+    near: Near | None = None,
 ) -> list[Draft]:
     """Return the shelves that one person's page could have, in the order of the plans.
 
     Args:
         stock: the catalogue, narrowed to what this request may be shown.
         tables: neighbours by retriever, for likeness where there are no vectors.
+        near: what is trending by place, where the bundle has it.
     """
     found: list[Draft] = []
     for plan in plans:
@@ -95,6 +102,8 @@ def drafts_of(
         elif plan.kind is ShelfKind.TRENDING:
             order = stock.offer.trending_order
             found.append(Draft(plan, "trending", "Trending now", {}, _free(order, asked, _POOL * asked.k)))
+        elif plan.kind is ShelfKind.NEAR:
+            found += [] if near is None else [_near(plan, asked, near)]
         elif plan.kind is ShelfKind.POPULAR:
             order = stock.offer.popular_order
             found.append(Draft(plan, "popular", "Popular", {}, _free(order, asked, _POOL * asked.k)))
@@ -107,6 +116,14 @@ def drafts_of(
         else:
             found += _by_value(plan, asked, stock, conditions)
     return [draft for draft in found if draft.mask is not None or len(draft.items)]
+
+
+def _near(plan: ShelfPlan, asked: Asked, near: Near) -> Draft:
+    """What people of the same place choose."""
+    items, share = near.of(asked.place)
+    free = np.flatnonzero(~asked.blocked[items])[: _POOL * asked.k]
+    fact = {"column": near.column, "value": asked.place}
+    return Draft(plan, "near", "Trending near you", fact, items[free], share=share[free])
 
 
 def _because(plan: ShelfPlan, asked: Asked, stock: Stock, tables: Mapping[str, Neighbours]) -> list[Draft]:

@@ -103,7 +103,7 @@ class Reason(msgspec.Struct, kw_only=True):
     """Why an item stands on the slate.
 
     Attributes:
-        kind: because | similar | together | taste | declared | trending | new | continue | again | popular |
+        kind: because | similar | together | taste | declared | trending | near | new | continue | again | popular |
             catalogue | exploration.
         text: one sentence for the person.
         fact: what the sentence rests on, in a form that can be checked against history and bundle.
