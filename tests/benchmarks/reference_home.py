@@ -17,7 +17,14 @@ from pathlib import Path
 PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 TABLES = "reference"
 CANDIDATES = 200
-_EVENTS = "features.history_events=[click,play,search_play,purchase,message_click,rate]"
+EVENTS = "features.history_events=[click,play,search_play,purchase,message_click,rate]"
+RANKER = [
+    "model=ranker",
+    "model.impressions=false",
+    "model.tables=fused",
+    "model.max_epochs=1",
+    "model.max_rows=60000",
+]
 _POLICY = {
     "name": "reference",
     "surfaces": {
@@ -41,13 +48,12 @@ def main(arguments: list[str]) -> int:
     size = [f"size.items={items}", f"size.people={people}", f"size.days={days}", "size.activity=6"]
     job("generate", f"home={home}", "size=small", *size, "size.decisions_share=0.1", "seed=1", f"name={TABLES}")
     towers = ["model.loss=in_batch", "model.tables=fused", "model.dim=64", "model.batch_tokens=4096"]
-    job("train", *at, *towers, "model.max_epochs=2", _EVENTS)
-    ranker = ["model=ranker", "model.impressions=false", "model.tables=fused", "model.max_epochs=1"]
-    job("train", *at, *ranker, f"model.hidden={given.get('hidden', 224)}", "model.max_rows=60000", _EVENTS)
-    job("train", *at, "model=creative", "model.max_epochs=1", _EVENTS)
+    job("train", *at, *towers, "model.max_epochs=2", EVENTS)
+    job("train", *at, *RANKER, f"model.hidden={given.get('hidden', 224)}", EVENTS)
+    job("train", *at, "model=creative", "model.max_epochs=1", EVENTS)
     policy = home / "reference_policy.json"
     policy.write_text(json.dumps(_POLICY))
-    job("export", *at, f"policy_file={policy}", f"index.kind={given.get('index', 'auto')}", _EVENTS)
+    job("export", *at, f"policy_file={policy}", f"index.kind={given.get('index', 'auto')}", EVENTS)
     job("ingest", *at)
     return 0
 
