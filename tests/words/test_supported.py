@@ -78,3 +78,8 @@ def test_a_title_stands_as_it_is() -> None:
 def test_what_models_put_around_their_lines_is_taken_off() -> None:
     said = '```\n1. Because you watched {named}\n- "Popular now"\n\n2) Trending\n```'
     assert lines(said) == ["Because you watched {named}", "Popular now", "Trending"]
+
+
+@pytest.mark.parametrize("part", ["a", "you ", "you'll", ", ", "{named} "])
+def test_a_sentence_made_to_be_looked_at_for_ever_is_not(part: str) -> None:
+    assert supported((part * LONGEST)[: LONGEST - 1] + "!", WATCHED) in ("characters", "length")

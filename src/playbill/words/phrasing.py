@@ -79,11 +79,11 @@ class Phrasing:
             try:
                 self._ask(facts)
             except EndpointError as error:
-                self._count("calls", "failed")
                 log.warning("no sentences for reasons: %s", error)
-            except Exception as error:  # a narrator may be anybody's; answers go on in the engine's words
                 self._count("calls", "failed")
+            except Exception as error:  # a narrator may be anybody's; answers go on in the engine's words
                 log.error("a narrator failed\n%s", trace(error))
+                self._count("calls", "failed")
             with self._lock:
                 wait_s = self._again[facts][1]
                 self._again[facts] = self._clock() + wait_s, wait_s

@@ -17,7 +17,8 @@ DROPPED = ("length", "characters", "unnamed", "claim", "word")
 _LEXICON = Path(__file__).with_name("lexicon.toml")
 _TOKEN = re.compile(r"\{named\}|[a-z]+(?:'[a-z]+)?")
 # ASCII alone: what only looks like a letter is no way around the lexicon. No question, exclamation, quotation, bracket
-_WHOLE = re.compile(r"(?:(?<![A-Za-z'])\{named\}(?![A-Za-z'])|[A-Za-z]+(?:'[A-Za-z]+)?|[ ,;:.\u2013\u2014-])+")
+# and each piece is taken whole, or text made for it would be tried in every way in which it can be cut into words
+_WHOLE = re.compile(r"(?:(?<![A-Za-z'])\{named\}(?![A-Za-z'])|[A-Za-z]++(?:'[A-Za-z]++)?+|[ ,;:.\u2013\u2014-]++)++")
 
 
 class Lexicon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
