@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +255,52 @@ def add_creatives() -> Callable[..., None]:
         describe(folder, msgspec.structs.replace(bundle.manifest, models=models, rungs=carried))
 
     return add
+
+
+class _ChatModel(BaseHTTPRequestHandler):
+    """Speaks the chat completions of OpenAI's API."""
+
+    server: Any
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        self.server.free.wait(30)
+        said = self.server.say(json.loads(body)["messages"][1]["content"])
+        if isinstance(said, str):
+            said = 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
+        status, answer = said
+        with suppress(OSError):  # whoever asked waits no longer
+            self.send_response(status)
+            if status == 307:
+                self.send_header("location", "/v1/elsewhere")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def chat_model() -> Iterator[Any]:
+    """A model over a real socket: `asked` is what came, `say` what it answers, once `free` is set."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _ChatModel)
+    server.asked, server.say, server.free = [], _truth, threading.Event()
+    server.free.set()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.free.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _truth(wanted: str) -> str:
+    """What an honest model says of the fact that it is given."""
+    fact = wanted.partition("\n")[0].removeprefix("The fact: ")
+    if not fact.startswith("Because you "):
+        return fact
+    did = fact.removeprefix("Because you ").removesuffix(" {named}")
+    return f"1. Here because you {did} {{named}}\n2. Because of {{named}}, which you {did}\n"
