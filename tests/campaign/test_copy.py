@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,8 +123,11 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, content: str) -> None:
             read_copy(tmp_path / name)
 
 
-def test_a_model_proposes_and_its_faults_are_told(path: Path, chat: Any) -> None:
-    model = chat(lambda _: f"1. {GOOD}\n2. {{first_name}}, guaranteed joy\n3. {{first_name}}, the autumn menu is here")
+def test_a_model_proposes_and_its_faults_are_told(path: Path, chat_model: Any) -> None:
+    model = model_of(
+        chat_model,
+        lambda _: f"1. {GOOD}\n2. {{first_name}}, guaranteed joy\n3. {{first_name}}, the autumn menu is here",
+    )
     writer = EndpointCopyWriter(Endpoint(EndpointSettings(url=model.url, model="m")))
     found = propose_by(path, writer, "model m")
     assert len(found) == 1 and "banned" in found[0] and "guaranteed joy" in found[0]
@@ -133,8 +138,23 @@ def test_a_model_proposes_and_its_faults_are_told(path: Path, chat: Any) -> None
     assert propose_by(path, writer, "model m") == found or len(read_copy(path).variants) == 2
 
 
-def test_a_model_that_is_away_leaves_the_file_as_it_is(path: Path, chat: Any) -> None:
+def test_a_model_that_is_away_leaves_the_file_as_it_is(path: Path, chat_model: Any) -> None:
     before = path.read_bytes()
     with pytest.raises(EndpointError):
-        propose_by(path, EndpointCopyWriter(Endpoint(EndpointSettings(url=chat(lambda _: 503).url, model="m"))), "m")
+        propose_by(
+            path,
+            EndpointCopyWriter(Endpoint(EndpointSettings(url=model_of(chat_model, lambda _: 503).url, model="m"))),
+            "m",
+        )
     assert path.read_bytes() == before
+
+
+def model_of(chat_model: Any, reply: Callable[[str], str | bytes | int]) -> SimpleNamespace:
+    """Let the model answer with words, a whole body, or a status; return where it is and what it was asked."""
+
+    def say(wanted: str) -> Any:
+        said = reply(wanted)
+        return (said, b"{}") if isinstance(said, int) else (200, said) if isinstance(said, bytes) else said
+
+    chat_model.say = say
+    return SimpleNamespace(url=f"http://127.0.0.1:{chat_model.server_port}/v1", asked=chat_model.asked)

@@ -23,8 +23,6 @@ from playbill.campaign.copywriter import CopyWriter
 from playbill.errors import ConfigError
 from playbill.tables.files import write_atomic
 
-FORMAT = 1
-
 
 class Variant(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One subject. Attributes: as above; `at` in ISO 8601, UTC."""
@@ -41,7 +39,7 @@ class Variant(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
 class Copy(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The file."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     facts: list[str]
     rules: BrandRules
     variants: list[Variant] = []
