@@ -228,16 +228,16 @@ def test_lighter_graphs_answer_nearly_the_same(exported, weights, tmp_path):
 
 def test_what_a_lighter_graph_loses_by_hand():
     label = np.asarray([[1.0], [0], [1], [0]], np.float32)
-    before = Judged(np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.6, 0.4])}, label, np.ones((4, 1)))
+    before = Judged(np.arange(4), np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.6, 0.4])}, label, np.ones((4, 1)))
     same = losses_of(before, before, ["a"], Bounds())
     assert [(loss.auc, loss.log_loss, loss.expected, loss.kept) for loss in same] == [(0, 0, 0, True)]
     # one pair of four in the wrong order: AUC falls by 1/4; the mean rises from 0.525 to 0.575
-    worse = Judged(np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.5, 0.7])}, label, np.ones((4, 1)))
+    worse = Judged(np.arange(4), np.arange(4), {"p_a": np.asarray([0.8, 0.3, 0.5, 0.7])}, label, np.ones((4, 1)))
     [loss] = losses_of(before, worse, ["a"], Bounds())
     assert loss.auc == pytest.approx(0.25) and loss.expected == pytest.approx(0.575 / 0.525 - 1) and not loss.kept
     assert loss.log_loss == pytest.approx((np.log(0.6 / 0.5) + np.log(0.6 / 0.3)) / 4)
     # of a task that never came true nothing can be lost, and nothing is said
-    never = Judged(np.arange(4), {"p_a": before.answers["p_a"]}, 0 * label, np.ones((4, 1)))
+    never = Judged(np.arange(4), np.arange(4), {"p_a": before.answers["p_a"]}, 0 * label, np.ones((4, 1)))
     assert losses_of(never, never, ["a"], Bounds()) == []
 
 

@@ -71,6 +71,22 @@ def log_probabilities(logits: Tensor, tasks: Sequence[Task], seen: Tensor | None
     return found
 
 
+def joint_logits(logits: Tensor, tasks: Sequence[Task]) -> list[Tensor]:
+    """Return the logit of each task's own chance times that of its parent, [...] each.
+
+    From logits alone, 1 / p(both) - 1 = exp(-own) + exp(-parent) + exp(-own - parent): by way of log p a product next to
+    1 would keep three digits in float32, and graph and module would differ by what a map of logits can show.
+
+    Args:
+        logits: [..., T].
+    """
+    found: list[Tensor] = []
+    for t, up in enumerate(parents(tasks)):
+        own = logits[..., t]
+        found.append(own if up < 0 else own - functional.softplus(functional.softplus(own) - found[up]))
+    return found
+
+
 def departure_loss(added: Tensor, counts: Tensor) -> Tensor:
     """Return how far the network departs from the order that the retrieval gave, [B] float32.
 

@@ -13,7 +13,7 @@ from playbill.dataset.tasks import parents
 from playbill.features.spec import FeatureSpec
 from playbill.measure.calibration import Calibrator
 from playbill.training.plain_embeddings import ITEM_SIDES, QUERY_SIDES, PlainEncoder, fields_width
-from playbill.training.ranking.losses import log_probabilities
+from playbill.training.ranking.losses import joint_logits
 from playbill.training.ranking.network import RankerNet
 from playbill.training.ranking.position import NAME as POSITION
 from playbill.training.ranking_settings import Ranker
@@ -24,22 +24,14 @@ CALIBRATION = "calibration.json"  # in the folder of a run: the map of each task
 
 
 class Calibrated(nn.Module):
-    """A fitted map of probabilities, as `measure.calibration.Calibrator` computes it.
-
-    Reads log p instead of p: a probability next to 0 keeps its logit in float32.
-    """
+    """A fitted map of probabilities, as `measure.calibration.Calibrator` computes it, of their logits."""
 
     def __init__(self, fitted: Calibrator) -> None:
         super().__init__()
         self.bias, self.slope = fitted.bias, fitted.slope
         self.bends = list(zip(fitted.knots, fitted.changes, strict=True))
 
-    def forward(self, log_p: Tensor) -> Tensor:
-        """Return probabilities [N]. Args: log_p [N] float32, below 0."""
-        log_p = log_p.clamp(max=-1e-6)  # p of 1: its logit would be infinite
-        return self.of_logits(log_p - torch.log(-torch.expm1(log_p)))
-
-    def of_logits(self, logit: Tensor) -> Tensor:
+    def forward(self, logit: Tensor) -> Tensor:
         """Return probabilities [N]. Args: logit [N] float32."""
         mapped = self.bias + self.slope * logit
         for knot, change in self.bends:
@@ -96,11 +88,11 @@ class PlainRanker(nn.Module):
             self.encoder.fields(arrays, ITEM_SIDES),
             arrays["retrieval_score"],
         )
-        chances = log_probabilities(logits, self.tasks)
+        joint = joint_logits(logits, self.tasks)
         found: list[Tensor] = []
         for t, (up, mapped) in enumerate(zip(parents(self.tasks), self.calibrated, strict=True)):
             if isinstance(mapped, Calibrated):
-                p = mapped(chances[t]) if up >= 0 else mapped.of_logits(logits[:, t])
+                p = mapped(joint[t])
             else:  # too few events for a map of its own: its parent's holds for it
                 p = torch.sigmoid(logits[:, t]) * (1 if up < 0 else found[up])
             # maps of their own could put a child above its parent

@@ -129,7 +129,7 @@ class PlainResponse(nn.Module):
             numbers.append(fields.expand(len(item), -1))
         there, hours, places = (x.unsqueeze(1) for x in (history >= 0, hours, places))
         logit = self.net(answers, item.unsqueeze(0), there, hours, places, torch.cat(numbers, -1).unsqueeze(0))[0, :, 0]
-        return logit, torch.sigmoid(logit) if self.calibrated is None else self.calibrated.of_logits(logit)
+        return logit, torch.sigmoid(logit) if self.calibrated is None else self.calibrated(logit)
 
     def _item(self, arrays: dict[str, Tensor]) -> Tensor:
         vectors: Tensor = self.net.item(self.encoder.item(arrays), self.encoder.fields(arrays, ITEM_SIDES))

@@ -22,7 +22,7 @@ from playbill.dataset.tasks import Task, parents
 from playbill.features.encoder import Arrays, point_in_time
 
 _PEOPLE_AT_ONCE = 128
-_MOST_SLATES = 20_000  # newest slates of a part that are looked at
+MOST_SLATES = 20_000  # newest slates of a part that are looked at
 
 Answers = Callable[[Arrays], np.ndarray]
 Ranks = Callable[[Arrays], dict[str, np.ndarray]]
@@ -34,11 +34,13 @@ class Judged:
 
     Attributes:
         person: [n] int64.
+        row: [n] int64, number of the slate or list that the candidate stands on.
         answers: by output name, [n] float32: what the ranker said.
         label, known: [n, T] float32 of 0 and 1: a task came true together with its parents; whether that can be said.
     """
 
     person: np.ndarray
+    row: np.ndarray
     answers: dict[str, np.ndarray]
     label: np.ndarray
     known: np.ndarray
@@ -69,6 +71,7 @@ def judge(
     items: np.ndarray,
     rank: Ranks,
     nearest: int = 100,
+    slates: int = MOST_SLATES,
 ) -> Judged:
     """Return the candidates of a part, ranked, with their labels.
 
@@ -81,9 +84,10 @@ def judge(
         items: [N + 1, d] float32 item vectors.
         rank: arrays of a ranker's call -> its outputs by name, [n] each.
         nearest: candidates of a person where there are no impressions.
+        slates: newest ones of the part that are looked at, where there are.
     """
     if impressions and dataset.split.kind is SplitKind.global_time:
-        rows = _shown(tables, dataset, part, tasks)
+        rows = _shown(tables, dataset, part, tasks, slates)
     else:
         rows = _listed(tables, dataset, part, tasks, query, items, nearest)
     there = rows.item > 0
@@ -101,6 +105,7 @@ def judge(
             found.setdefault(name, []).append(values)
     return Judged(
         person=np.broadcast_to(rows.person[:, None], there.shape)[there],
+        row=np.nonzero(there)[0],
         answers={name: np.concatenate(values) for name, values in found.items()},
         label=rows.label[there],
         known=rows.known[there],
@@ -129,13 +134,13 @@ def _arrays(dataset: Dataset, rows: _Rows, some: slice) -> Arrays:
     return arrays | {name: array[some] for name, array in rows.context.items()}
 
 
-def _shown(tables: Path, dataset: Dataset, part: str, tasks: Sequence[Task]) -> _Rows:
+def _shown(tables: Path, dataset: Dataset, part: str, tasks: Sequence[Task], slates: int) -> _Rows:
     """Return the slates of a part, of people who are known."""
     split = dataset.split
     begin, end = split.train_until_us, split.valid_until_us
     if part == "test":
         begin, end = end, _after(dataset)
-    shown = read_impressions(tables, dataset, tasks, begin, end, _MOST_SLATES)
+    shown = read_impressions(tables, dataset, tasks, begin, end, slates)
     known = np.flatnonzero(shown.person >= 0)
     person, now = shown.person[known], shown.now[known]
     start, stop = point_in_time(dataset.pool, person, now)

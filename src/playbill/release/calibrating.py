@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 from playbill.bundle.answers import ENJOY, NAME
 from playbill.bundle.open import Bundle
 from playbill.dataset.dataset import Dataset, open_dataset
-from playbill.dataset.judging import judge
+from playbill.dataset.judging import MOST_SLATES, Judged, judge
 from playbill.dataset.labels import row_labels
 from playbill.dataset.settings import SplitSettings
 from playbill.dataset.tallied import rows_at
@@ -53,25 +54,10 @@ def measure_calibration(
         tables: folder that the dataset was opened from.
         resamples, seed, level: of the intervals over people.
     """
-    tower, ranker = (open_model(bundle.file(f"{name}.onnx"), CPU) for name in ("query_tower", "ranker"))
     tasks = tasks_of(bundle)
-    impressions = bundle.manifest.origin.get("impressions") == "true"
     names = [task.name for task in tasks]
-    outputs = [PREFIX + name for name in names]
-
-    def rank(arrays: Arrays) -> dict[str, np.ndarray]:
-        return dict(zip(names, ranker.run(arrays, outputs), strict=True))
-
-    judged = judge(
-        tables,
-        dataset,
-        "test",
-        tasks,
-        impressions=impressions,
-        query=lambda arrays: _query(tower, arrays),
-        items=np.asarray(bundle.array("item_embeddings"), np.float32),
-        rank=rank,
-    )
+    impressions = learned_from_impressions(bundle)
+    judged = judged_by(bundle, tables, dataset, "test", [PREFIX + name for name in names])
     report = CalibrationReport(
         rows="items shown in the test part"
         if impressions
@@ -83,7 +69,7 @@ def measure_calibration(
         if not known.any():
             report.notes.append(f"{name}: nothing in the test part says whether it came true")
             continue
-        p = np.clip(judged.answers[name][known].astype(np.float64), 0, 1)
+        p = np.clip(judged.answers[PREFIX + name][known].astype(np.float64), 0, 1)
         report.tasks.append(
             calibration(
                 p,
@@ -100,6 +86,40 @@ def measure_calibration(
         report.tasks += [found] if found is not None else []
         report.notes.append(note)
     return report
+
+
+def judged_by(
+    bundle: Bundle, tables: Path, dataset: Dataset, part: str, outputs: Sequence[str], slates: int = MOST_SLATES
+) -> Judged:
+    """Return what a bundle's ranker says of the candidates of a part, and what came true of them.
+
+    Args:
+        bundle, tables, dataset: as for `measure_calibration`.
+        part: valid or test.
+        outputs: of the ranker's graph.
+        slates: newest ones that are looked at, where it learned from impressions.
+    """
+    tower, ranker = (open_model(bundle.file(f"{name}.onnx"), CPU) for name in ("query_tower", "ranker"))
+
+    def rank(arrays: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, ranker.run(arrays, list(outputs)), strict=True))
+
+    return judge(
+        tables,
+        dataset,
+        part,
+        tasks_of(bundle),
+        impressions=learned_from_impressions(bundle),
+        query=lambda arrays: _query(tower, arrays),
+        items=np.asarray(bundle.array("item_embeddings"), np.float32),
+        rank=rank,
+        slates=slates,
+    )
+
+
+def learned_from_impressions(bundle: Bundle) -> bool:
+    """Return whether the bundle's ranker learned from slates as they were shown."""
+    return bundle.manifest.origin.get("impressions") == "true"
 
 
 def in_words(task: Calibration) -> str:

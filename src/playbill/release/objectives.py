@@ -28,7 +28,7 @@ from playbill.release.protocol import Asked
 from playbill.release.roads import CPU, fill, request_of
 from playbill.state.store import Store
 
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _ASKED_AT_ONCE = 256
 
 
@@ -110,14 +110,14 @@ def measure_objectives(
                 continue
             columns, weighed = {}, []
             usual = usual if task.name in usual else {}
-            for share in _SHARES:
+            for share in SHARES:
                 weights = {
                     tasks[0].name: (1 - share) / usual.get(tasks[0].name, 1.0),
                     task.name: share / usual.get(task.name, 1.0),
                 }
                 # what is enjoyed is said where it is weighed, and what it usually is must be known before it is
                 weights = {n: w for n, w in weights.items() if w or n == ENJOY}
-                lists, seen = _lists(bundle, store, dataset, asked, k, weights)
+                lists, seen = objective_lists(bundle, store, dataset, asked, k, weights)
                 usual = usual or seen  # of the first task's own lists
                 weighed.append(weights)
                 for place, wanted in ((0, targets[0]), (t, targets[t])):
@@ -173,10 +173,17 @@ def task_targets(tables: Path, dataset: Dataset, asked: Asked, tasks: Sequence[T
     return found
 
 
-def _lists(
+def objective_lists(
     bundle: Bundle, store: Store, dataset: Dataset, asked: Asked, k: int, weights: dict[str, float]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Return the lists [U, k] under an objective, and the mean probability of each task on them."""
+    """Return the lists under an objective of the slate's surface, and the mean probability of each task on them.
+
+    Args:
+        store: filled with what the people asked had done.
+        weights: that the policy gets in place of its own.
+    Returns:
+        [U, k] int64 item_index, NO_ITEM where a list is short; means by task.
+    """
     surface = msgspec.structs.replace(bundle.policy.surfaces["slate"], weights=weights)
     policy = msgspec.structs.replace(bundle.policy, surfaces={"slate": surface})
     engine = Engine.open(replace(bundle, policy=policy), store, CPU)
@@ -198,7 +205,7 @@ def _lists(
 def _points(
     columns: dict[str, np.ndarray], weighed: Sequence[dict[str, float]], resamples: int, seed: int, level: float
 ) -> list[Point]:
-    gains = {f"gain{name}": column - columns[f"{name[0]}{_SHARES[0]}"] for name, column in columns.items()}
+    gains = {f"gain{name}": column - columns[f"{name[0]}{SHARES[0]}"] for name, column in columns.items()}
     found = intervals(columns | gains, resamples=resamples, seed=seed, level=level)
     return [
         Point(
@@ -209,5 +216,5 @@ def _points(
             first_gain=found[f"gain0{share}"],
             other_gain=found[f"gain1{share}"],
         )
-        for share, weights in zip(_SHARES, weighed, strict=True)
+        for share, weights in zip(SHARES, weighed, strict=True)
     ]
