@@ -12,9 +12,9 @@ are. For each step three answers:
 - shown: of every slate of the test part, the item that the objective would have put first, and what came of it;
 - lists: NDCG@20 of the engine's lists against what people went on to do (`release/objectives.py`).
 
-The world's visits do not hang on what is shown: all items of a person have the same chance of visit_7 after a click, and
-its objective must leave truth and lists as they are. The job fails where it moves them, and where another objective does
-not move the truth and what was shown its way, monotonely, intervals of 95 % apart from 0.
+The world's visits do not hang on what is shown: all items of a person have the same chance of visit_7 after a click,
+and its objective must leave truth and lists as they are. The job fails where it moves them, and where another objective
+does not move the truth and what was shown its way, monotonely, intervals of 95 % apart from 0.
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ def run(arguments: list[str]) -> int:
                         print(f"{value:+.4f} [{low:+.4f} {high:+.4f}]")
     plot(figures, RESULTS / "objectives.png")
     print(record("objectives", figures, started))
-    print(f"not as it must be: {', '.join(missed)}" if missed else "every objective moved what it must, and nothing else")
+    print(
+        f"not as it must be: {', '.join(missed)}" if missed else "every objective moved what it must, and nothing else"
+    )
     return int(bool(missed))
 
 

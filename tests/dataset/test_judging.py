@@ -31,6 +31,16 @@ def test_a_child_comes_true_with_its_parent_alone() -> None:
     assert label[2].tolist() == [0, 1, 1]  # what was given stays as it was
 
 
+def test_near_the_end_of_the_log_those_who_did_not_click_are_not_left_over() -> None:
+    """A week after the last slates is not over: nothing is known of returns after them, clicked or not."""
+    tasks = [Task(name="click"), Task(name="back", parent="click", returns=True, within_days=7)]
+    label = np.asarray([[1, 1], [0, 1], [1, 1], [0, 0]], np.float32)
+    known = np.asarray([[1, 1], [1, 1], [1, 0], [1, 0]], np.float32)
+    together, sure = joined(label, known, tasks)
+    assert together.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0]]
+    assert sure.tolist() == [[1, 1], [1, 1], [1, 0], [1, 0]]
+
+
 def ask(dataset: Dataset, tables: Path, part: str, tasks: list[Task], impressions: bool) -> Arrays:
     """Return what a ranker that answers with the item and its retrieval score was asked, and the labels."""
     rng = np.random.default_rng(0)

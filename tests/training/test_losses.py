@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from playbill.dataset.tasks import Task
-from playbill.training.ranking.losses import departure_loss, log_probabilities, task_losses
+from playbill.training.ranking.losses import departure_loss, joint_logits, log_probabilities, task_losses
 from playbill.training.retrieval.losses import full_softmax
 
 # two queries and two items of unit length; cosines are
@@ -120,6 +121,34 @@ def test_a_conversion_is_learned_over_all_impressions() -> None:
     torch.testing.assert_close(loss, torch.tensor([0.693147, 0.693147 + 0.287682]), atol=1e-6, rtol=0)
     chances = [p.exp().tolist() for p in log_probabilities(logit[:, 0], BOUGHT)]
     assert chances == [pytest.approx([0.5, 0.5]), pytest.approx([0.375, 0.375])]
+
+
+def test_coming_back_without_a_click_is_no_return_after_one() -> None:
+    # p of click 1/2, of a return after one 3/4, together 3/8
+    after = [Task(name="click"), Task(name="back", parent="click", returns=True, within_days=7)]
+    logit = torch.tensor([[[0.0, math.log(3)]]]).expand(4, 1, 2)
+    # came back without a click; with one; clicked and stayed away; clicked, and the week is not over
+    label = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 1.0]]])
+    known = torch.tensor([[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0]]])
+    loss = task_losses(logit, label, known, after, whole=True)
+    not_both, both = 0.470004, 0.980829  # -log(5/8), -log(3/8)
+    wanted = torch.tensor([math.log(2) + x for x in (not_both, both, not_both, 0.0)])
+    torch.testing.assert_close(loss, wanted, atol=1e-6, rtol=0)
+
+
+def test_products_of_chances_keep_their_logits() -> None:
+    """Against float64, where a chance next to 1 keeps its digits; in float32 by way of log p it keeps three."""
+    tasks = [Task(name="click"), Task(name="buy", parent="click"), Task(name="keep", parent="buy")]
+    draw = np.random.default_rng(0)
+    logit = np.concatenate([draw.uniform(-30, 30, (2000, 3)), draw.uniform(-3, 3, (2000, 3)), np.full((1, 3), 30.0)])
+    narrow = logit.astype(np.float32)
+    wide = narrow.astype(np.longdouble)
+    # 1/p - 1 of the product, from what each adds: no chance is ever subtracted from 1
+    odds_against = np.zeros(len(wide), np.longdouble)
+    for t, found in enumerate(joint_logits(torch.from_numpy(narrow), tasks)):
+        less = np.exp(-wide[:, t])
+        odds_against = odds_against + less + odds_against * less
+        np.testing.assert_allclose(found.numpy(), -np.log(odds_against).astype(np.float64), rtol=2e-6, atol=2e-5)
 
 
 def test_what_was_not_looked_at_is_not_disliked() -> None:

@@ -17,8 +17,9 @@ def task_losses(
     """Return the weighted loss of each row, [B] float32.
 
     A task without parent is a binary cross-entropy over all candidates, and so is, where `whole`, a task with a parent:
-    on the product of both probabilities (the entire space of impressions). Otherwise a task with a parent, and any
-    whose value must be known, is learned where its parent came true, on its own logit.
+    on the product of both probabilities (the entire space of impressions), which comes true where both did, and is
+    known where both are: people come back after slates of which they took nothing up. Otherwise a task with a parent,
+    and any whose value must be known, is learned where its parent came true, on its own logit.
 
     A loss over all candidates is their sum divided by C, those that do not count included, so that a row's loss does
     not depend on which process it meets; a loss where the parent came true is their sum.
@@ -35,14 +36,17 @@ def task_losses(
     total = torch.zeros_like(logits[:, 0, 0])
     above = parents(tasks)
     chances = log_probabilities(logits, tasks, seen) if whole else []
+    together: list[tuple[Tensor, Tensor]] = []
     for t, task in enumerate(tasks):
         up, yes, counts = above[t], label[..., t], known[..., t]
+        together.append((yes, counts) if up < 0 else (yes * together[up][0], counts * together[up][1]))
         if up >= 0 and (not whole or task.threshold is not None):
             losses = functional.binary_cross_entropy_with_logits(logits[..., t], yes, reduction="none")
             loss = (losses * counts * label[..., up] * known[..., up]).sum(1)
         elif up >= 0 or (seen is not None and not task.returns):
             # log(1 - p) of a product, which is never so near to 1 that the difference is lost
             missed = torch.log(-torch.expm1(chances[t].clamp(max=-1e-6)))
+            yes, counts = together[t]
             loss = -((yes * chances[t] + (1 - yes) * missed) * counts).sum(1) / logits.shape[1]
         else:
             losses = functional.binary_cross_entropy_with_logits(logits[..., t], yes, reduction="none")
@@ -74,8 +78,8 @@ def log_probabilities(logits: Tensor, tasks: Sequence[Task], seen: Tensor | None
 def joint_logits(logits: Tensor, tasks: Sequence[Task]) -> list[Tensor]:
     """Return the logit of each task's own chance times that of its parent, [...] each.
 
-    From logits alone, 1 / p(both) - 1 = exp(-own) + exp(-parent) + exp(-own - parent): by way of log p a product next to
-    1 would keep three digits in float32, and graph and module would differ by what a map of logits can show.
+    From logits alone, 1 / p(both) - 1 = exp(-own) + exp(-parent) + exp(-own - parent): by way of log p a product next
+    to 1 would keep three digits in float32, and graph and module would differ by what a map of logits can show.
 
     Args:
         logits: [..., T].

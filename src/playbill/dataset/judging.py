@@ -115,7 +115,8 @@ def judge(
 def joined(label: np.ndarray, known: np.ndarray, tasks: Sequence[Task]) -> tuple[np.ndarray, np.ndarray]:
     """Return (label, known) of tasks together with their parents: what p_<task> speaks of.
 
-    Where a parent did not come true, neither did its child, whatever else is known.
+    Where a parent did not come true, neither did its child, whatever else is known; but one with a window is known
+    where that is over alone: near the end of the log the others are left out, and those that failed already would stay.
 
     Args:
         label, known: [..., T] float32, each task by itself.
@@ -125,7 +126,8 @@ def joined(label: np.ndarray, known: np.ndarray, tasks: Sequence[Task]) -> tuple
         if parent >= 0:
             label[..., t] *= label[..., parent]
             failed = known[..., parent] * (1 - label[..., parent])
-            known[..., t] = np.maximum(known[..., t] * known[..., parent], failed)
+            waits = tasks[t].within_days is not None and tasks[t].threshold is None
+            known[..., t] = np.maximum(known[..., t] * known[..., parent], 0 if waits else failed)
     return label, known
 
 
