@@ -25,7 +25,7 @@ PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 
 # what the simulated service and the instruments that read logs must show, in the order of what rests on what
 STATEMENTS = ("fit", "world", "rehearsal", "ranking", "off_policy", "experiments", "experiment_reading")
-STATEMENTS += ("uplift", "disparity", "drift", "ranker", "creatives", "upworthy", "open_bandit")
+STATEMENTS += ("uplift", "disparity", "drift", "ranker", "objectives", "creatives", "upworthy", "open_bandit")
 
 
 # published protocols, what takes minutes before what takes hours
