@@ -15,6 +15,8 @@ are. For each step three answers:
 The world's visits do not hang on what is shown: all items of a person have the same chance of visit_7 after a click,
 and its objective must leave truth and lists as they are. The job fails where it moves them, and where another objective
 does not move the truth and what was shown its way, monotonely, intervals of 95 % apart from 0.
+
+Beside it, of each task over the test part's impressions: observed over expected in every tenth with enough events.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from record import RESULTS, machine, record
 from playbill.dataset.judging import Judged
 from playbill.engine.rank import PREFIX
 from playbill.measure.bootstrap import Interval, intervals
+from playbill.measure.calibration import calibration
 from playbill.release.calibrating import judged_by, tasks_of
 from playbill.release.objectives import Sweep, measure_objectives, objective_lists
 from playbill.release.protocol import Asked, ask
@@ -145,10 +148,32 @@ def spans(gain: list[Interval]) -> list[list[float]]:
     return [[round(x, 5) for x in (i.value, i.low, i.high)] for i in gain]
 
 
+def calibrations(made: Made, judged: Judged) -> dict[str, Any]:
+    """Return each task's observed over expected, with intervals over people, in every tenth with enough events."""
+    found: dict[str, Any] = {}
+    for t, task in enumerate(tasks_of(made.bundle)):
+        known = judged.known[:, t] > 0
+        p = np.clip(judged.answers[PREFIX + task.name][known].astype(np.float64), 0, 1)
+        told = calibration(p, judged.label[known, t], judged.person[known], resamples=500, seed=SEED)
+        tenths = [x.ratio for x in told.tenths if x.enough and x.ratio is not None]
+        found[task.name] = {
+            "rows": told.rows,
+            "events": told.events,
+            "observed_over_expected": spans([told.ratio]) if told.ratio is not None else [],
+            "tenths_with_enough_events": spans(tenths),
+            "within_a_tenth": sum(0.9 <= ratio.value <= 1.1 for ratio in tenths),
+            "error": spans([told.error])[0],
+            "error_by_chance": round(told.error_by_chance, 5),
+        }
+        print(f"calibration of {task.name}: {found[task.name]}", flush=True)
+    return found
+
+
 def run(arguments: list[str]) -> int:
     """Make, sweep, print and record; return 1 when an objective does not move what it must, or moves what it cannot."""
     given = dict(a.split("=", 1) for a in arguments)
-    started, figures, missed = machine(), {}, []
+    started, missed = machine(), []
+    figures: dict[str, dict[str, Any]] = {}
     for name in given.get("worlds", "hard,fitted").split(","):
         made = make(Path(given.get("home", "var")), name, arguments)
         asked = people_with_account(made, int(given.get("asked", 3000)))
@@ -157,7 +182,12 @@ def run(arguments: list[str]) -> int:
         report = measure_objectives(
             made.bundle, made.tables, made.dataset, asked, k=LENGTH, resamples=2000, seed=SEED, level=0.95
         )
-        figures[name] = {"people": len(asked), "impressions_of_the_test_part": len(judged.person), "sweeps": {}}
+        figures[name] = {
+            "people": len(asked),
+            "impressions_of_the_test_part": len(judged.person),
+            "calibration": calibrations(made, judged),
+            "sweeps": {},
+        }
         for sweep in report.sweeps:
             found = sweep_figures(made, asked, judged, sweep)
             figures[name]["sweeps"][sweep.other] = found
