@@ -130,7 +130,8 @@ def _budget(api: Api, request: Request, engine: Engine) -> Budget | None:
         limit = min(limit or math.inf, int(given))
     if not limit:
         return None
-    spent = (time.perf_counter() - request.scope[ARRIVED]) * 1e3 + waited_ms(request.headers)
+    # what waited in front of us is counted from there on, the time in this process with it
+    spent = max((time.perf_counter() - request.scope[ARRIVED]) * 1e3, waited_ms(request.headers))
     if spent >= limit:
         reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
         raise Refused(503, LATE, None, reason, {"retry-after": "1"})

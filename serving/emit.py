@@ -53,7 +53,7 @@ def check(settings: ServeSettings) -> None:
     if not state.startswith(("redis://", "rediss://")):
         raise ConfigError(
             f"emit={settings.emit.value}: replicas on several machines share their state over Redis; give "
-            "state='redis://host:6379/0?prefix=shop'"
+            "\"state='redis://host:6379/0?prefix=shop'\", in both kinds of quotes"
         )
     if urlsplit(state).password:
         raise ConfigError(

@@ -119,7 +119,8 @@ class ServeSettings:
     home: str = "var"
     """Folder of everything Playbill writes; one server runs from one home."""
     state: str | None = None
-    """Folder of the store, or redis://host:port/0?prefix=shop for servers on several machines; null: <home>/state."""
+    """Folder of the store, or Redis for servers on several machines: "state='redis://host:port/0?prefix=shop'" in both
+    kinds of quotes; null: <home>/state."""
     bundle: str = "current"
     """Version of a published bundle; `current` is what `playbill publish` pointed to last."""
     follow: bool = True

@@ -344,3 +344,11 @@ def test_what_is_trending_near_somebody(bundle_without: Callable[..., Bundle], d
     (bundle.path / "near.npz").write_bytes(b"broken")
     broken = Engine.open(bundle, store)
     assert "holds no lists by place" in broken.parts.missing["near"] and page_of(broken).shelves
+
+
+def test_what_a_cap_leaves_over_of_a_list_is_named(bundle: Bundle, store: Store) -> None:
+    mine = bundle.items.filter(bundle.items["categories"].list.contains("Drama"))["item_id"].to_list()[:4]
+    rule = Rule(name="one drama", kind=Act.CAP, where="categories contains 'Drama'", most=1)
+    request = Request(user_id=999_999, items=mine, surface="rerank", at=AT)
+    [slate] = Engine.open(with_policy(bundle, rule), store).recommend([request])
+    assert len(slate.items) == 1 and slate.not_ordered == [i for i in mine if i != slate.items[0].item_id]

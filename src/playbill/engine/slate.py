@@ -108,7 +108,7 @@ def make_slate(
         latency_ms=0.0,
         at=int(request.at or 0),
         removed=removed or msgspec.UNSET,
-        not_ordered=_not_ordered(row, catalogue) or msgspec.UNSET,
+        not_ordered=_not_ordered(row, catalogue, chosen) or msgspec.UNSET,
     )
 
 
@@ -131,11 +131,15 @@ def weights_of(row: Row) -> dict[str, float]:
     return _WEIGHTS.get(row.rung, row.surface.weights)
 
 
-def _not_ordered(row: Row, catalogue: Catalogue) -> list[int | str]:
-    """Return of the items that a request wants in order those that are not on its slate."""
+def _not_ordered(row: Row, catalogue: Catalogue, chosen: np.ndarray) -> list[int | str]:
+    """Return of the items that a request wants in order those that are not on its slate.
+
+    Args:
+        chosen: [n] candidates that are: a cap may have left some over.
+    """
     if row.listed is None:
         return []
-    shown = set(row.candidates.item.tolist())
+    shown = set(row.candidates.item[chosen].tolist())
     found = zip(row.request.items, catalogue.indices(list(row.request.items)).tolist(), strict=True)
     return [item_id for item_id, index in found if index not in shown]
 

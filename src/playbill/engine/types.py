@@ -199,8 +199,8 @@ class Slate(Answer, kw_only=True):
     Attributes:
         items: best first.
         removed: what rules of the policy, and what the person asks for, took from it; left out where that is nothing.
-        not_ordered: of the items that a request wants in order, those that may not be shown or that nobody knows, as
-            they came; left out where there are none.
+        not_ordered: of the items that a request wants in order, those that may not be shown, that a cap leaves over
+            or that nobody knows, as they came; left out where there are none.
     """
 
     items: list[SlateItem]
