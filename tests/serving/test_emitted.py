@@ -87,6 +87,7 @@ def test_serve_runs_what_was_written(
     finally:
         owner.send_signal(signal.SIGINT)
         try:
-            owner.wait(60)
+            owner.wait(180)  # Ray ends a cluster at its leisure where the machine is busy
         finally:
             processes.end(mark, patience_s=5)
+            owner.wait(30)
