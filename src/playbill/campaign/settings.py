@@ -121,7 +121,9 @@ class Campaign:
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
     unsubscribe_event: str = "unsubscribe"
-    """Event after which a person is not written to; by its column channel, where it has one, on that channel alone."""
+    """Event after which a person is written to on no channel; single channels are told by consent."""
+    subscribe_event: str = "subscribe"
+    """Event after which they are written to again."""
     bought_events: list[str] = field(default_factory=lambda: ["purchase"])
     """Events whose item is not shown for `bought_days`."""
     bought_days: float = 90.0

@@ -1,0 +1,200 @@
+"""Who is written to and who is held back, and why: each recipient has one reason, the first that holds.
+
+    not_contactable     users.contactable is there and is not true
+    no_consent          to the purpose
+    no_channel          consent to none of the campaign's channels
+    unsubscribed        and did not subscribe since
+    frequency_cap       enough messages already, those of all campaigns together
+    quiet_hours         no hour of the window is left
+    global_holdout      nobody writes to them
+    campaign_holdout    this campaign does not
+
+Holdouts come last: whoever is held out would have been written to, which is what makes them comparable. They are dealt
+by the hash that deals experiments, so the global holdout is that of the plan of experiments.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from playbill.campaign.settings import Campaign
+from playbill.errors import TableError
+from playbill.measure.assignment import BUCKETS
+from playbill.measure.assignment_rows import buckets, hash_ids
+from playbill.tables.consent import allowed, allowed_rows, purposes
+from playbill.tables.folder import has_table
+from playbill.tables.schema import CONSENT_PREFIX
+
+DAY_US = 86_400_000_000
+REASONS = (
+    "not_contactable", "no_consent", "no_channel", "unsubscribed", "frequency_cap", "quiet_hours", "global_holdout",
+    "campaign_holdout",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What tables say of writing to people.
+
+    Attributes:
+        users: the users table.
+        unsubscribed: ids of those whose last word was to unsubscribe.
+        sends: a row a message decided on: user_id, at (int64 UTC microseconds), channel (null where none was noted).
+    """
+
+    users: pl.DataFrame
+    unsubscribed: pl.Series
+    sends: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """Of n recipients.
+
+    Attributes:
+        reason: [n], "" for whoever is written to.
+        channel: [n], None where there is none.
+        everywhere, campaign: [n] bool, whom the holdouts' hashes hold out, whatever else holds.
+    """
+
+    reason: list[str]
+    channel: list[str | None]
+    everywhere: np.ndarray
+    campaign: np.ndarray
+
+    def counts(self) -> dict[str, int]:
+        """Return how many are held back by reason, in the order of REASONS; `sent` is the others."""
+        found = Counter(self.reason)
+        return {"sent": found[""], **{reason: found[reason] for reason in REASONS if found[reason]}}
+
+
+def read_contact(tables: Path, campaign: Campaign, at: int) -> Contact:
+    """Return what prepared tables say, as of a moment in UTC microseconds.
+
+    A message is a decision of kind `send_hour`; its channel and campaign are fields of its context. Those of the
+    campaign itself are left out: a run that is repeated finds what it found.
+
+    Raises:
+        TableError: no users table: consent stands there.
+    """
+    if not has_table(tables, "users"):
+        raise TableError(f"{tables} has no table of users: whom one may write to stands there")
+    users = pl.read_parquet(tables / "users.parquet")
+    told = (
+        pl.scan_parquet(tables / "events.parquet")
+        .filter(pl.col("event").is_in([campaign.unsubscribe_event, campaign.subscribe_event]))
+        .filter(pl.col("user_id").is_not_null() & (pl.col("at").dt.epoch("us") <= at))
+        # of two at the same moment, to unsubscribe counts
+        .sort("at", pl.col("event") == campaign.unsubscribe_event)
+        .group_by("user_id")
+        .agg(pl.col("event").last())
+        .filter(pl.col("event") == campaign.unsubscribe_event)
+        .collect()
+    )
+    sends = pl.DataFrame(schema={"user_id": users.schema["user_id"], "at": pl.Int64, "channel": pl.String})
+    if has_table(tables, "decisions"):
+        rows = pl.scan_parquet(tables / "decisions.parquet")
+        context = pl.col("context") if "context" in rows.collect_schema() else pl.lit(None, pl.String)
+        sends = (
+            rows.filter((pl.col("kind") == "send_hour") & pl.col("user_id").is_not_null())
+            .select("user_id", pl.col("at").dt.epoch("us"), context=context)
+            .with_columns(
+                channel=pl.col("context").str.json_path_match("$.channel"),
+                campaign=pl.col("context").str.json_path_match("$.campaign"),
+            )
+            .filter(pl.col("campaign").ne_missing(campaign.name))
+            .select("user_id", "at", "channel")
+            .collect()
+        )
+    return Contact(users, told["user_id"], sends)
+
+
+def restrain(
+    campaign: Campaign,
+    contact: Contact,
+    user_ids: Sequence[int | str],
+    declared: Sequence[Mapping[str, Any]],
+    has_hour: np.ndarray,
+    at: int,
+) -> Restraint:
+    """Return who of n recipients is held back.
+
+    Args:
+        user_ids: each once.
+        declared: what the state knows of each, by column of the users table: a consent that was withdrawn since the
+            table was made holds, one that was given since does not.
+        has_hour: [n] bool, whether an hour of the window is left to them.
+        at: UTC microseconds.
+    Raises:
+        TableError: a consent column is not boolean, or a recipient is there twice.
+    """
+    users = _rows(contact.users, user_ids)
+    contactable = np.ones(len(users), bool)
+    if "contactable" in users.columns:
+        contactable = users["contactable"].fill_null(False).to_numpy().astype(bool)
+    agreed = _allows(users, declared, campaign.purpose)
+    channels = np.stack(
+        [
+            _allows(users, declared, channel) & _allows(users, declared, f"{campaign.purpose}_{channel}")
+            for channel in campaign.channels
+        ],
+        1,
+    )
+    subscribed = ~users["user_id"].is_in(contact.unsubscribed.implode()).to_numpy()
+    free = channels & ~_capped(campaign, contact.sends, users["user_id"], at)
+    hashes = hash_ids(users["user_id"].to_arrow())
+    everywhere = held_out(hashes, campaign.holdouts.salt, campaign.holdouts.everywhere)
+    mine = held_out(hashes, f"campaign/{campaign.name}", campaign.holdouts.campaign)
+    fine = (contactable, agreed, channels.any(1), subscribed, free.any(1), has_hour, ~everywhere, ~mine)
+    wrong = ~np.stack(fine, 1)
+    reason = ["" if not bad.any() else REASONS[int(bad.argmax())] for bad in wrong]
+    first = free.argmax(1)
+    channel = [campaign.channels[k] if any_ else None for k, any_ in zip(first, free.any(1), strict=True)]
+    return Restraint(reason, channel, everywhere, mine)
+
+
+def held_out(hashes: np.ndarray, salt: str, share: float) -> np.ndarray:
+    """Return [n] bool: whom a holdout of this share holds out; those in stay in when it grows."""
+    found: np.ndarray = buckets(hashes, salt) < round(share * BUCKETS)
+    return found
+
+
+def _rows(users: pl.DataFrame, user_ids: Sequence[int | str]) -> pl.DataFrame:
+    """Return the recipients' rows in their order; nulls for whom the table does not know."""
+    wanted = pl.DataFrame({"user_id": pl.Series(user_ids, dtype=users.schema["user_id"])})
+    if wanted["user_id"].is_duplicated().any():
+        twice = wanted.filter(wanted["user_id"].is_duplicated())["user_id"][0]
+        raise TableError(f"audience: {twice!r} is there twice; give each recipient once")
+    return wanted.join(users, on="user_id", how="left", maintain_order="left")
+
+
+def _allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: str) -> np.ndarray:
+    """Return [n] bool: who allows a purpose by the table, and does not deny it by the state."""
+    name = CONSENT_PREFIX + purpose
+    columns = ["user_id", name] if name in users.columns else ["user_id"]
+    by_state = [allowed(known, purpose, purposes(known)) for known in declared]
+    agreed: np.ndarray = allowed_rows(users.select(columns).to_arrow(), purpose) & np.asarray(by_state, bool)
+    return agreed
+
+
+def _capped(campaign: Campaign, sends: pl.DataFrame, user_ids: pl.Series, at: int) -> np.ndarray:
+    """Return [n, channels] bool: who was written to as often as a cap allows; a send of no noted channel is of each."""
+    capped = np.zeros((len(user_ids), len(campaign.channels)), bool)
+    for cap in campaign.caps:
+        lately = sends.filter(pl.col("at") > at - round(cap.days * DAY_US))
+        if cap.channel is not None:
+            lately = lately.filter(pl.col("channel").is_null() | (pl.col("channel") == cap.channel))
+        times = lately.group_by("user_id").len("times")
+        known = user_ids.to_frame("user_id").join(times, on="user_id", how="left", maintain_order="left")
+        full = known["times"].fill_null(0).to_numpy() >= cap.most
+        for column, channel in enumerate(campaign.channels):
+            if cap.channel in (None, channel):
+                capped[:, column] |= full
+    return capped
