@@ -8,9 +8,12 @@
     quiet_hours         no hour of the window is left
     global_holdout      nobody writes to them
     campaign_holdout    this campaign does not
+    too_few_items       a block has not as many as it must
+    history_too_long    more items to leave out than a request may name
 
-Holdouts come last: whoever is held out would have been written to, which is what makes them comparable. They are dealt
-by the hash that deals experiments, so the global holdout is that of the plan of experiments.
+Whoever is held out would have been written to, as far as can be told before their items are chosen: that makes them
+comparable. The last two are found after that, and count as sent in any comparison with the holdouts. Those are dealt by
+the hash that deals experiments, so the global holdout is that of the plan of experiments.
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ from playbill.tables.folder import has_table
 from playbill.tables.schema import CONSENT_PREFIX
 
 DAY_US = 86_400_000_000
+TOO_FEW, TOO_LONG = "too_few_items", "history_too_long"
 REASONS = (
     "not_contactable", "no_consent", "no_channel", "unsubscribed", "frequency_cap", "quiet_hours", "global_holdout",
-    "campaign_holdout",
+    "campaign_holdout", TOO_FEW, TOO_LONG,
 )  # fmt: skip
 
 
@@ -68,11 +72,6 @@ class Restraint:
     channel: list[str | None]
     everywhere: np.ndarray
     campaign: np.ndarray
-
-    def counts(self) -> dict[str, int]:
-        """Return how many are held back by reason, in the order of REASONS; `sent` is the others."""
-        found = Counter(self.reason)
-        return {"sent": found[""], **{reason: found[reason] for reason in REASONS if found[reason]}}
 
 
 def read_contact(tables: Path, campaign: Campaign, at: int) -> Contact:
@@ -139,10 +138,10 @@ def restrain(
     contactable = np.ones(len(users), bool)
     if "contactable" in users.columns:
         contactable = users["contactable"].fill_null(False).to_numpy().astype(bool)
-    agreed = _allows(users, declared, campaign.purpose)
+    agreed = allows(users, declared, campaign.purpose)
     channels = np.stack(
         [
-            _allows(users, declared, channel) & _allows(users, declared, f"{campaign.purpose}_{channel}")
+            allows(users, declared, channel) & allows(users, declared, f"{campaign.purpose}_{channel}")
             for channel in campaign.channels
         ],
         1,
@@ -160,6 +159,12 @@ def restrain(
     return Restraint(reason, channel, everywhere, mine)
 
 
+def counts(reasons: Sequence[str]) -> dict[str, int]:
+    """Return how many recipients are held back by reason, in the order of REASONS; `sent` is the others."""
+    found = Counter(reasons)
+    return {"sent": found[""], **{reason: found[reason] for reason in REASONS if found[reason]}}
+
+
 def held_out(hashes: np.ndarray, salt: str, share: float) -> np.ndarray:
     """Return [n] bool: whom a holdout of this share holds out; those in stay in when it grows."""
     found: np.ndarray = buckets(hashes, salt) < round(share * BUCKETS)
@@ -175,7 +180,7 @@ def _rows(users: pl.DataFrame, user_ids: Sequence[int | str]) -> pl.DataFrame:
     return wanted.join(users, on="user_id", how="left", maintain_order="left")
 
 
-def _allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: str) -> np.ndarray:
+def allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: str) -> np.ndarray:
     """Return [n] bool: who allows a purpose by the table, and does not deny it by the state."""
     name = CONSENT_PREFIX + purpose
     columns = ["user_id", name] if name in users.columns else ["user_id"]
