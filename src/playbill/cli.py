@@ -276,6 +276,13 @@ def _with_own_folder(name: str, overrides: list[str], varied: Sequence[str]) -> 
     return [*(o for o in overrides if o.partition("=")[0] != key), f"{key}={base}-{suffix}"]
 
 
+def _job_name(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the job and what is left: `campaign run` is the job campaign-run, and `campaign` alone none."""
+    if len(args) > 1 and f"{args[0]}-{args[1]}" in JOBS:
+        return f"{args[0]}-{args[1]}", list(args[2:])
+    return args[0], list(args[1:])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job; return 0, or 2 for a bad command line or configuration, or 1 for a job that failed with a reason."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -287,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    name, rest = args[0], args[1:]
+    name, rest = _job_name(args)
     if name in JOBS and JOBS[name].first and rest[:1] and "=" not in rest[0] and not rest[0].startswith("-"):
         rest = [f"{JOBS[name].first}={rest[0]}", *rest[1:]]
     try:
