@@ -84,7 +84,7 @@ def step(home: Path, version: str, people: int, rounds: int) -> dict[str, Any]:
             head = engine.parts.creative_head
             if head is None:
                 raise SystemExit(f"bundle {bundle.version} has no creative head: {engine.parts.missing}")
-            step = engine._creatives
+            step = engine.creative_step
             assert step is not None
             step.head = timed = _Timed(head)  # type: ignore[assignment]  # it is a Model in all that is asked of it
             whole, alone, recorded = (np.full((rounds, people), np.inf) for _ in range(3))

@@ -246,7 +246,7 @@ def test_another_session_pays_for_another_image(posters: Bundle, clicks: Store) 
 def test_clicks_teach_what_people_like(posters: Bundle, clicks: Store) -> None:
     """Everybody likes the tone of angle 0: after 60 slates it is shown most, with probabilities that say so."""
     engine = Engine.open(posters, clicks)
-    prior = engine._creatives._belief
+    prior = engine.creative_step._belief
     assert prior is not None and prior.version == 0
     rng = np.random.default_rng(0)
 
@@ -273,7 +273,7 @@ def test_clicks_teach_what_people_like(posters: Bundle, clicks: Store) -> None:
 
     after = np.mean([[bright(i) for i in _ask(engine, request_id=f"a{n}", session_id=n)[0].items] for n in range(20)])
     assert 0.15 < before < 0.35 and after > 0.8
-    belief = engine._creatives._belief
+    belief = engine.creative_step._belief
     assert isinstance(belief.posterior, Posterior) and belief.version == evidence.version
     assert belief.posterior.mean[0] > 0.5 > abs(belief.posterior.mean[1])
 
@@ -358,7 +358,7 @@ def test_a_head_that_fails_leaves_the_defaults(posters: Bundle, clicks: Store, b
                 raise RuntimeError("no memory")
             return [answer * np.nan for answer in head.run(arrays, outputs)]
 
-    engine._creatives.head = Broken()
+    engine.creative_step.head = Broken()
     slate, decisions = _ask(engine)
     assert engine.faults["creative_head"] == 1
     assert [i.creative_id for i in slate.items] == [10 * _film(i, posters) for i in slate.items]

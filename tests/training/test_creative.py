@@ -203,7 +203,7 @@ def test_the_heads_read_the_vectors_that_retrieval_has(folder: Path) -> None:
     engine.ladder.reach = dict.fromkeys(engine.ladder.reach, "not today") | {"popularity": ""}
     [slate], decisions = engine.decide([Request(request_id="without", k=5)])
     assert slate.rung == "popularity" and len(asked) == 2 and any(made.propensity < 1 for made in decisions)
-    engine._creatives.tower = None  # type: ignore[union-attr]  # there are heads, so there is a step
+    engine.creative_step.tower = None  # type: ignore[union-attr]  # there are heads, so there is a step
     _, decisions = engine.decide([Request(request_id="never", k=5)])
     assert engine.faults == {"creative_head": 1} and not any(made.propensity < 1 for made in decisions)
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import expit
 
 from playbill.bundle.creatives import OWN_SD, QUERY, Creatives, CreativeSpec
+from playbill.bundle.policy import Surface
 from playbill.creative.choice import CreativePolicy, Kind, centred, chances, draw, uniforms
 from playbill.creative.posterior import Posterior, combined, marginals
 from playbill.engine.creative_sets import Memory, Sets, sets_of
@@ -181,6 +182,12 @@ class CreativeStep:
         self._belief = belief
         return belief
 
+    def policy_of(self, surface: Surface) -> CreativePolicy | None:
+        """Return how a surface chooses creatives; None where it chooses none."""
+        if not isinstance(surface.creatives, msgspec.UnsetType):
+            return surface.creatives
+        return None if self.parts.spec is None else CreativePolicy()
+
     def choose(
         self,
         now: CreativeNow,
@@ -202,19 +209,18 @@ class CreativeStep:
         """
         groups: dict[CreativePolicy, list[int]] = {}
         for place, row in enumerate(rows):
-            policy = row.surface.creatives
-            if isinstance(policy, msgspec.UnsetType):
-                policy = CreativePolicy()
-                if self.parts.spec is None:
-                    continue
-            if slates[place].items:
+            policy = self.policy_of(row.surface)
+            if policy is not None and slates[place].items:
                 groups.setdefault(policy, []).append(place)
         decisions: list[Decision] = []
         for policy, mine in groups.items():
             try:
                 sets = sets_of(now.stock.shelf, policy, mine, rows, slates, stocked.catalogue, now.memories)
-                scored = self._score(now, policy, sets, queries, stocked.item_arrays, most)
-                decisions += self._draw(now, policy, sets, scored, rows, slates)
+                sessions = [row.request.session_id for row in rows]
+                keys = [str(slates[b].request_id if sessions[b] is None else sessions[b]) for b in sets.owner.tolist()]
+                scored, chance, picked = self.pick(now, policy, sets, queries, stocked.item_arrays, most, keys)
+                lessons = self._lessons(now.belief, scored, chance, picked)
+                decisions += _decisions(now, sets, chance, picked, lessons, rows, slates)
             except Exception as error:  # items are shown all the same
                 self._fault("creatives", error)
         return decisions
@@ -294,16 +300,24 @@ class CreativeStep:
                 arrays[name] = item_arrays[name][item]
         return head.run(arrays, [name for name in (PHI, TITLE) if name in head.outputs])
 
-    def _draw(
+    def pick(
         self,
         now: CreativeNow,
         policy: CreativePolicy,
         sets: Sets,
-        scored: Scored,
-        rows: Sequence[Row],
-        slates: Sequence[Slate],
-    ) -> list[Decision]:
-        """Draw each item's creative, note it on its slate, and return what was chosen."""
+        queries: Arrays | None,
+        item_arrays: Mapping[str, Any],
+        most: int,
+        keys: Sequence[str],
+    ) -> tuple[Scored, np.ndarray, np.ndarray]:
+        """Return what is believed of the creatives of K items, their probabilities [K, n], and the places drawn [K].
+
+        Args:
+            queries: of the requests that `sets.owner` counts, see `choose`.
+            most: creatives in one run of the head.
+            keys: [K], of the draws: the session, or the request where there is none.
+        """
+        scored = self._score(now, policy, sets, queries, item_arrays, most)
         there, every = sets.there, np.arange(len(sets.item))
         any_there = there.any(-1)
         chance = np.zeros(there.shape)
@@ -316,11 +330,7 @@ class CreativeStep:
             again = np.flatnonzero(sets.before >= 0)
             mean[again, sets.before[again]] += policy.switch_cost
             chance[drawn] = chances(policy, mean[drawn], scored.sd[drawn], there[drawn])
-        sessions = [row.request.session_id for row in rows]
-        keys = [str(slates[b].request_id if sessions[b] is None else sessions[b]) for b in sets.owner.tolist()]
-        picked = draw(chance, uniforms(self.seed, keys, sets.item_ids))
-        lessons = self._lessons(now.belief, scored, chance, picked)
-        return _decisions(now, sets, chance, picked, lessons, rows, slates)
+        return scored, chance, draw(chance, uniforms(self.seed, keys, sets.item_ids))
 
     def _lessons(
         self, belief: Belief | None, scored: Scored, chance: np.ndarray, picked: np.ndarray

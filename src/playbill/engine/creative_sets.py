@@ -10,8 +10,9 @@ import numpy as np
 from playbill.creative.choice import CreativePolicy
 from playbill.creative.eligibility import Shelf, eligible
 from playbill.engine.catalogue import Catalogue
+from playbill.engine.profile import Person
 from playbill.engine.row import Row
-from playbill.engine.types import Slate
+from playbill.engine.types import Request, Slate
 from playbill.state.decisions import Shown
 
 LOCALE = "locale"  # of a request's context, else of a person's features
@@ -62,10 +63,10 @@ def sets_of(
     for b in mine:
         request, person = rows[b].request, rows[b].person
         ids = [item.item_id for item in slates[b].items]
-        named = request.context.get(LOCALE) or person.profile.features.get(LOCALE)
-        locale = named if isinstance(named, str) else policy.locale
         item = catalogue.indices(ids)
-        found.append(eligible(shelf, item, slates[b].at, locale, policy.of_kind, policy.channel))
+        found.append(
+            eligible(shelf, item, slates[b].at, locale_of(request, person, policy), policy.of_kind, policy.channel)
+        )
         owner.append(np.full(len(ids), b))
         position.append(np.arange(len(ids)))
         items.append(item)
@@ -80,20 +81,65 @@ def sets_of(
         kept=np.full(len(item_ids), -1),
         before=np.full(len(item_ids), -1),
     )
-    if not any(memories[b] for b in mine):
-        return sets
-    for k, (b, item_id) in enumerate(zip(sets.owner.tolist(), item_ids, strict=True)):
+    remember(sets, shelf, memories, [row.request.session_id for row in rows])
+    return sets
+
+
+def sets_at(
+    shelf: Shelf,
+    policy: CreativePolicy,
+    owner: np.ndarray,
+    item: np.ndarray,
+    item_ids: list[int | str],
+    locales: Sequence[str],
+    at: int,
+) -> Sets:
+    """Return what may be shown of K items at one moment, whoever is to see them.
+
+    Args:
+        owner: [K] int64, place in `locales` of the person who is to see each.
+        item: [K] int64 item_index.
+        locales: [B]; "" suits every creative.
+        at: UTC microseconds.
+    """
+    named = sorted(set(locales))
+    number = np.asarray([named.index(locale) for locale in locales], np.int64)[owner]
+    of_each = [np.flatnonzero(number == n) for n in range(len(named))]
+    found = [
+        eligible(shelf, item[rows], at, locale, policy.of_kind, policy.channel)
+        for locale, rows in zip(named, of_each, strict=True)
+    ]
+    back = np.argsort(np.concatenate([np.zeros(0, np.int64), *of_each]), kind="stable")
+    nobody = np.full(len(item), -1)
+    rows, there = (_wide([part[which] for part in found])[back] for which in (0, 1))
+    return Sets(owner, np.zeros(len(item), np.int64), item, item_ids, rows, there, nobody, nobody.copy())
+
+
+def locale_of(request: Request, person: Person, policy: CreativePolicy) -> str:
+    """Return the locale that somebody is shown creatives of."""
+    named = request.context.get(LOCALE) or person.profile.features.get(LOCALE)
+    return named if isinstance(named, str) else policy.locale
+
+
+def remember(sets: Sets, shelf: Shelf, memories: Sequence[Memory], sessions: Sequence[int | str | None]) -> None:
+    """Note in sets what their people were shown before.
+
+    Args:
+        memories, sessions: [B], by owner.
+    """
+    if not any(memories):
+        return
+    for k, (b, item_id) in enumerate(zip(sets.owner.tolist(), sets.item_ids, strict=True)):
         last = memories[b].get(item_id)
         if last is None:
             continue
         places = np.flatnonzero(sets.there[k])
         ids = [shelf.ids[row] for row in sets.rows[k, places].tolist()]
-        own = last.of_session(rows[b].request.session_id)
+        own = last.of_session(sessions[b])
         if own in ids:
             sets.kept[k] = places[ids.index(own)]
         elif last.creative_id in ids:
             sets.before[k] = places[ids.index(last.creative_id)]
-    return sets
 
 
 def _wide(parts: list[np.ndarray]) -> np.ndarray:

@@ -94,7 +94,7 @@ class Engine:
         self.slates: Counter[str] = Counter()
         self._timed = threading.local()
         policy = hashlib.sha256(msgspec.json.encode(bundle.policy, order="deterministic")).hexdigest()
-        self._policy = f"{bundle.policy.name}@{policy[:8]}"
+        self.policy_name = f"{bundle.policy.name}@{policy[:8]}"
         self.ladder = Ladder(bundle.policy.fallbacks, parts.rungs())
         self._newest = parts.newest(asked(bundle, parts))
         self.stocking = Stocking(catalogue, parts, bundle, settings, self.ladder.fault)
@@ -105,9 +105,9 @@ class Engine:
         self.depths = Depths(bundle.policy)
         self._start = Start(bundle, parts, self.conditions, self.ladder)
         self._newcomers = NewcomersPlaces(bundle.items)
-        self._creatives: CreativeStep | None = None
+        self.creative_step: CreativeStep | None = None
         if bundle.creatives is not None:
-            self._creatives = CreativeStep(
+            self.creative_step = CreativeStep(
                 bundle.creatives, parts.creative_head, parts.query_tower, bundle.policy.seed, self.ladder.fault
             )
 
@@ -172,8 +172,8 @@ class Engine:
         return self.stocking.now
 
     def _prepare(self, view: View, before: Stock, stocked: Stock) -> None:
-        if self._creatives is not None:
-            self._creatives.stock_of(view, stocked)
+        if self.creative_step is not None:
+            self.creative_step.stock_of(view, stocked)
         if stocked is not before:
             self.conditions.prepare(before, stocked)
 
@@ -211,7 +211,7 @@ class Engine:
         """Return what answers and what is missing, for health, metrics and doctor."""
         return {
             "bundle": self.bundle.version,
-            "policy": self._policy,
+            "policy": self.policy_name,
             "rungs": self.rungs,
             "models": self.models(),
             "index": self.parts.index.kind.value if self.parts.index else None,
@@ -222,7 +222,7 @@ class Engine:
             "faults": dict(self.faults),
             "slates": dict(self.slates),
             "shared_lists": self.depths.shared(),
-            **({} if self._creatives is None else {"creatives": self._creatives.describe()}),
+            **({} if self.creative_step is None else {"creatives": self.creative_step.describe()}),
         }
 
     def recommend(self, requests: Sequence[Request]) -> list[Slate]:
@@ -298,7 +298,7 @@ class Engine:
         for request in requests:
             request.request_id = request.request_id or uuid.uuid4().hex
             request.at = began if request.at is None else request.at
-        people, version, stocked, creatives = self._look_up(requests)
+        people, version, stocked, creatives = self.look_up(requests)
         encoded = encode_batch(people, requests, self.bundle, self.ladder)
         clock.stop("profile")
         rows = [self._start.row(r, p, stocked) for r, p in zip(requests, people, strict=True)]
@@ -334,7 +334,7 @@ class Engine:
             row.tries = MAX_RECENT if row.request.exact_reasons and tries else few
         found = [self._made(row, version) for row in rows]
         clock.stop("compose and explain")
-        if self._creatives is not None and creatives is not None:
+        if self.creative_step is not None and creatives is not None:
             queries = None if encoded is None else encoded.arrays
             if queries is not None and query is not None:  # which the head need not compute again
                 queries = {**queries, QUERY: query}
@@ -344,7 +344,7 @@ class Engine:
                 queries = None
                 for answer in found:
                     answer.rung_reason = "; ".join([*filter(None, [answer.rung_reason]), _NO_HEAD])
-            decisions += self._creatives.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
+            decisions += self.creative_step.choose(creatives, rows, slates, queries, stocked, self.settings.rank_rows)
             clock.stop("creative", heads)
         latency_ms = round(clock.total_ms(), 3)
         for answer in found:
@@ -362,10 +362,10 @@ class Engine:
 
     def _made(self, row: Row, version: int) -> Slate | Page:
         if row.surface.answers is Form.HOME:
-            return make_page(row, self.bundle, self.parts, self._policy, version, self.conditions)
-        return make_slate(row, self.bundle, row.stock.catalogue, self.parts, self._policy, version, self.conditions)
+            return make_page(row, self.bundle, self.parts, self.policy_name, version, self.conditions)
+        return make_slate(row, self.bundle, row.stock.catalogue, self.parts, self.policy_name, version, self.conditions)
 
-    def _look_up(self, requests: list[Request]) -> tuple[list[Person], int, Stock, CreativeNow | None]:
+    def look_up(self, requests: list[Request]) -> tuple[list[Person], int, Stock, CreativeNow | None]:
         """Return what the store says at this moment: the people, its version, the stock and the creatives."""
         who = [(request.user_id, request.session_id) for request in requests]
         try:
@@ -376,7 +376,9 @@ class Engine:
                 if view is not None:  # a slate that names a version knows all of it
                     current = stocked.offer.version == view.catalogue_version
                     version = view.version if current else min(stocked.offer.version, view.version)
-                creatives = None if self._creatives is None else self._creatives.now(people, requests, view, stocked)
+                creatives = (
+                    None if self.creative_step is None else self.creative_step.now(people, requests, view, stocked)
+                )
                 if view is not None and view.reads is not None:
                     view.reads.held = self._held(stocked, creatives, people)
                 return people, version, stocked, creatives
@@ -395,8 +397,8 @@ class Engine:
         """
         if self.stocking.now.offer.version > catalogue_version:
             self.stocking.forget()
-        if self._creatives is not None and self._creatives.asked > learned_version:
-            self._creatives.forget()
+        if self.creative_step is not None and self.creative_step.asked > learned_version:
+            self.creative_step.forget()
 
     def _held(self, stocked: Stock, creatives: CreativeNow | None, people: list[Person]) -> Held:
         """Return what an answer stands on beside what it read."""
@@ -430,7 +432,7 @@ class Engine:
             runs["ranker"] = partial(rank, ranker, arrays, [0], [candidates], items, most)
         if response is not None:
             runs[NAME] = partial(enjoyment, response, [nobody], [request], [few], items)
-        if self._creatives is not None:
-            runs["creative_head"] = partial(self._creatives.warm, arrays, self._stock)
+        if self.creative_step is not None:
+            runs["creative_head"] = partial(self.creative_step.warm, arrays, self._stock)
         try_out(self.parts, runs)
         self.ladder.reach = self.parts.rungs()

@@ -48,31 +48,76 @@ def rank(
     began = time.perf_counter()
     found: list[dict[str, np.ndarray]] = []
     names = tasks(ranker)
-    outputs = [PREFIX + name for name in names]
     for low, high in _chunks([len(c) for c in candidates], most):
         mine = candidates[low:high]
         lengths = [len(c) for c in mine]
         item = mine[0].item if len(mine) == 1 else np.concatenate([c.item for c in mine])
         cosine = [c.scores["tower"] for c in mine]
-        arrays: Arrays = {
-            "cand_user": np.repeat(np.arange(len(mine)), lengths),
-            "item_index": item,
-            "retrieval_score": (cosine[0] if len(mine) == 1 else np.concatenate(cosine)).astype(np.float32, copy=False),
-        }
-        chosen = list(rows[low:high])
-        for name in ranker.inputs:
-            if name in queries:
-                arrays[name] = queries[name] if len(chosen) == len(queries[name]) else queries[name][chosen]
-            elif name in item_arrays:
-                arrays[name] = item_arrays[name][item]
-        answers = ranker.run(arrays, outputs, None if within_s is None else within_s - (time.perf_counter() - began))
+        owner, scores = (
+            np.repeat(np.arange(len(mine)), lengths),
+            cosine[0] if len(mine) == 1 else np.concatenate(cosine),
+        )
+        left_s = None if within_s is None else within_s - (time.perf_counter() - began)
+        answers = _run(ranker, queries, list(rows[low:high]), owner, item, scores, item_arrays, left_s)
         ends = np.cumsum(lengths).tolist()
         for low_row, high_row in zip([0, *ends], ends, strict=False):
             found.append({task: values[low_row:high_row] for task, values in zip(names, answers, strict=True)})
     return found
 
 
-def utility(weights: dict[str, float], terms: dict[str, np.ndarray], size: int) -> np.ndarray:
+def rank_matrix(
+    ranker: Graph, queries: Arrays, item: np.ndarray, cosine: np.ndarray, item_arrays: Mapping[str, Any], most: int
+) -> dict[str, np.ndarray]:
+    """Return the probabilities by task of B people's candidates, [B, M] float32 each.
+
+    Args:
+        queries: query-side arrays of the B people.
+        item: [B, M] int64 item_index; `cosine` [B, M] float32.
+        most: candidates in one run, where one person's do not need more.
+    """
+    size, width = item.shape
+    step = max(1, most // max(1, width))
+    parts = []
+    for low in range(0, size, step):
+        rows = slice(low, low + step)
+        count = len(item[rows])
+        mine = {name: array[rows] for name, array in queries.items()}
+        owner = np.repeat(np.arange(count), width)
+        parts.append(_run(ranker, mine, range(count), owner, item[rows].ravel(), cosine[rows].ravel(), item_arrays))
+    whole = [np.concatenate(values).reshape(item.shape) for values in zip(*parts, strict=True)]
+    return dict(zip(tasks(ranker), whole, strict=True))
+
+
+def _run(
+    ranker: Graph,
+    queries: Arrays,
+    rows: Sequence[int],
+    owner: np.ndarray,
+    item: np.ndarray,
+    cosine: np.ndarray,
+    item_arrays: Mapping[str, Any],
+    within_s: float | None = None,
+) -> list[np.ndarray]:
+    """Return the probabilities of C candidates, [C] a task.
+
+    Args:
+        rows: of `queries`, those of the U people.
+        owner: [C] int64, place in `rows`; `item`, `cosine` [C].
+    """
+    arrays: Arrays = {
+        "cand_user": owner,
+        "item_index": item,
+        "retrieval_score": cosine.astype(np.float32, copy=False),
+    }
+    for name in ranker.inputs:
+        if name in queries:
+            arrays[name] = queries[name] if len(rows) == len(queries[name]) else queries[name][list(rows)]
+        elif name in item_arrays:
+            arrays[name] = item_arrays[name][item]
+    return ranker.run(arrays, [PREFIX + name for name in tasks(ranker)], within_s)
+
+
+def utility(weights: dict[str, float], terms: Mapping[str, np.ndarray], size: int | tuple[int, ...]) -> np.ndarray:
     """Return [size] float64 sum of weight * term; a term that is not there counts nothing."""
     total = np.zeros(size)
     for name, weight in weights.items():
