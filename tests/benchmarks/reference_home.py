@@ -1,10 +1,11 @@
 """The home behind the reference request: a simulated service of 100,000 items and all that Playbill trains on it.
 
-    python tests/benchmarks/reference_home.py home=DIR [items=100000] [people=40000] [days=45] [hidden=384]
+    python tests/benchmarks/reference_home.py home=DIR [items=100000] [people=40000] [days=45] [hidden=224]
+                                              [candidates=200] [index=auto]
 
 Towers of width 64, a ranker whose network has about 200,000 parameters, and a creative head, each trained on the log of
-that world; a bundle whose surface `slate` takes 200 candidates from the index and 20 results, sealed by force, since
-this home is for timing; its events in the store. Each step is a job that says "up to date" when it was done before.
+that world; a bundle whose surface `slate` takes so many candidates from the index and 20 results, sealed by force: this
+home is for timing; its events in the store. Each step is a job that says "up to date" when it was done before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 TABLES = "reference"
@@ -25,12 +27,11 @@ RANKER = [
     "model.max_epochs=1",
     "model.max_rows=60000",
 ]
-_POLICY = {
+_POLICY: dict[str, Any] = {
     "name": "reference",
     "surfaces": {
         "slate": {
             "weights": {"interact": 1.0, "like": 0.5},
-            "quotas": {"tower": CANDIDATES},
             "exploration": {"epsilon": 0.1, "slots": 2},
             "creatives": {"kind": "thompson"},
         },
@@ -52,6 +53,7 @@ def main(arguments: list[str]) -> int:
     job("train", *at, *RANKER, f"model.hidden={given.get('hidden', 224)}", EVENTS)
     job("train", *at, "model=creative", "model.max_epochs=1", EVENTS)
     policy = home / "reference_policy.json"
+    _POLICY["surfaces"]["slate"]["quotas"] = {"tower": int(given.get("candidates", CANDIDATES))}
     policy.write_text(json.dumps(_POLICY))
     job("export", *at, f"policy_file={policy}", f"index.kind={given.get('index', 'auto')}", EVENTS)
     job("ingest", *at)

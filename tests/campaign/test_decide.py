@@ -85,8 +85,8 @@ IDS = list(range(1, 301))
 
 
 def test_a_row_a_recipient_and_of_whom_is_held_nothing_is_decided(material: Material) -> None:
-    mine = campaign(holdouts=Holdouts(everywhere=0.1, campaign=0.2))
-    rows, _ = decide(mine, material, IDS, AT)
+    mine = campaign(holdouts=Holdouts(everywhere=0.1, campaign=0.2), reasons=True)
+    rows = decide(mine, material, IDS, AT)
     assert rows["user_id"].to_list() == IDS
     held, sent = rows.filter(~pl.col("send")), rows.filter("send")
     counted = counts(rows["reason"].to_list())
@@ -102,15 +102,15 @@ def test_a_row_a_recipient_and_of_whom_is_held_nothing_is_decided(material: Mate
 
 def test_run_again_and_in_other_batches_it_decides_alike(material: Material) -> None:
     mine = campaign(holdouts=Holdouts(campaign=0.1))
-    whole, _ = decide(mine, material, IDS, AT)
-    parts = [decide(mine, material, IDS[low : low + 70][::-1], AT)[0] for low in range(0, len(IDS), 70)]
+    whole = decide(mine, material, IDS, AT)
+    parts = [decide(mine, material, IDS[low : low + 70][::-1], AT) for low in range(0, len(IDS), 70)]
     assert pl.concat(parts).sort("user_id").equals(whole)
-    other, _ = decide(campaign(holdouts=Holdouts(campaign=0.1), seed=1), material, IDS, AT)
+    other = decide(campaign(holdouts=Holdouts(campaign=0.1), seed=1), material, IDS, AT)
     assert (other["reason"] == whole["reason"]).all() and not other["subject"].equals(whole["subject"])
 
 
 def test_no_item_stands_twice_and_none_that_is_not_new(material: Material, ml100k_tables: Path) -> None:
-    rows, _ = decide(campaign(), material, IDS, AT)
+    rows = decide(campaign(), material, IDS, AT)
     events = pl.read_parquet(ml100k_tables / "events.parquet").with_columns(us=pl.col("at").dt.epoch("us"))
     lately: dict[int, set[int]] = {}
     ever: dict[int, set[int]] = {}
@@ -130,8 +130,8 @@ def test_no_item_stands_twice_and_none_that_is_not_new(material: Material, ml100
 
 def test_what_was_bought_lately_stands_in_no_block(material: Material, ml100k_tables: Path) -> None:
     blocks = [Block(name="picks", surface="mail", k=10)]
-    free, _ = decide(campaign(blocks=blocks), material, IDS, AT)
-    kept, _ = decide(campaign(blocks=blocks, bought_events=["rate"], bought_days=30), material, IDS, AT)
+    free = decide(campaign(blocks=blocks), material, IDS, AT)
+    kept = decide(campaign(blocks=blocks, bought_events=["rate"], bought_days=30), material, IDS, AT)
     events = pl.read_parquet(ml100k_tables / "events.parquet").filter(
         (pl.col("at").dt.epoch("us") > AT - 30 * DAY_US) & pl.col("user_id").is_in(IDS)
     )
@@ -144,7 +144,7 @@ def test_what_was_bought_lately_stands_in_no_block(material: Material, ml100k_ta
 
 
 def test_a_block_is_the_slate_that_the_engine_answers_online(material: Material) -> None:
-    rows, _ = decide(campaign(blocks=[Block(name="picks", k=5)]), material, IDS[:50], AT)
+    rows = decide(campaign(blocks=[Block(name="picks", k=5)], reasons=True), material, IDS[:50], AT)
     for row in rows.iter_rows(named=True):
         request = Request(user_id=row["user_id"], request_id=row["picks_request_id"], k=5, at=AT)
         [slate] = material.engine.recommend([request])
@@ -155,27 +155,27 @@ def test_a_block_is_the_slate_that_the_engine_answers_online(material: Material)
 
 def test_stock_is_that_of_now(material: Material, mail_store: Store) -> None:
     mine = campaign(blocks=[Block(name="picks", k=5)])
-    before, _ = decide(mine, material, IDS, AT)
+    before = decide(mine, material, IDS, AT)
     shown = Counter(item for items in before["picks_items"] for item in items)
     gone = {item for item, _ in shown.most_common(5)}
     mail_store.set_items({item: {"available": False} for item in gone})
-    after, _ = decide(mine, material, IDS, AT)
+    after = decide(mine, material, IDS, AT)
     assert not {item for items in after["picks_items"] for item in items} & gone and after["send"].all()
 
 
 def test_who_gets_too_few_items_is_held_and_counts_after_the_holdouts(material: Material) -> None:
     narrow = "title = 'no film of this name'"
-    rows, _ = decide(campaign(blocks=[Block(name="picks", filter=narrow)]), material, IDS[:20], AT)
+    rows = decide(campaign(blocks=[Block(name="picks", filter=narrow)]), material, IDS[:20], AT)
     assert counts(rows["reason"].to_list()) == {"sent": 0, "too_few_items": 20} and rows["subject"].is_null().all()
     without = [Block(name="picks"), Block(name="more", filter=narrow, least=0)]
-    rows, _ = decide(campaign(blocks=without), material, IDS[:20], AT)
+    rows = decide(campaign(blocks=without), material, IDS[:20], AT)
     assert rows["send"].all() and set(rows["more_items"].list.len()) == {0}
 
 
 @pytest.mark.parametrize("explore", [0.0, 1.0])
 def test_it_arrives_in_everybodys_own_monday_morning(material: Material, explore: float) -> None:
     window = Window(weekdays=[0], hours=[6, 7, 8, 9], explore=explore, timezone="Asia/Tokyo")
-    rows, _ = decide(campaign(window=window, quiet=QuietHours(from_hour=22, to_hour=7)), material, IDS, AT)
+    rows = decide(campaign(window=window, quiet=QuietHours(from_hour=22, to_hour=7)), material, IDS, AT)
     for row in rows.iter_rows(named=True):
         zone = "Asia/Tokyo" if row["user_id"] % 4 == 3 else ZONES[row["user_id"] % 4]
         local = row["send_at"].astimezone(ZoneInfo(zone))
@@ -188,7 +188,7 @@ def test_it_arrives_in_everybodys_own_monday_morning(material: Material, explore
 
 def test_whose_hours_they_are_and_none_of_their_own_without_consent(material: Material, send_times: SendTimes) -> None:
     mine = campaign(window=Window(explore=0.0), quiet=QuietHours(from_hour=0, to_hour=0))
-    rows, _ = decide(mine, material, IDS, AT)
+    rows = decide(mine, material, IDS, AT)
     assert set(rows["hour_reason"]) == {"person", "everybody"}
     chances, _ = send_times.chances(list(IDS), [""] * len(IDS))
     assert rows["hour"].to_list() == chances.argmax(1).tolist()
@@ -196,14 +196,14 @@ def test_whose_hours_they_are_and_none_of_their_own_without_consent(material: Ma
     users = material.contact.users.with_columns(consent_personalisation=pl.col("user_id") > 100)
     asked = Material(material.engine, Contact(users, material.contact.unsubscribed, material.contact.sends),
                      material.subjects, send_times)  # fmt: skip
-    rows, _ = decide(mine, asked, IDS, AT)
+    rows = decide(mine, asked, IDS, AT)
     assert set(rows["hour_reason"][:100]) == {"everybody"} and len(set(rows["hour"][:100])) == 1
     assert rows["hour"][100:].to_list() == chances.argmax(1)[100:].tolist()
 
 
 def test_without_a_model_the_first_hour_that_may_be(material: Material) -> None:
     none = Material(material.engine, material.contact, material.subjects, None)
-    rows, _ = decide(campaign(window=Window(explore=0.0)), none, IDS[:8], AT)
+    rows = decide(campaign(window=Window(explore=0.0)), none, IDS[:8], AT)
     assert set(rows["hour_reason"]) == {"no_model"} and rows["open_probability"].is_null().all()
     expected = {  # Friday 12:00 UTC; quiet from 21 to 8
         "Europe/Rome": "1998-04-24T14:00+02:00", "America/Bogota": "1998-04-24T08:00-05:00",
@@ -215,16 +215,16 @@ def test_without_a_model_the_first_hour_that_may_be(material: Material) -> None:
 
 def test_where_only_quiet_hours_are_left_nobody_is_written_to(material: Material) -> None:
     window = Window(hours=[22, 23], weekdays=[0])
-    rows, _ = decide(campaign(window=window), material, IDS[:10], AT)
+    rows = decide(campaign(window=window), material, IDS[:10], AT)
     assert counts(rows["reason"].to_list()) == {"sent": 0, "quiet_hours": 10}
     over = Window(start="1998-04-01", days=7)
-    rows, _ = decide(campaign(window=over), material, IDS[:10], AT)
+    rows = decide(campaign(window=over), material, IDS[:10], AT)
     assert counts(rows["reason"].to_list()) == {"sent": 0, "quiet_hours": 10}
 
 
 def test_each_approved_subject_is_as_likely_as_the_others(material: Material) -> None:
     everybody = material.contact.users["user_id"].to_list()
-    rows, _ = decide(campaign(blocks=[Block(name="picks", k=1)]), material, everybody, AT)
+    rows = decide(campaign(blocks=[Block(name="picks", k=1)]), material, everybody, AT)
     times = rows["subject"].value_counts()
     assert set(times["subject"]) == {"v1", "v2", "v3"} and set(rows["subject_propensity"]) == {1 / 3}
     assert (times["count"] - 943 / 3).abs().max() < 4 * np.sqrt(943 * 2 / 9)
@@ -237,7 +237,7 @@ def test_the_cap_is_of_all_campaigns(material: Material) -> None:
     sends = pl.DataFrame({"user_id": [1, 1, 2], "at": [AT - DAY_US] * 3, "channel": ["email"] * 3})
     capped = Material(material.engine, Contact(material.contact.users, material.contact.unsubscribed, sends),
                       material.subjects, None)  # fmt: skip
-    rows, _ = decide(campaign(caps=[Cap(most=2, days=7)]), capped, [1, 2, 3], AT)
+    rows = decide(campaign(caps=[Cap(most=2, days=7)]), capped, [1, 2, 3], AT)
     assert rows["reason"].to_list() == ["frequency_cap", "", ""]
 
 
@@ -250,5 +250,5 @@ def test_what_is_missing_is_said(material: Material, mail_bundle: Bundle) -> Non
         decide(campaign(blocks=[Block(name="a", filter="colour = 'red'")]), material, [1], AT)
     with pytest.raises(ConfigError, match="window.segment: users has no column 'tier'"):
         decide(campaign(window=Window(segment="tier")), material, [1], AT)
-    rows, decisions = decide(campaign(), material, [], AT)
-    assert len(rows) == 0 and decisions == [] and "picks_items" in rows.columns and HOURS == 168
+    rows = decide(campaign(), material, [], AT)
+    assert len(rows) == 0 and "picks_items" in rows.columns and HOURS == 168

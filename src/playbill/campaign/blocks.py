@@ -1,75 +1,247 @@
-"""The items of a message: slates of the engine that answers online, one block after the other.
+"""The items of a message: from the engine that answers online, one block after the other.
 
-What stands in one block is excluded from the next, with whatever the person did something with in the block's novelty
-window, and what they bought lately.
+What stands in one block is left out of the next, with whatever the person did something with in the block's novelty
+window, and what they bought lately. Blocks that follow each other on one surface with one window come out of one
+retrieval and one ranking where the surface allows it (`engine.bulk`), for hundreds of people at once; everybody else's
+are slates of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import msgspec
+import numpy as np
+import polars as pl
 
 from playbill.campaign.draws import digest
 from playbill.campaign.restraint import TOO_FEW, TOO_LONG
 from playbill.campaign.settings import Block, Campaign
+from playbill.engine.bulk import Ask, Bulk, List, Lists
 from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import MAX_EXCLUDE, Request, Slate
 from playbill.errors import RequestError
 from playbill.features.fold import Profile
-from playbill.state.decisions import Decision
 from playbill.tables.consent import allowed
 
 COLUMNS = (
-    "request_id", "items", "titles", "scores", "propensities", "creatives", "creative_propensities", "reasons", "rung",
+    "request_id", "items", "titles", "scores", "propensities", "eligible_count", "creatives", "creative_propensities",
+    "creative_counts", "reasons", "rung",
 )  # fmt: skip
+STAMPS = ("bundle", "policy", "state_version")
+TOGETHER = 256  # people in one call: their scores against a catalogue are a matrix
 Id = int | str
 
 
-def put_blocks(
-    campaign: Campaign, engine: Engine, rows: list[dict[str, Any]], profiles: list[Profile], at: int
-) -> list[Decision]:
-    """Put every block's columns into the rows of n recipients; return the choices of creatives of whoever keeps theirs.
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What n recipients get.
 
-    A row whose `reason` is not empty afterwards is not sent.
+    Attributes:
+        reason: [n], why one cannot be sent after all; "" for the others.
+        columns: [n] rows, `<block>_<name of COLUMNS>` for each block, and STAMPS; null where nothing was asked.
+    """
+
+    reason: list[str]
+    columns: pl.DataFrame
+
+
+def make_blocks(
+    campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: Sequence[Profile], at: int
+) -> Blocks:
+    """Return every block of n recipients.
 
     Args:
-        rows: with `user_id` and an empty `reason`.
         profiles: [n], what the store knows of them.
         at: UTC microseconds.
     Raises:
         RequestError: a block does not fit the bundle; names its field.
     """
-    shown: list[list[Id]] = [[] for _ in rows]
-    decisions: list[Decision] = []
-    for number, block in enumerate(campaign.blocks):
-        requests, asked = [], []
-        for place, (row, profile) in enumerate(zip(rows, profiles, strict=True)):
-            exclude = list(dict.fromkeys([*shown[place], *_hidden(campaign, block, engine, profile, at)]))
-            if len(exclude) > MAX_EXCLUDE:
-                row["reason"] = row["reason"] or TOO_LONG
-            if not row["reason"]:
-                asked.append(place)
-                requests.append(_request(campaign, block, row["user_id"], exclude, at))
-        try:
-            slates, chosen = engine.decide(requests)
-        except RequestError as error:
-            raise RequestError(f"blocks[{number}].{error.field}", error.reason) from None
-        decisions += chosen
-        for place, slate in zip(asked, slates, strict=True):
-            _put_slate(block, rows[place], slate)
-            shown[place] += [item.item_id for item in slate.items]
-    held = {row.get(f"{block.name}_request_id") for row in rows if row["reason"] for block in campaign.blocks}
-    return [decision for decision in decisions if decision.request_id not in held]
+    bulk, size, schema = Bulk(engine), len(user_ids), block_schema(campaign, engine)
+    reason = [""] * size
+    shown: list[list[Id]] = [[] for _ in range(size)]
+    frames: dict[str, list[pl.DataFrame]] = {block.name: [] for block in campaign.blocks}
+    groups = [list(blocks) for _, blocks in groupby(campaign.blocks, key=lambda b: (b.surface, b.novelty_days))]
+    for group in groups:
+        hidden = [_hidden(campaign, group[0], engine, profile, at) for profile in profiles]
+        left = [place for place in range(size) if not reason[place]]
+        if not campaign.reasons and not bulk.unfit(group[0].surface):
+            done: set[int] = set()
+            for low in range(0, len(left), TOGETHER):
+                some = left[low : low + TOGETHER]
+                exclude = [[*shown[place], *hidden[place]] for place in some]
+                for name, frame in _together(campaign, bulk, group, some, user_ids, exclude, at):
+                    frames[name].append(frame.cast({c: schema[c] for c in frame.columns if c in schema}))
+                    for place, items in zip(frame["row"], frame[f"{name}_items"], strict=True):
+                        shown[place] += items.to_list()
+                        done.add(place)
+            left = [place for place in left if place not in done]
+        for block in group:
+            rows = _one_by_one(campaign, engine, block, left, user_ids, shown, hidden, reason, at)
+            mine = {"row": pl.Int64, **{c: schema[c] for c in (*_names(block), *STAMPS)}}
+            frames[block.name].append(pl.DataFrame(rows, mine, orient="row"))
+            left = [place for place in left if not reason[place]]
+    whole = pl.DataFrame({"row": pl.Series(range(size), dtype=pl.Int64)})
+    for name, parts in frames.items():
+        stamped = [c for c in STAMPS if c not in whole.columns]
+        columns = ["row", *(f"{name}_{c}" for c in COLUMNS), *stamped]
+        block_rows = pl.concat([part.select(columns) for part in parts])
+        whole = whole.join(block_rows, on="row", how="left", maintain_order="left")
+    return Blocks(reason, whole.drop("row"))
 
 
-def _request(campaign: Campaign, block: Block, user_id: Id, exclude: list[Id], at: int) -> Request:
-    name = digest(campaign, f"block {block.name}", user_id).hex()
-    return Request(
-        user_id=user_id, request_id=name, k=block.k, surface=block.surface, exclude=exclude, filter=block.filter, at=at
+def block_schema(campaign: Campaign, engine: Engine) -> dict[str, Any]:
+    """Return the type of every block's columns, and of STAMPS."""
+    bundle = engine.bundle
+    item = pl.String if bundle.spec.item_id_type == "string" else pl.Int64
+    ids = {} if bundle.creatives is None else bundle.creatives.columns
+    creative = pl.String if any(isinstance(c, str) for c in ids.get("creative_id", ())) else pl.Int64
+    numbers = pl.List(pl.Float64)
+    kinds = (pl.String, pl.List(item), pl.List(pl.String), numbers, numbers, pl.Int64, pl.List(creative), numbers,
+             pl.List(pl.Int64), pl.List(pl.String), pl.String)  # fmt: skip
+    found: dict[str, Any] = {}
+    for block in campaign.blocks:
+        found |= dict(zip(_names(block), kinds, strict=True))
+    return found | dict(zip(STAMPS, (pl.String, pl.String, pl.Int64), strict=True))
+
+
+def _names(block: Block) -> list[str]:
+    return [f"{block.name}_{name}" for name in COLUMNS]
+
+
+def _together(
+    campaign: Campaign,
+    bulk: Bulk,
+    group: Sequence[Block],
+    places: Sequence[int],
+    user_ids: Sequence[Id],
+    exclude: Sequence[list[Id]],
+    at: int,
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield each block's name and the rows of those who could be answered together."""
+    keys = [[digest(campaign, f"block {block.name}", user_ids[p]).hex() for p in places] for block in group]
+    requests = [
+        Request(user_id=user_ids[place], request_id=key, surface=group[0].surface, exclude=mine, at=at)
+        for place, key, mine in zip(places, keys[0], exclude, strict=True)
+    ]
+    asked = [Ask(k=block.k, request_ids=mine, filter=block.filter) for block, mine in zip(group, keys, strict=True)]
+    try:
+        found = bulk.lists_of(requests, asked)
+    except RequestError as error:
+        raise _of_block(campaign, group[0], error) from None
+    done = np.flatnonzero(found.done)
+    if not len(done):
+        return
+    for block, made, mine in zip(group, found.lists, keys, strict=True):
+        columns = {
+            "row": np.asarray(places)[done],
+            **dict(zip(_names(block), _columns(made, found, done, [mine[i] for i in done.tolist()]), strict=True)),
+            "bundle": [bulk.engine.bundle.version] * len(done),
+            "policy": [bulk.engine.policy_name] * len(done),
+            "state_version": [found.state_version] * len(done),
+        }
+        yield block.name, pl.DataFrame(columns)
+
+
+def _columns(made: List, found: Lists, done: np.ndarray, request_ids: list[str]) -> tuple[Any, ...]:
+    """Return the columns of one block, in the order of COLUMNS."""
+    catalogue, shape = found.stock.catalogue, made.item[done].shape
+    item, creative = made.item[done].ravel().tolist(), made.creative[done].ravel().tolist()
+
+    def wide(values: Any, kind: Any = None) -> pl.Series:
+        series = values if isinstance(values, pl.Series) else pl.Series(values, dtype=kind)
+        return series.reshape(shape).arr.to_list()
+
+    chances = made.creative_propensity[done].ravel()
+    return (
+        request_ids,
+        wide([catalogue.ids[index] for index in item]),
+        wide([catalogue.titles[index] for index in item], pl.String),
+        wide(made.score[done].ravel()),
+        wide(made.propensity[done].ravel()),
+        made.eligible[done],
+        wide([None if row < 0 else found.creative_ids[row] for row in creative]),
+        wide(pl.Series(chances, nan_to_null=True)),
+        wide(made.creatives[done].ravel()),
+        [None] * len(done),
+        ["full"] * len(done),
     )
+
+
+def _one_by_one(
+    campaign: Campaign,
+    engine: Engine,
+    block: Block,
+    places: Sequence[int],
+    user_ids: Sequence[Id],
+    shown: list[list[Id]],
+    hidden: Sequence[list[Id]],
+    reason: list[str],
+    at: int,
+) -> list[dict[str, Any]]:
+    """Return a block's rows of some people, each a slate of its own; note what is shown, and who cannot be sent."""
+    asked, requests = [], []
+    for place in places:
+        exclude = list(dict.fromkeys([*shown[place], *hidden[place]]))
+        if len(exclude) > MAX_EXCLUDE:
+            reason[place] = TOO_LONG
+            continue
+        asked.append(place)
+        requests.append(
+            Request(
+                user_id=user_ids[place],
+                request_id=digest(campaign, f"block {block.name}", user_ids[place]).hex(),
+                k=block.k,
+                surface=block.surface,
+                exclude=exclude,
+                filter=block.filter,
+                at=at,
+            )
+        )
+    try:
+        slates, decisions = engine.decide(requests)
+    except RequestError as error:
+        raise _of_block(campaign, block, error) from None
+    counts = {(d.request_id, d.position): len(d.eligible) for d in decisions}
+    rows = []
+    for place, slate in zip(asked, slates, strict=True):
+        if len(slate.items) < block.least:
+            reason[place] = TOO_FEW
+        shown[place] += [item.item_id for item in slate.items]
+        rows.append(_row(block, place, slate, counts, campaign.reasons))
+    return rows
+
+
+def _row(
+    block: Block, place: int, slate: Slate, counts: Mapping[tuple[str, int], int], reasons: bool
+) -> dict[str, Any]:
+    """Return one row; `counts` are of creatives that might have been shown, by request and position."""
+    items = slate.items
+    known = [not isinstance(item.creative_propensity, msgspec.UnsetType) for item in items]
+    values: tuple[Any, ...] = (
+        slate.request_id,
+        [item.item_id for item in items],
+        [item.title for item in items],
+        [item.score for item in items],
+        [item.propensity for item in items],
+        slate.eligible_count,
+        [item.creative_id if there else None for item, there in zip(items, known, strict=True)],
+        [item.creative_propensity if there else None for item, there in zip(items, known, strict=True)],
+        [counts.get((slate.request_id, item.position), 0) for item in items],
+        [item.reason.text for item in items] if reasons else None,
+        slate.rung,
+    )
+    stamps = (slate.bundle, slate.policy, slate.state_version)
+    return {"row": place, **dict(zip((*_names(block), *STAMPS), (*values, *stamps), strict=True))}
+
+
+def _of_block(campaign: Campaign, block: Block, error: RequestError) -> RequestError:
+    return RequestError(f"blocks[{campaign.blocks.index(block)}].{error.field}", error.reason)
 
 
 def _hidden(campaign: Campaign, block: Block, engine: Engine, profile: Profile, at: int) -> list[Id]:
@@ -81,22 +253,3 @@ def _hidden(campaign: Campaign, block: Block, engine: Engine, profile: Profile, 
     for event in campaign.bought_events:
         days[event] = max(block.novelty_days, campaign.bought_days)
     return suppressed(days, profile.history, profile.seen, profile.num_events, at)
-
-
-def _put_slate(block: Block, row: dict[str, Any], slate: Slate) -> None:
-    items = slate.items
-    if len(items) < block.least:
-        row["reason"] = TOO_FEW
-    values: tuple[Any, ...] = (
-        slate.request_id,
-        [item.item_id for item in items],
-        [item.title for item in items],
-        [item.score for item in items],
-        [item.propensity for item in items],
-        [item.creative_id for item in items],
-        [None if isinstance(i.creative_propensity, msgspec.UnsetType) else i.creative_propensity for i in items],
-        [item.reason.text for item in items],
-        slate.rung,
-    )
-    row.update({f"{block.name}_{name}": value for name, value in zip(COLUMNS, values, strict=True)})
-    row["bundle"], row["policy"], row["state_version"] = slate.bundle, slate.policy, slate.state_version

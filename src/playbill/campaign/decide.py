@@ -1,8 +1,7 @@
 """One set of decisions for each recipient: whether at all, by which channel, when, with which subject and which items.
 
-Blocks are slates of the engine that answers online, one after the other: what stands in one is excluded from the next,
-with whatever the person did something with in the block's novelty window, and what they bought lately. Every draw is of
-a hash of campaign, seed and id, so a run that is repeated on the same bundle and state decides alike.
+Every draw is of a hash of campaign, seed and id, so a run that is repeated on the same bundle and state decides alike,
+in whatever batches.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from playbill.campaign.blocks import COLUMNS, put_blocks
+from playbill.campaign.blocks import block_schema, make_blocks
 from playbill.campaign.copy_file import Variant
 from playbill.campaign.draws import uniform
-from playbill.campaign.restraint import Contact, Restraint, allows, restrain
+from playbill.campaign.restraint import Contact, allows, restrain
 from playbill.campaign.rhythm import HOURS
 from playbill.campaign.send_time import SendTimes, choose_hours
 from playbill.campaign.settings import Campaign
@@ -26,7 +25,6 @@ from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
 from playbill.errors import ConfigError, StateError
 from playbill.features.fold import Profile
-from playbill.state.decisions import Decision
 
 NO_MODEL = "no_model"  # of hours: none is known to be better, so the first that may be
 Id = int | str
@@ -49,10 +47,8 @@ class Material:
     send_times: SendTimes | None
 
 
-def decide(
-    campaign: Campaign, material: Material, user_ids: Sequence[Id], at: int
-) -> tuple[pl.DataFrame, list[Decision]]:
-    """Return a row a recipient, in their order, and the choices of creatives in their blocks.
+def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: int) -> pl.DataFrame:
+    """Return a row a recipient, in their order.
 
     Args:
         user_ids: each once.
@@ -60,8 +56,9 @@ def decide(
     Returns:
         campaign, user_id, send, reason ("" where it is sent), global_holdout, campaign_holdout, channel, send_at (UTC),
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
-        open_probability, subject, subject_text, subject_propensity, and a block's `<name>_request_id, _items, _titles,
-        _scores, _propensities, _creatives, _creative_propensities, _reasons, _rung`, best first; bundle, policy,
+        hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
+        was chosen from), and a block's `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count,
+        _creatives, _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy,
         state_version, seed, at. What is decided of nobody who is held back is null. `too_few_items` and
         `history_too_long` are found after the holdouts were dealt: for a comparison with these they count as sent.
     Raises:
@@ -82,29 +79,42 @@ def decide(
     zones = _zones(campaign, users)
     weeks = {zone: week_of(campaign, zone, at) for zone in set(zones)}
     may = np.asarray([weeks[zone].may for zone in zones], bool).reshape(len(ids), HOURS)
-    has_hour = np.asarray(may.any(1))
-    found = restrain(campaign, material.contact, ids, [p.features for p in profiles], has_hour, at)
-    sent = [row for row, reason in enumerate(found.reason) if not reason]
-    rows = [_start(campaign, ids[row], found, row, zones[row], at) for row in range(len(ids))]
-    if sent:
-        personal = allows(users, [p.features for p in profiles], PURPOSE)
-        mine = [rows[row] for row in sent]
-        _put_hours(campaign, material.send_times, users[sent], personal[sent], mine, may[sent], weeks)
-        _put_subjects(campaign, material.subjects, mine)
-    decisions = put_blocks(campaign, material.engine, [rows[row] for row in sent], [profiles[row] for row in sent], at)
-    for row in rows:
-        row["send"] = not row["reason"]
-        if row["reason"]:
-            row.update(dict.fromkeys(_DECIDED))
-            for block in campaign.blocks:
-                row.update({f"{block.name}_{name}": None for name in COLUMNS})
-    return pl.DataFrame(rows, _schema(campaign, material), orient="row"), decisions
+    found = restrain(campaign, material.contact, ids, [p.features for p in profiles], np.asarray(may.any(1)), at)
+    sent = np.asarray([row for row, reason in enumerate(found.reason) if not reason], np.int64)
+    mine = [ids[row] for row in sent.tolist()]
+    theirs = [profiles[row] for row in sent.tolist()]
+    blocks = make_blocks(campaign, material.engine, mine, theirs, at)
+    personal = allows(users[sent], [p.features for p in theirs], PURPOSE)
+    told = {
+        "channel": [found.channel[row] for row in sent.tolist()],
+        **_hours(campaign, material.send_times, users[sent], personal, mine, [zones[r] for r in sent.tolist()], weeks),
+        **_subjects(campaign, material.subjects, mine),
+    }
+    schema = _schema(campaign, material)
+    decided = pl.DataFrame(told, {name: schema[name] for name in told}).hstack(blocks.columns)
+    late = np.asarray(blocks.reason, object) != ""
+    reason = list(found.reason)
+    for row in np.flatnonzero(late).tolist():
+        reason[int(sent[row])] = blocks.reason[row]
+    everybody = pl.DataFrame(
+        {
+            "user_id": users["user_id"],
+            "send": [not why for why in reason],
+            "reason": reason,
+            "global_holdout": found.everywhere,
+            "campaign_holdout": found.campaign,
+            "timezone": zones,
+        },
+        {name: schema[name] for name in _OF_ALL},
+    ).with_columns(
+        campaign=pl.lit(campaign.name), seed=pl.lit(campaign.seed, pl.Int64), at=pl.lit(at).cast(schema["at"])
+    )
+    decided = decided.filter(~late).with_columns(user_id=users["user_id"].gather(sent[~late]))
+    rows = everybody.join(decided, on="user_id", how="left", maintain_order="left")
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
-_DECIDED = (
-    "channel", "send_at", "send_local", "hour", "hour_reason", "hour_propensity", "open_probability", "subject",
-    "subject_text", "subject_propensity", "bundle", "policy", "state_version",
-)  # fmt: skip
+_OF_ALL = ("user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone")
 
 
 def _zones(campaign: Campaign, users: pl.DataFrame) -> list[str]:
@@ -112,74 +122,74 @@ def _zones(campaign: Campaign, users: pl.DataFrame) -> list[str]:
     return [known_zone(zone, campaign.window.timezone) for zone in said]
 
 
-def _start(campaign: Campaign, user_id: Id, found: Restraint, row: int, zone: str, at: int) -> dict[str, Any]:
-    return {
-        "campaign": campaign.name,
-        "user_id": user_id,
-        "reason": found.reason[row],
-        "global_holdout": bool(found.everywhere[row]),
-        "campaign_holdout": bool(found.campaign[row]),
-        "channel": found.channel[row],
-        "timezone": zone,
-        "seed": campaign.seed,
-        "at": at,
-    }
-
-
-def _put_hours(
+def _hours(
     campaign: Campaign,
     model: SendTimes | None,
     users: pl.DataFrame,
     personal: np.ndarray,
-    rows: list[dict[str, Any]],
-    may: np.ndarray,
+    ids: Sequence[Id],
+    zones: Sequence[str],
     weeks: dict[str, Week],
-) -> None:
-    ids = [row["user_id"] for row in rows]
+) -> dict[str, Any]:
+    """Return the columns about when n people are written to.
+
+    Args:
+        personal: [n] bool, of whom something may be known.
+        zones: [n] time zones; `weeks` has each.
+    """
+    may = np.asarray([weeks[zone].may for zone in zones], bool).reshape(len(ids), HOURS)
+    arrival = np.asarray([weeks[zone].arrival for zone in zones], np.int64).reshape(len(ids), HOURS)
     if model is None:
         # the first in time, not the first of the week
-        soonest = -np.stack([weeks[row["timezone"]].arrival for row in rows]).astype(np.float64)
-        chances, codes = (soonest - soonest.min(1, keepdims=True)) / 1e18, [NO_MODEL] * len(rows)
+        soonest = -arrival.astype(np.float64)
+        chances, codes = (soonest - soonest.min(1, keepdims=True)) / 1e18, [NO_MODEL] * len(ids)
     else:
         column = campaign.window.segment
         if column is not None and column not in users.columns:
             raise ConfigError(f"window.segment: users has no column {column!r}; it has {', '.join(users.columns)}")
-        named = [""] * len(rows) if column is None else users[column].cast(pl.String).fill_null("").to_list()
-        chances, codes = model.chances(ids, named)
+        named = [""] * len(ids) if column is None else users[column].cast(pl.String).fill_null("").to_list()
+        chances, codes = model.chances(list(ids), named)
         if not personal.all():  # of whom nothing may be known, everybody's hours
-            others = replace(model, least=np.iinfo(np.int64).max).chances(ids, [""] * len(ids))
+            others = replace(model, least=np.iinfo(np.int64).max).chances(list(ids), [""] * len(ids))
             chances = np.where(personal[:, None], chances, others[0])
             codes = [mine if may_ else other for mine, other, may_ in zip(codes, others[1], personal, strict=True)]
     draws = np.asarray([uniform(campaign, "hour", user) for user in ids])
-    hours, propensity = choose_hours(chances, may, campaign.window.explore, draws)
-    for at, row in enumerate(rows):
-        hour, zone = int(hours[at]), row["timezone"]
-        moment = int(weeks[zone].arrival[hour])
-        row["hour"], row["hour_reason"], row["hour_propensity"] = hour, codes[at], float(propensity[at])
-        row["open_probability"] = None if model is None else float(chances[at, hour])
-        row["send_at"], row["send_local"] = moment, local(moment, zone).isoformat(timespec="minutes")
+    hour, propensity = choose_hours(chances, may, campaign.window.explore, draws)
+    every = np.arange(len(ids))
+    moments = arrival[every, hour]
+    shown: dict[tuple[str, int], str] = {}  # a few hours of a few zones, over and over
+    for zone, moment in zip(zones, moments.tolist(), strict=True):
+        if (zone, moment) not in shown:
+            shown[zone, moment] = local(moment, zone).isoformat(timespec="minutes")
+    return {
+        "send_at": moments,
+        "send_local": [shown[key] for key in zip(zones, moments.tolist(), strict=True)],
+        "hour": hour,
+        "hour_reason": codes,
+        "hour_propensity": propensity,
+        "hours": may.sum(1),
+        "open_probability": [None] * len(ids) if model is None else chances[every, hour],
+    }
 
 
-def _put_subjects(campaign: Campaign, subjects: Sequence[Variant], rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        chosen = subjects[int(uniform(campaign, "subject", row["user_id"]) * len(subjects))]
-        row["subject"], row["subject_text"], row["subject_propensity"] = chosen.name, chosen.text, 1 / len(subjects)
+def _subjects(campaign: Campaign, subjects: Sequence[Variant], ids: Sequence[Id]) -> dict[str, Any]:
+    chosen = [subjects[int(uniform(campaign, "subject", user) * len(subjects))] for user in ids]
+    return {
+        "subject": [variant.name for variant in chosen],
+        "subject_text": [variant.text for variant in chosen],
+        "subject_propensity": [1 / len(subjects)] * len(ids),
+        "subjects": [len(subjects)] * len(ids),
+    }
 
 
 def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
-    bundle = material.engine.bundle
-    item = pl.String if bundle.spec.item_id_type == "string" else pl.Int64
-    creatives = {} if bundle.creatives is None else bundle.creatives.columns
-    creative = pl.String if any(isinstance(c, str) for c in creatives.get("creative_id", ())) else pl.Int64
+    blocks = block_schema(campaign, material.engine)
     moment = pl.Datetime("us", "UTC")
-    block = (pl.String, pl.List(item), pl.List(pl.String), pl.List(pl.Float64), pl.List(pl.Float64), pl.List(creative),
-             pl.List(pl.Float64), pl.List(pl.String), pl.String)  # fmt: skip
     return {
         "campaign": pl.String, "user_id": material.contact.users.schema["user_id"], "send": pl.Boolean,
         "reason": pl.String, "global_holdout": pl.Boolean, "campaign_holdout": pl.Boolean, "channel": pl.String,
         "send_at": moment, "send_local": pl.String, "timezone": pl.String, "hour": pl.Int64, "hour_reason": pl.String,
-        "hour_propensity": pl.Float64, "open_probability": pl.Float64, "subject": pl.String,
-        "subject_text": pl.String, "subject_propensity": pl.Float64,
-        **{f"{b.name}_{name}": kind for b in campaign.blocks for name, kind in zip(COLUMNS, block, strict=True)},
-        "bundle": pl.String, "policy": pl.String, "state_version": pl.Int64, "seed": pl.Int64, "at": moment,
+        "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64, "subject": pl.String,
+        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64,
+        **blocks, "seed": pl.Int64, "at": moment,
     }  # fmt: skip

@@ -128,6 +128,8 @@ class Campaign:
     """Events whose item is not shown for `bought_days`."""
     bought_days: float = 90.0
     """See bought_events."""
+    reasons: bool = False
+    """Say of each item why it is there; models are asked again for that, and a run takes several times as long."""
     seed: int = 0
     """Another one draws subjects and hours anew; holdouts stay."""
 
