@@ -74,12 +74,10 @@ def test_a_list_is_the_slate_that_the_engine_answers(engine: Engine) -> None:
     people = [*PEOPLE, 10_001, 10_002, 10_003]
     found = Bulk(engine).lists_of(_requests(people), [_ask(people, 12)])
     slates = engine.recommend(_requests(people, k=12))
-    assert found.done.sum() > 200 and not found.done[-3:].any()
+    assert found.done.all() and found.rung[-3:] == ["popularity"] * 3 and found.rung.count("full") > 200
     drawn = twins = 0
     for row, slate in enumerate(slates):
-        assert found.done[row] == (slate.rung == "full"), slate.rung_reason
-        if not found.done[row]:
-            continue
+        assert found.rung[row] == slate.rung
         mine = found.lists[0]
         if _ids(found, row) != [item.item_id for item in slate.items]:
             twins += 1  # a few films have the same vector, and two ways to add up differ in the last bit
@@ -90,7 +88,8 @@ def test_a_list_is_the_slate_that_the_engine_answers(engine: Engine) -> None:
         assert shown == [item.creative_id for item in slate.items]
         expected = [item.creative_propensity for item in slate.items]
         np.testing.assert_allclose(mine.creative_propensity[row], expected, rtol=1e-5)
-        assert mine.eligible[row] == 60 and (mine.creatives[row] == 4).all()
+        assert (mine.creatives[row] >= 3).all()
+        assert mine.eligible[row] == (60 if slate.rung == "full" else slate.eligible_count)
         drawn += int((mine.propensity[row] < 0.5).sum())
     assert drawn > 100 and twins <= 4
     assert engine.faults == {}
@@ -106,6 +105,8 @@ def test_the_next_list_takes_the_best_that_is_left_and_meets_its_condition(engin
         lists = [_ids(found, row, which) for which in range(3)]
         assert len({item for mine in lists for item in mine}) == 15
         assert all(years[item] >= 1990 for item in lists[1])
+        if found.rung[row] != "full":
+            continue
         first, third = found.lists[0].score[row], found.lists[2].score[row]
         assert (np.diff(first[:2]) <= 0).all() and (np.diff(third[:3]) <= 0).all()  # chance has the last three places
     none = Bulk(engine).lists_of(_requests(PEOPLE), [_ask(PEOPLE, 5), _ask(PEOPLE, 4, "b", "release_year < 1900")])

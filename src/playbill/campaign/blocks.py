@@ -99,8 +99,8 @@ def block_schema(campaign: Campaign, engine: Engine) -> dict[str, Any]:
     """Return the type of every block's columns, and of STAMPS."""
     bundle = engine.bundle
     item = pl.String if bundle.spec.item_id_type == "string" else pl.Int64
-    ids = {} if bundle.creatives is None else bundle.creatives.columns
-    creative = pl.String if any(isinstance(c, str) for c in ids.get("creative_id", ())) else pl.Int64
+    ids = [] if bundle.creatives is None else bundle.creatives.columns["creative_id"]
+    creative = pl.String if ids and isinstance(ids[0], str) else pl.Int64  # a column is of one kind
     numbers = pl.List(pl.Float64)
     kinds = (pl.String, pl.List(item), pl.List(pl.String), numbers, numbers, pl.Int64, pl.List(creative), numbers,
              pl.List(pl.Int64), pl.List(pl.String), pl.String)  # fmt: skip
@@ -169,7 +169,7 @@ def _columns(made: List, found: Lists, done: np.ndarray, request_ids: list[str])
         wide(pl.Series(chances, nan_to_null=True)),
         wide(made.creatives[done].ravel()),
         [None] * len(done),
-        ["full"] * len(done),
+        [found.rung[i] for i in done.tolist()],
     )
 
 

@@ -11,6 +11,7 @@ _AT, _WEIGHT = np.polynomial.hermite_e.hermegauss(NODES)
 _AT, _WEIGHT = _AT.astype(np.float32), (_WEIGHT / np.sqrt(2 * np.pi)).astype(np.float32)
 _LEAST_SD = 1e-9  # a score without spread still wins or loses, and ties with its equals
 _SURE = np.float32(8.0)  # standard deviations at which nothing is left to chance
+_PIECE = 4_096  # pairs of scores
 _FAR = 1e6  # beyond it float32 would only overflow
 
 # Phi(z) = (1 + tanh(z P(z^2))) / 2, P fitted so that Phi is off by 1.5e-6 at most, and rising. numpy's tanh
@@ -44,13 +45,19 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     chance = allowed.astype(np.float64)  # of a set of one
     if len(one):
         means, sds, other_sd = mean.ravel(), sd.ravel(), sd.ravel()[other]
-        apart = np.minimum(np.maximum((means[one] - means[other]) / other_sd, -_FAR), _FAR)
-        above = np.minimum(sds[one] / other_sd, _FAR).astype(np.float32)[:, None] * _AT
-        above += apart.astype(np.float32)[:, None]
-        np.minimum(np.maximum(above, -_SURE, out=above), _SURE, out=above)
+        apart = np.minimum(np.maximum((means[one] - means[other]) / other_sd, -_FAR), _FAR).astype(np.float32)
+        ratio = np.minimum(sds[one] / other_sd, _FAR).astype(np.float32)
         first = np.concatenate([[0], np.flatnonzero(one[1:] != one[:-1]) + 1])
-        won = np.multiply.reduceat(_phi(above), first) @ _WEIGHT
-        chance.ravel()[one[first]] = np.maximum(won, 0.0)
+        # some thousand at a time, which stay in a core's cache from one step to the next
+        pieces = np.searchsorted(first, np.arange(0, len(one), _PIECE))
+        starts = np.unique(first[np.minimum(pieces, len(first) - 1)])
+        for low, high in zip(starts.tolist(), [*starts[1:].tolist(), len(one)], strict=True):
+            above = ratio[low:high, None] * _AT
+            above += apart[low:high, None]
+            np.minimum(np.maximum(above, -_SURE, out=above), _SURE, out=above)
+            mine = first[np.searchsorted(first, low) : np.searchsorted(first, high)]
+            won = np.multiply.reduceat(_phi(above), mine - low) @ _WEIGHT
+            chance.ravel()[one[mine]] = np.maximum(won, 0.0)
     pairs = allowed.sum(-1) == 2
     if pairs.any():
         chance[pairs] = _of_two(mean[pairs], sd[pairs], allowed[pairs])

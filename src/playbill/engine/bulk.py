@@ -2,11 +2,11 @@
 
 What an answer online takes one request at a time (retrieve, rank, explore, creatives) is done here for a few hundred
 people in a few calls, by the same graphs, the same vectors, the same draws. It is for surfaces that ask for nothing
-that is decided item after item, see `Bulk.unfit`. A person of whom less is known than the best rung needs, or who asked
-for something in so many words, is left to `Engine.decide`; so is one for whom a list comes out too short.
+that is decided item after item, see `Bulk.unfit`. A person who asked for something in so many words is left to
+`Engine.decide`; so is one for whom a list comes out too short.
 
 Several lists of one person come out of one retrieval and one ranking, one list after the other: each takes the best of
-the candidates that are left and that meet its condition.
+the candidates that are left and that meet its condition. Whoever nothing is known of, or may be, gets what is popular.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from playbill.engine.engine import Engine
 from playbill.engine.fresh import Stock
 from playbill.engine.nearest import best_of
 from playbill.engine.profile import Person
-from playbill.engine.rank import rank_matrix, utility
+from playbill.engine.rank import POPULAR, rank_matrix, utility
 from playbill.engine.retrieve import search_tower
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Request
@@ -82,6 +82,7 @@ class Lists:
 
     Attributes:
         done: [n] bool, who has them.
+        rung: [n], on which each stands.
         lists: in the order in which they were asked for.
         creative_ids: see `List.creative`.
         state_version: of the store.
@@ -89,6 +90,7 @@ class Lists:
     """
 
     done: np.ndarray
+    rung: list[str]
     lists: list[List]
     creative_ids: Sequence[int | str]
     state_version: int
@@ -142,20 +144,57 @@ class Bulk:
         people, version, stocked, creatives = engine.look_up(requests)
         ids: Sequence[int | str] = [] if creatives is None else creatives.stock.shelf.ids
         found = Lists(
-            np.zeros(len(requests), bool), [_nothing(len(requests), a.k) for a in asked], ids, version, stocked
+            np.zeros(len(requests), bool),
+            ["popularity" if person.note else "full" for person in people],
+            [_nothing(len(requests), ask.k) for ask in asked],
+            ids,
+            version,
+            stocked,
         )
-        rows = np.asarray([i for i, p in enumerate(people) if not p.note and p.wishes is None], np.int64)
-        if not len(rows):
+        encoded = encode_batch(people, requests, engine.bundle, engine.ladder)
+        if encoded is None:
             return found
-        theirs, mine = [people[i] for i in rows.tolist()], [requests[i] for i in rows.tolist()]
-        encoded = encode_batch(theirs, mine, engine.bundle, engine.ladder)
+        wishless = [i for i, person in enumerate(people) if person.wishes is None]
+        known = np.asarray([i for i in wishless if found.rung[i] == "full"], np.int64)
+        others = np.asarray([i for i in wishless if found.rung[i] != "full"], np.int64)
+        query: np.ndarray | None = None
+        if len(known):
+            query = self._put_known(found, known, _of(encoded.arrays, known), asked, requests, people)
+        if len(others):
+            self._put_popular(found, others, asked, requests, people)
+        if creatives is not None:
+            done = known[found.done[known]]
+            if query is not None:
+                arrays = {**_of(encoded.arrays, done), QUERY: query[found.done[known]]}
+                self._put_creatives(found, done, arrays, asked, requests, people, creatives)
+            done = others[found.done[others]]
+            self._put_creatives(found, done, _of(encoded.arrays, done), asked, requests, people, creatives)
+        return found
+
+    def _put_known(
+        self,
+        found: Lists,
+        rows: np.ndarray,
+        arrays: Arrays,
+        asked: Sequence[Ask],
+        requests: Sequence[Request],
+        people: Sequence[Person],
+    ) -> np.ndarray | None:
+        """Give the lists of some people of whom something is known; return their vectors.
+
+        Args:
+            rows: [B] int64, people; `arrays` are theirs.
+        """
+        engine, stocked = self.engine, found.stock
         tower, ranker = engine.parts.query_tower, engine.parts.ranker
-        if encoded is None or tower is None or ranker is None or stocked.embeddings is None:
-            return found
+        if tower is None or ranker is None or stocked.embeddings is None:
+            return None
         surface = engine.bundle.policy.surface(requests[0].surface)
-        query = tower.run(encoded.arrays, tower.outputs[:1])[0]
-        item, cosine = self._nearest(query, mine, theirs, stocked, surface.quotas["tower"])
-        terms = rank_matrix(ranker, encoded.arrays, item, cosine, stocked.item_arrays, RANK_ROWS)
+        query: np.ndarray = tower.run(arrays, tower.outputs[:1])[0]
+        item, cosine = self._nearest(
+            query, *self._hidden(rows, requests, people, stocked), stocked, surface.quotas["tower"]
+        )
+        terms = rank_matrix(ranker, arrays, item, cosine, stocked.item_arrays, RANK_ROWS)
         catalogue = stocked.catalogue
         also = {"tower": cosine, "trending": catalogue.trending[item], "popularity": catalogue.popular[item]}
         score = utility(surface.weights, {**also, **terms}, item.shape)
@@ -174,28 +213,69 @@ class Bulk:
             made.item[rows], made.score[rows] = (np.take_along_axis(values, chosen, 1) for values in (item, score))
             made.propensity[rows], made.eligible[rows] = chance, counts
         found.done[rows] = good
-        if creatives is not None:
-            queries = {**encoded.arrays, QUERY: query}
-            self._put_creatives(found, rows[good], {n: array[good] for n, array in queries.items()}, asked, requests,
-                                people, creatives)  # fmt: skip
-        return found
+        return query
+
+    def _put_popular(
+        self,
+        found: Lists,
+        rows: np.ndarray,
+        asked: Sequence[Ask],
+        requests: Sequence[Request],
+        people: Sequence[Person],
+    ) -> None:
+        """Give the lists of some people who get what is popular: no more of it than a list takes, so without chance."""
+        stocked, conditions = found.stock, self.engine.conditions
+        catalogue = stocked.catalogue
+        score = utility(POPULAR, {"trending": catalogue.trending, "popularity": catalogue.popular}, len(catalogue.ids))
+        left_out, owner = self._hidden(rows, requests, people, stocked)
+        orders = [
+            stocked.offer.popular_order if ask.filter is None else conditions.popular(ask.filter, stocked)
+            for ask in asked
+        ]
+        taken = np.zeros(catalogue.num_items + 1, bool)
+        among = np.zeros((len(asked), catalogue.num_items + 1), bool)
+        for place, order in enumerate(orders):
+            among[place, order] = True
+        ends = np.cumsum(np.bincount(owner, minlength=len(rows))).tolist()
+        for row, low, high in zip(rows.tolist(), [0, *ends], ends, strict=False):
+            used = np.unique(left_out[low:high])
+            taken[used] = True
+            good = True
+            for ask, made, order, mask in zip(asked, found.lists, orders, among, strict=True):
+                near = order[: ask.k + len(used)]
+                mine = near[~taken[near]][: ask.k]
+                good &= len(mine) == ask.k
+                mine = mine[np.argsort(-score[mine], kind="stable")]
+                made.item[row, : len(mine)], made.score[row, : len(mine)] = mine, score[mine]
+                made.eligible[row] = len(order) - int(np.count_nonzero(mask[used]))
+                made.propensity[row] = 1.0
+                taken[mine] = True
+                used = np.concatenate([used, mine])
+            taken[used] = False
+            found.done[row] = good
+
+    def _hidden(
+        self, rows: np.ndarray, requests: Sequence[Request], people: Sequence[Person], stocked: Stock
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what some people must not be shown, [S] int64 item_index, and whose each is, [S] int64 places."""
+        surface = self.engine.bundle.policy.surface(requests[0].surface)
+        hidden = []
+        for i in rows.tolist():
+            request, profile = requests[i], people[i].profile
+            seen = profile.seen
+            if not isinstance(surface.suppression, msgspec.UnsetType):
+                at = int(request.at or 0)
+                seen = suppressed(surface.suppression, people[i].past, seen, profile.num_events, at)
+            hidden.append([*seen, *request.exclude])
+        left_out = stocked.catalogue.indices([item_id for mine in hidden for item_id in mine])
+        return left_out, np.repeat(np.arange(len(hidden)), [len(mine) for mine in hidden])
 
     def _nearest(
-        self, query: np.ndarray, requests: Sequence[Request], people: Sequence[Person], stocked: Stock, most: int
+        self, query: np.ndarray, left_out: np.ndarray, owner: np.ndarray, stocked: Stock, most: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest items that B people may be shown, and their cosines, [B, M] each, nearest first; item 0
-        where there are fewer."""
-        catalogue, surface = stocked.catalogue, self.engine.bundle.policy.surface(requests[0].surface)
-        hidden = []
-        for request, person in zip(requests, people, strict=True):
-            seen = person.profile.seen
-            if not isinstance(surface.suppression, msgspec.UnsetType):
-                seen = suppressed(
-                    surface.suppression, person.past, seen, person.profile.num_events, int(request.at or 0)
-                )
-            hidden.append([*seen, *request.exclude])
-        left_out = catalogue.indices([item_id for mine in hidden for item_id in mine])
-        owner = np.repeat(np.arange(len(hidden)), [len(mine) for mine in hidden])
+        where there are fewer. Args: `_hidden`."""
+        catalogue = stocked.catalogue
         if catalogue.num_items > MATRIX_ITEMS:
             return self._searched(query, left_out, owner, stocked, most)
         columns, vectors, place = self._vectors(stocked)
@@ -298,6 +378,10 @@ def explored(
             at = k - drawn + np.asarray(won)
             chosen[row, at], chance[row, at] = places[row, k + partners], epsilon / rest
     return chosen, chance
+
+
+def _of(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 def _nothing(size: int, k: int) -> List:

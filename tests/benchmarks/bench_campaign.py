@@ -1,0 +1,211 @@
+"""A campaign's rows against the bare cost of what computes them, and against a loop of online calls, in one run.
+
+    python tests/benchmarks/bench_campaign.py home=DIR [people=12000] [rounds=3] [workers=2] [online=200]
+
+Wants the home that `reference_home.py home=DIR items=20000 people=20000 candidates=100` makes, and
+`playbill train-campaign home=DIR tables=reference`: 20,000 items, 100 candidates through a ranker of about 200,000
+parameters in float32, three blocks of 16 items in all, each with its creative, the hour out of 168, the subject. The
+bare cost are the runs of the graphs and the products of matrices that the rows took, done again on the very arrays.
+
+Both are timed in turns in one process; what `workers` processes reach at once is timed besides, each on people of its
+own. The last line counts what 16 million rows would take.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from record import machine, record
+
+from playbill.bundle.open import open_bundle
+from playbill.bundle.write import current
+from playbill.campaign.brand import BrandRules
+from playbill.campaign.copy_file import Copy, propose, read_copy, sendable, write_copy
+from playbill.campaign.copy_file import decide as approve
+from playbill.campaign.decide import Material, decide
+from playbill.campaign.restraint import read_contact
+from playbill.campaign.send_time import read_send_times
+from playbill.campaign.settings import Block, Campaign
+from playbill.engine import bulk as bulk_module
+from playbill.engine.engine import Engine
+from playbill.engine.runtime import Model
+from playbill.engine.types import Request
+from playbill.state.store import Store
+
+SHARD = 2_048
+BLOCKS = [Block(name="hero", k=4), Block(name="picks", k=6), Block(name="more", k=6)]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print and record."""
+    given = dict(a.split("=", 1) for a in arguments)
+    home, started = Path(given.get("home", "var")), machine()
+    people, rounds, workers = (int(given.get(k, d)) for k, d in (("people", 12_000), ("rounds", 3), ("workers", 2)))
+    campaign, material, at, store = _material(home)
+    ids = _known(material, people)
+    shards = [ids[low : low + SHARD] for low in range(0, len(ids), SHARD)]
+    figures = _measure(campaign, material, shards, at, rounds)
+    figures["online_s"] = _online(material.engine, campaign, ids[: int(given.get("online", 200))], at)
+    figures["over_online"] = figures["online_s"] * figures["recipients_per_s"]
+    store.close()
+    figures["workers"] = workers
+    figures["recipients_per_s_of_workers"] = _at_once(home, workers, people, rounds)
+    figures["hours_for_16_million"] = 16e6 / figures["recipients_per_s_of_workers"] / 3600
+    print(
+        f"{figures['recipients']} recipients, {figures['share_in_bulk']:.0%} of them on the best rung: "
+        f"{figures['recipients_per_s']:.0f}/s in one process, bare calls {figures['bare_per_s']:.0f}/s: "
+        f"{figures['of_bare']:.2f} of it\n"
+        f"a loop of online calls: {1 / figures['online_s']:.0f}/s, {figures['over_online']:.1f} times slower\n"
+        f"{workers} processes: {figures['recipients_per_s_of_workers']:.0f}/s; 16 million take "
+        f"{figures['hours_for_16_million']:.1f} hours"
+    )
+    print(f"written to {record('campaign', figures, started)}")
+    return 0
+
+
+def _material(home: Path) -> tuple[Campaign, Material, int, Store]:
+    folder = home / "bundles"
+    version = current(folder) or sorted(p.name for p in folder.iterdir() if p.is_dir())[-1]
+    bundle = open_bundle(folder / version, require_sealed=False, verify=False)
+    store = Store.open(home / "state", readonly=True)
+    tables = home / "tables" / "reference"
+    at = int(pl.scan_parquet(tables / "events.parquet").select(pl.col("at").dt.epoch("us").max()).collect().item())
+    copy = Path(tempfile.mkdtemp()) / "subjects.json"
+    write_copy(copy, Copy(facts=[], rules=BrandRules()))
+    propose(
+        copy, ["What to see tonight", "Picked for your week", "New for you", "Your next favourite", "Have a look"], "a"
+    )
+    for name in ("v1", "v2", "v3", "v4", "v5"):
+        approve(copy, name, "ada", True)
+    campaign = Campaign(name="bench", blocks=BLOCKS, subjects=str(copy))
+    contact = read_contact(tables, campaign, at)
+    times = read_send_times(home / "runs" / "reference-campaign")
+    subjects = sendable(read_copy(copy))[0]
+    return campaign, Material(Engine.open(bundle, store), contact, subjects, times), at, store
+
+
+def _known(material: Material, wanted: int) -> list[int | str]:
+    """Return the people of the table who may be written to and of whom something is known, over and over."""
+    users, store = material.contact.users, material.engine.store
+    assert store is not None
+    ids = users.filter(pl.col("contactable")) if "contactable" in users.columns else users
+    all_ids = ids["user_id"].to_list()
+    profiles = store.profiles(all_ids)
+    known = [i for i, p in zip(all_ids, profiles, strict=True) if p is not None and p.history]
+    return known[:wanted]
+
+
+def _measure(campaign: Campaign, material: Material, shards: list[Any], at: int, rounds: int) -> dict[str, Any]:
+    """Time whole shards and their bare calls in turns; the best round of each shard counts."""
+    calls = _Calls(material.engine)
+    whole, bare = np.full((rounds, len(shards)), np.inf), np.full((rounds, len(shards)), np.inf)
+    sent, ranked = np.zeros(len(shards)), np.zeros(len(shards))
+    decide(campaign, material, shards[0][:256], at)
+    for turn in range(rounds):
+        for place, shard in enumerate(shards):
+            calls.seen.clear()
+            began = time.perf_counter()
+            rows = decide(campaign, material, shard, at)
+            whole[turn, place] = time.perf_counter() - began
+            sent[place], ranked[place] = rows["send"].sum(), (rows["hero_rung"] == "full").sum()
+            seen = list(calls.seen)
+            began = time.perf_counter()
+            for call in seen:
+                call()
+            bare[turn, place] = time.perf_counter() - began
+    calls.close()
+    people, whole_s, bare_s = int(sent.sum()), float(whole.min(0).sum()), float(bare.min(0).sum())
+    return {
+        "recipients": people,
+        "share_in_bulk": float(ranked.sum() / people),
+        "recipients_per_s": people / whole_s,
+        "bare_per_s": people / bare_s,
+        "of_bare": bare_s / whole_s,
+        "dtype": "float32",
+    }
+
+
+def _online(engine: Engine, campaign: Campaign, ids: list[Any], at: int) -> float:
+    """Return the seconds of one person's blocks, asked for one after the other as online calls."""
+    began = time.perf_counter()
+    for user in ids:
+        shown: list[Any] = []
+        for block in campaign.blocks:
+            request = Request(user_id=user, request_id=f"{user}{block.name}", k=block.k, exclude=shown, at=at)
+            [slate] = engine.recommend([request])
+            shown = [*shown, *(item.item_id for item in slate.items)]
+    return (time.perf_counter() - began) / len(ids)
+
+
+def _at_once(home: Path, workers: int, people: int, rounds: int) -> float:
+    """Return recipients a second of several processes at once, from when all are ready until the last is done."""
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Barrier(workers + 1), context.Queue()
+    started = [
+        context.Process(target=_worker, args=(home, n, workers, people, rounds, ready, done)) for n in range(workers)
+    ]
+    for process in started:
+        process.start()
+    ready.wait()
+    began = time.perf_counter()
+    sent = sum(done.get() for _ in started)
+    took_s = time.perf_counter() - began
+    for process in started:
+        process.join()
+    return sent / took_s
+
+
+def _worker(home: Path, number: int, workers: int, people: int, rounds: int, ready: Any, done: Any) -> None:
+    campaign, material, at, store = _material(home)
+    ids = _known(material, people)[number::workers]
+    decide(campaign, material, ids[:256], at)
+    ready.wait()
+    sent = 0
+    for _ in range(rounds):
+        for low in range(0, len(ids), SHARD):
+            sent += int(decide(campaign, material, ids[low : low + SHARD], at)["send"].sum())
+    done.put(sent)
+    store.close()
+
+
+class _Calls:
+    """Notes each run of a graph, and each product of people and items, while it stands."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.seen: list[Callable[[], object]] = []
+        self._run = Model.run
+        mine, run, nearest = self.seen, self._run, bulk_module.Bulk._vectors
+        self._vectors = nearest
+
+        def noted(model: Model, arrays: Any, outputs: Any, within_s: Any = None) -> Any:
+            mine.append(lambda: run(model, arrays, outputs))
+            return run(model, arrays, outputs)
+
+        def product(bulk: Any, stocked: Any) -> Any:
+            found = nearest(bulk, stocked)
+            width = len(found[1])
+            query = np.ones((256, width), np.float32)
+            mine.append(lambda: query @ found[1])
+            return found
+
+        Model.run = noted  # type: ignore[method-assign]  # until `close`
+        bulk_module.Bulk._vectors = product  # type: ignore[method-assign]  # until `close`
+
+    def close(self) -> None:
+        Model.run = self._run  # type: ignore[method-assign]  # as it was
+        bulk_module.Bulk._vectors = self._vectors  # type: ignore[method-assign]  # as it was
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
