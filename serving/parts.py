@@ -13,10 +13,11 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from playbill.errors import TableError
@@ -96,7 +97,18 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05}.parquet"
 
 
-def missing(folder: Path, plan: Plan) -> list[int]:
+class Planned(Protocol):
+    """What any job in parts says of itself."""
+
+    run: str
+    num_users: int
+    shard_users: int
+
+    @property
+    def num_parts(self) -> int: ...
+
+
+def missing(folder: Path, plan: Planned) -> list[int]:
     """Return the numbers of the parts that this run has not made yet."""
     return [n for n in range(plan.num_parts) if _run_of(part_path(folder, n)) != plan.run]
 
@@ -108,8 +120,9 @@ def write_part(folder: Path, number: int, run: str, rows: pa.Table) -> None:
     write_atomic(part_path(folder, number), buffer.getvalue())
 
 
-def finish(folder: Path, plan: Plan) -> Success:
-    """Write `_SUCCESS` after checking that every user stands in the parts, once.
+def whole(folder: Path, plan: Planned, column: str) -> tuple[int, dict[str, int]]:
+    """Return how many parts there are, and how often each value stands in a column, when every user stands in the parts
+    once; parts of other runs are removed.
 
     Raises:
         TableError: a part is missing, or users are missing or there twice.
@@ -118,15 +131,26 @@ def finish(folder: Path, plan: Plan) -> Success:
         if _run_of(stale) != plan.run:
             stale.unlink()  # of an older plan with more parts
     there = sorted(folder.glob("part-*.parquet"))
-    rows = pa.concat_tables([pq.read_table(p, columns=["user_id", "rung"]) for p in there]) if there else None
-    ids = [] if rows is None else rows["user_id"].to_pylist()
-    if len(there) != plan.num_parts or len(ids) != plan.num_users or len(set(ids)) != plan.num_users:
+    rows = pa.concat_tables([pq.read_table(p, columns=["user_id", column]) for p in there]) if there else None
+    num_ids = 0 if rows is None else len(rows)
+    once = 0 if rows is None else pc.count_distinct(rows["user_id"]).as_py()
+    if len(there) != plan.num_parts or num_ids != plan.num_users or once != plan.num_users:
         raise TableError(
-            f"{folder} holds {len(ids)} rows of {len(set(ids))} users in {len(there)} parts, expected {plan.num_users} "
+            f"{folder} holds {num_ids} rows of {once} users in {len(there)} parts, expected {plan.num_users} "
             f"users in {plan.num_parts} parts; run it again with force=true"
         )
-    counted = {} if rows is None else {r["values"]: r["counts"] for r in rows["rung"].value_counts().to_pylist()}
-    success = Success(run=plan.run, parts=len(there), rows=len(ids), rungs=counted)
+    counted = {} if rows is None else {r["values"]: r["counts"] for r in rows[column].value_counts().to_pylist()}
+    return len(there), counted
+
+
+def finish(folder: Path, plan: Plan) -> Success:
+    """Write `_SUCCESS` after checking that every user stands in the parts, once.
+
+    Raises:
+        TableError: see `whole`.
+    """
+    num_parts, counted = whole(folder, plan, "rung")
+    success = Success(run=plan.run, parts=num_parts, rows=plan.num_users, rungs=counted)
     write_atomic(folder / "_SUCCESS", msgspec.json.format(msgspec.json.encode(success)))
     return success
 
@@ -137,7 +161,7 @@ def request_id(name: str, user_id: int | str) -> str:
     return hashlib.blake2b(f"{name}\0{kind}\0{user_id}".encode(), digest_size=16).hexdigest()
 
 
-def split(users: pa.Array, plan: Plan, numbers: Sequence[int]) -> list[dict[str, object]]:
+def split(users: pa.Array, plan: Planned, numbers: Sequence[int]) -> list[dict[str, object]]:
     """Return a row a part: its number and its users."""
     return [{"part": n, "user_ids": users.slice(n * plan.shard_users, plan.shard_users).to_pylist()} for n in numbers]
 

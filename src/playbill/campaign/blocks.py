@@ -27,6 +27,7 @@ from playbill.engine.suppression import suppressed
 from playbill.engine.types import MAX_EXCLUDE, Request, Slate
 from playbill.errors import RequestError
 from playbill.features.fold import Profile
+from playbill.filters.read import columns, read
 from playbill.tables.consent import allowed
 
 COLUMNS = (
@@ -110,6 +111,15 @@ def block_schema(campaign: Campaign, engine: Engine) -> dict[str, Any]:
     return found | dict(zip(STAMPS, (pl.String, pl.String, pl.Int64), strict=True))
 
 
+def condition(campaign: Campaign, block: Block) -> str | None:
+    """Return what every item of a block must meet: its filter, and not to be sensitive; what is missing is not."""
+    if campaign.sensitive is None:
+        return block.filter
+    missing = " or ".join(f"`{column}` is null" for column in sorted(columns(read(campaign.sensitive))))
+    plain = f"(not ({campaign.sensitive}) or {missing})"
+    return plain if block.filter is None else f"({block.filter}) and {plain}"
+
+
 def _names(block: Block) -> list[str]:
     return [f"{block.name}_{name}" for name in COLUMNS]
 
@@ -129,7 +139,10 @@ def _together(
         Request(user_id=user_ids[place], request_id=key, surface=group[0].surface, exclude=mine, at=at)
         for place, key, mine in zip(places, keys[0], exclude, strict=True)
     ]
-    asked = [Ask(k=block.k, request_ids=mine, filter=block.filter) for block, mine in zip(group, keys, strict=True)]
+    asked = [
+        Ask(k=block.k, request_ids=mine, filter=condition(campaign, block))
+        for block, mine in zip(group, keys, strict=True)
+    ]
     try:
         found = bulk.lists_of(requests, asked)
     except RequestError as error:
@@ -199,7 +212,7 @@ def _one_by_one(
                 k=block.k,
                 surface=block.surface,
                 exclude=exclude,
-                filter=block.filter,
+                filter=condition(campaign, block),
                 at=at,
             )
         )

@@ -6,6 +6,7 @@ in whatever batches.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,10 +58,11 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         campaign, user_id, send, reason ("" where it is sent), global_holdout, campaign_holdout, channel, send_at (UTC),
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
         hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
-        was chosen from), and a block's `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count,
-        _creatives, _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy,
-        state_version, seed, at. What is decided of nobody who is held back is null. `too_few_items` and
-        `history_too_long` are found after the holdouts were dealt: for a comparison with these they count as sent.
+        was chosen from), tokens (json), hero_item, hero_title, hero_creative (the first of the first block), and a
+        block's `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
+        _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy, state_version, seed, at.
+        What is decided of nobody who is held back is null. `too_few_items` and `history_too_long` are found after the
+        holdouts were dealt: for a comparison with these they count as sent.
     Raises:
         ConfigError: no subject that may be sent, or no such column of segments.
         StateError: the engine has no store.
@@ -89,9 +91,15 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         "channel": [found.channel[row] for row in sent.tolist()],
         **_hours(campaign, material.send_times, users[sent], personal, mine, [zones[r] for r in sent.tolist()], weeks),
         **_subjects(campaign, material.subjects, mine),
+        "tokens": _tokens(campaign, users[sent]),
     }
     schema = _schema(campaign, material)
     decided = pl.DataFrame(told, {name: schema[name] for name in told}).hstack(blocks.columns)
+    first = campaign.blocks[0].name
+    decided = decided.with_columns(
+        pl.col(f"{first}_{of}").list.first().alias(name)
+        for name, of in (("hero_item", "items"), ("hero_title", "titles"), ("hero_creative", "creatives"))
+    )
     late = np.asarray(blocks.reason, object) != ""
     reason = list(found.reason)
     for row in np.flatnonzero(late).tolist():
@@ -182,14 +190,33 @@ def _subjects(campaign: Campaign, subjects: Sequence[Variant], ids: Sequence[Id]
     }
 
 
+def _tokens(campaign: Campaign, users: pl.DataFrame) -> list[str]:
+    """Return what each recipient's tokens stand for, as json."""
+    for at, token in enumerate(campaign.tokens):
+        if token.column not in users.columns:
+            raise ConfigError(
+                f"tokens[{at}].column: users has no column {token.column!r}; it has {', '.join(users.columns)}"
+            )
+    columns = [
+        users[token.column].cast(pl.String).str.strip_chars().replace("", None).fill_null(token.default).to_list()
+        for token in campaign.tokens
+    ]
+    names = [token.name for token in campaign.tokens]
+    if not names:
+        return ["{}"] * len(users)
+    return [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in zip(*columns, strict=True)]
+
+
 def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
     blocks = block_schema(campaign, material.engine)
-    moment = pl.Datetime("us", "UTC")
+    moment, first = pl.Datetime("us", "UTC"), campaign.blocks[0].name
     return {
         "campaign": pl.String, "user_id": material.contact.users.schema["user_id"], "send": pl.Boolean,
         "reason": pl.String, "global_holdout": pl.Boolean, "campaign_holdout": pl.Boolean, "channel": pl.String,
         "send_at": moment, "send_local": pl.String, "timezone": pl.String, "hour": pl.Int64, "hour_reason": pl.String,
         "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64, "subject": pl.String,
-        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64,
+        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64, "tokens": pl.String,
+        "hero_item": blocks[f"{first}_items"].inner, "hero_title": pl.String,
+        "hero_creative": blocks[f"{first}_creatives"].inner,
         **blocks, "seed": pl.Int64, "at": moment,
     }  # fmt: skip

@@ -5,6 +5,7 @@
     no_channel          consent to none of the campaign's channels
     unsubscribed        and did not subscribe since
     frequency_cap       enough messages already, those of all campaigns together
+    fatigue             so many messages, and nothing opened
     quiet_hours         no hour of the window is left
     global_holdout      nobody writes to them
     campaign_holdout    this campaign does not
@@ -38,8 +39,8 @@ from playbill.tables.schema import CONSENT_PREFIX
 DAY_US = 86_400_000_000
 TOO_FEW, TOO_LONG = "too_few_items", "history_too_long"
 REASONS = (
-    "not_contactable", "no_consent", "no_channel", "unsubscribed", "frequency_cap", "quiet_hours", "global_holdout",
-    "campaign_holdout", TOO_FEW, TOO_LONG,
+    "not_contactable", "no_consent", "no_channel", "unsubscribed", "frequency_cap", "fatigue", "quiet_hours",
+    "global_holdout", "campaign_holdout", TOO_FEW, TOO_LONG,
 )  # fmt: skip
 
 
@@ -51,11 +52,13 @@ class Contact:
         users: the users table.
         unsubscribed: ids of those whose last word was to unsubscribe.
         sends: a row a message decided on: user_id, at (int64 UTC microseconds), channel (null where none was noted).
+        opened: a row a person who opened something: user_id, at (int64, the last time); None: nobody did.
     """
 
     users: pl.DataFrame
     unsubscribed: pl.Series
     sends: pl.DataFrame
+    opened: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,14 @@ class Restraint:
     campaign: np.ndarray
 
 
-def read_contact(tables: Path, campaign: Campaign, at: int) -> Contact:
+def read_contact(tables: Path, campaign: Campaign, at: int, decided: Sequence[Path] = ()) -> Contact:
     """Return what prepared tables say, as of a moment in UTC microseconds.
 
     A message is a decision of kind `send_hour`; its channel and campaign are fields of its context. Those of the
     campaign itself are left out: a run that is repeated finds what it found.
+
+    Args:
+        decided: files of decisions that the tables do not have yet, such as other campaigns'.
 
     Raises:
         TableError: no users table: consent stands there.
@@ -97,22 +103,38 @@ def read_contact(tables: Path, campaign: Campaign, at: int) -> Contact:
         .filter(pl.col("event") == campaign.unsubscribe_event)
         .collect()
     )
-    sends = pl.DataFrame(schema={"user_id": users.schema["user_id"], "at": pl.Int64, "channel": pl.String})
-    if has_table(tables, "decisions"):
-        rows = pl.scan_parquet(tables / "decisions.parquet")
-        context = pl.col("context") if "context" in rows.collect_schema() else pl.lit(None, pl.String)
-        sends = (
-            rows.filter((pl.col("kind") == "send_hour") & pl.col("user_id").is_not_null())
-            .select("user_id", pl.col("at").dt.epoch("us"), context=context)
-            .with_columns(
-                channel=pl.col("context").str.json_path_match("$.channel"),
-                campaign=pl.col("context").str.json_path_match("$.campaign"),
-            )
-            .filter(pl.col("campaign").ne_missing(campaign.name))
-            .select("user_id", "at", "channel")
-            .collect()
+    opened = (
+        pl.scan_parquet(tables / "events.parquet")
+        .filter((pl.col("event") == campaign.fatigue.open_event) & pl.col("user_id").is_not_null())
+        .select("user_id", pl.col("at").dt.epoch("us"))
+        .filter(pl.col("at") <= at)
+        .group_by("user_id")
+        .agg(pl.col("at").max())
+    )
+    own = [tables / "decisions.parquet"] if has_table(tables, "decisions") else []
+    id_type = users.schema["user_id"]
+    sends = [pl.DataFrame(schema={"user_id": id_type, "at": pl.Int64, "channel": pl.String})]
+    sends += [_sends(path, campaign).cast({"user_id": id_type}) for path in (*own, *decided)]
+    # one message may stand in the tables and in the file that they were made of
+    return Contact(
+        users, told["user_id"], pl.concat(sends).unique(), opened.collect() if campaign.fatigue.sends else None
+    )
+
+
+def _sends(path: Path, campaign: Campaign) -> pl.DataFrame:
+    rows = pl.scan_parquet(path)
+    context = pl.col("context") if "context" in rows.collect_schema() else pl.lit(None, pl.String)
+    return (
+        rows.filter((pl.col("kind") == "send_hour") & pl.col("user_id").is_not_null())
+        .select("user_id", pl.col("at").dt.epoch("us"), context=context)
+        .with_columns(
+            channel=pl.col("context").str.json_path_match("$.channel"),
+            campaign=pl.col("context").str.json_path_match("$.campaign"),
         )
-    return Contact(users, told["user_id"], sends)
+        .filter(pl.col("campaign").ne_missing(campaign.name))
+        .select("user_id", "at", "channel")
+        .collect()
+    )
 
 
 def restrain(
@@ -151,7 +173,8 @@ def restrain(
     hashes = hash_ids(users["user_id"].to_arrow())
     everywhere = held_out(hashes, campaign.holdouts.salt, campaign.holdouts.everywhere)
     mine = held_out(hashes, f"campaign/{campaign.name}", campaign.holdouts.campaign)
-    fine = (contactable, agreed, channels.any(1), subscribed, free.any(1), has_hour, ~everywhere, ~mine)
+    rested = ~_tired(campaign, contact, users["user_id"], at)
+    fine = (contactable, agreed, channels.any(1), subscribed, free.any(1), rested, has_hour, ~everywhere, ~mine)
     wrong = ~np.stack(fine, 1)
     reason = ["" if not bad.any() else REASONS[int(bad.argmax())] for bad in wrong]
     first = free.argmax(1)
@@ -187,6 +210,21 @@ def allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: 
     by_state = [allowed(known, purpose, purposes(known)) for known in declared]
     agreed: np.ndarray = allowed_rows(users.select(columns).to_arrow(), purpose) & np.asarray(by_state, bool)
     return agreed
+
+
+def _tired(campaign: Campaign, contact: Contact, user_ids: pl.Series, at: int) -> np.ndarray:
+    """Return [n] bool: who was written to so often since they last opened something."""
+    fatigue = campaign.fatigue
+    if not fatigue.sends:
+        return np.zeros(len(user_ids), bool)
+    lately = contact.sends.filter((pl.col("at") > at - round(fatigue.days * DAY_US)) & (pl.col("at") <= at))
+    if contact.opened is not None:
+        last = contact.opened.rename({"at": "opened"})
+        lately = lately.join(last, on="user_id", how="left").filter(pl.col("at") > pl.col("opened").fill_null(-(2**62)))
+    times = lately.group_by("user_id").len("times")
+    known = user_ids.to_frame("user_id").join(times, on="user_id", how="left", maintain_order="left")
+    tired: np.ndarray = known["times"].fill_null(0).to_numpy() >= fatigue.sends
+    return tired
 
 
 def _capped(campaign: Campaign, sends: pl.DataFrame, user_ids: pl.Series, at: int) -> np.ndarray:

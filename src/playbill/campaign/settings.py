@@ -65,6 +65,30 @@ class Cap:
 
 
 @dataclass(slots=True, kw_only=True)
+class Fatigue:
+    """People who were written to again and again and opened nothing are left alone."""
+
+    sends: int = 0
+    """Messages within the days, none of which was followed by an open; 0: nobody is left alone for it."""
+    days: float = 90.0
+    """Before the run."""
+    open_event: str = "open"
+    """Name of the event that says that a message was read."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Token:
+    """What the sender puts into a subject or a body for each recipient, where it says {name}."""
+
+    name: str
+    """A plain word, such as first_name."""
+    column: str
+    """Of the users table; none that is protected or sensitive."""
+    default: str
+    """For people of whom the column says nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Holdouts:
     """Who is left without for the sake of proof: by a hash of the id, so the same people every time."""
 
@@ -118,6 +142,12 @@ class Campaign:
     """See Holdouts."""
     window: Window = field(default_factory=Window)
     """See Window."""
+    fatigue: Fatigue = field(default_factory=Fatigue)
+    """See Fatigue."""
+    tokens: list[Token] = field(default_factory=list)
+    """See Token."""
+    sensitive: str | None = None
+    """Condition over columns of the items table; an item that meets it is in no message."""
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
     unsubscribe_event: str = "unsubscribe"
@@ -151,6 +181,15 @@ class Campaign:
             _within(f"caps[{at}].days", cap.days, 1 / 24, 3650)
             if cap.channel is not None and cap.channel not in self.channels:
                 raise ConfigError(f"caps[{at}].channel: {cap.channel!r} is none of {', '.join(self.channels)}")
+        _within("fatigue.sends", self.fatigue.sends, 0, 1e6)
+        _within("fatigue.days", self.fatigue.days, 1 / 24, 3650)
+        for at, token in enumerate(self.tokens):
+            _word(f"tokens[{at}].name", token.name)
+            if not token.default.strip():
+                raise ConfigError(
+                    f"tokens[{at}].default: expected a text for people of whom nothing is known, got none"
+                )
+        _condition("sensitive", self.sensitive)
         for name in ("everywhere", "campaign"):
             _within(f"holdouts.{name}", getattr(self.holdouts, name), 0, 1)
         if not self.holdouts.salt:
