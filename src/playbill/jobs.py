@@ -196,6 +196,12 @@ JOBS: dict[str, Job] = {
         {},
         first="action",
     ),
+    "campaign-run": Job(
+        "decide for each recipient of a campaign whether, what, when and with which subject",
+        "playbill.serving.campaigns.run:run",
+        "playbill.serving.campaigns.settings:CampaignRunSettings",
+        {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
+    ),
     "replay": Job(
         "answer again what the slate log says was answered, and say what is equal",
         "playbill.serving.slatelog.replay:run",

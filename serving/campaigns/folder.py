@@ -1,0 +1,134 @@
+"""The files of a campaign: what was asked for, which shards are decided, and when the whole is.
+
+    <home>/campaigns/<name>/plan.json                what is being decided (CampaignPlan)
+                            rows/part-00000.parquet  a row a recipient, see `campaign.decide.decide`
+                            decisions/part-00000.parquet  the same as decisions, written before its rows
+                            aside.parquet            rows of the audience file that are nobody, and why
+                            preview.html             some recipients, to look at
+                            success.json             written last, with counts: without it the campaign is not decided
+
+Every file is written beside its place and renamed, so one that is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from playbill.campaign.copy_file import Variant
+from playbill.campaign.settings import Campaign
+from playbill.tables.files import sha256_file, write_atomic
+
+ROWS, DECISIONS, ASIDE, PREVIEW = "rows", "decisions", "aside.parquet", "preview.html"
+
+
+class CampaignPlan(msgspec.Struct, kw_only=True):
+    """What a run decides.
+
+    Attributes:
+        run: id of this plan; parts of another run are made anew.
+        asked: by name, a hash of each thing that the rows follow from.
+        declaration: the campaign, as it was composed.
+        at: UTC microseconds, the moment of the run.
+        state_version: of the store when it began; each row names the one that it was made from.
+    """
+
+    run: str
+    asked: dict[str, str]
+    declaration: dict[str, Any]
+    bundle: str
+    at: int
+    state_version: int
+    num_users: int
+    shard_users: int
+
+    @property
+    def num_parts(self) -> int:
+        """How many files there will be of each kind."""
+        return -(-self.num_users // self.shard_users)
+
+
+class Success(msgspec.Struct, kw_only=True):
+    """`success.json`: a decided campaign in numbers.
+
+    Attributes:
+        recipients: rows; `sent` of them are sent, `held` are not, by reason.
+        aside: rows of the audience that are nobody, by reason.
+    """
+
+    run: str
+    recipients: int
+    sent: int
+    held: dict[str, int]
+    aside: dict[str, int]
+
+
+def make_plan(
+    campaign: Campaign,
+    *,
+    bundle: str,
+    at: int,
+    state_version: int,
+    users: pa.Array,
+    shard_users: int,
+    subjects: list[Variant],
+    send_times: Path | None,
+    tables: str,
+) -> CampaignPlan:
+    """Return the plan of a campaign over these users, [N] int64 or string, each once.
+
+    Args:
+        tables: fingerprint of the folder that consent was read from.
+    """
+    declaration = msgspec.to_builtins(campaign)
+    files = [] if send_times is None else sorted(p for p in send_times.iterdir() if p.name.startswith("send_time."))
+    asked = {
+        "declaration": _hash(msgspec.json.encode(declaration, order="deterministic")),
+        "bundle": bundle,
+        "audience": _hash(pa.RecordBatch.from_arrays([users], ["user_id"]).serialize()),
+        "subjects": _hash(msgspec.json.encode([(v.name, v.text) for v in subjects])),
+        "send_times": _hash("".join(sha256_file(p) for p in files).encode()) if files else "none",
+        "tables": tables,
+        "shard_users": str(shard_users),
+    }
+    run = _hash(msgspec.json.encode([asked, at, state_version], order="deterministic"))
+    return CampaignPlan(
+        run=run, asked=asked, declaration=declaration, bundle=bundle, at=at, state_version=state_version,
+        num_users=len(users), shard_users=shard_users,
+    )  # fmt: skip
+
+
+def begin(folder: Path, plan: CampaignPlan) -> None:
+    """Turn a folder to a plan: from now on it is not decided, and parts of other runs do not count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "success.json").unlink(missing_ok=True)
+    write_json(folder / "plan.json", plan)
+
+
+def read_plan(folder: Path) -> CampaignPlan | None:
+    """Return the plan that a folder was begun with, None for a new folder."""
+    return _read(folder / "plan.json", CampaignPlan)
+
+
+def read_success(folder: Path) -> Success | None:
+    """Return the counts of a decided campaign, None while it is not decided."""
+    return _read(folder / "success.json", Success)
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value)))
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def _hash(data: bytes | pa.Buffer) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

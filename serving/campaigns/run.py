@@ -1,0 +1,206 @@
+"""`playbill campaign run`: one set of decisions for each recipient of a campaign, in shards, resumable."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from playbill.campaign.audience import People, check_columns, read_people
+from playbill.campaign.copy_file import Variant, read_copy, sendable
+from playbill.campaign.restraint import REASONS, read_contact
+from playbill.campaign.settings import Campaign
+from playbill.errors import ConfigError, PlaybillError
+from playbill.serving import load, parts, processes
+from playbill.serving.campaigns.folder import (
+    ASIDE,
+    DECISIONS,
+    ROWS,
+    CampaignPlan,
+    Success,
+    begin,
+    make_plan,
+    read_plan,
+    read_success,
+    write_json,
+)
+from playbill.serving.campaigns.settings import CampaignRunSettings
+from playbill.serving.campaigns.shards import RowWriter, put_contact
+from playbill.serving.shard_work import end_leftovers, make_parts
+from playbill.state.settings import parse_moment, state_place
+from playbill.state.store import Store
+from playbill.tables.files import write_atomic
+from playbill.tables.folder import read_folder
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run(settings: CampaignRunSettings) -> None:
+    """Decide what is missing of a campaign."""
+    began = time.perf_counter()
+    home = Path(settings.home).absolute()
+    settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
+    campaign = settings.campaign
+    folder = home / "campaigns" / campaign.name
+    with processes.exclusive(folder.with_name(f".{campaign.name}.lock")) as mine:
+        if not mine:
+            raise PlaybillError(f"campaign {campaign.name!r} is being decided in {home}; wait, or name another")
+        end_leftovers(folder)
+        if settings.force and folder.exists():
+            shutil.rmtree(folder)
+        subjects, refused = _subjects(campaign)
+        for fault in refused:
+            console.print(f"[yellow]left out:[/] {fault}")
+        tables = home / "tables" / settings.tables
+        people = read_people(tables, campaign.audience)
+        named = [token.column for token in campaign.tokens]
+        check_columns(tables, named, "tokens")
+        check_columns(tables, [campaign.window.segment] if campaign.window.segment else [], "window.segment")
+        times = _send_times(settings)
+        plan = _plan(settings, folder, people, subjects, times)
+        todo = parts.missing(folder / ROWS, plan)
+        if not todo and read_success(folder) is not None:
+            console.print(f"{folder} is decided: {plan.num_users} recipients")
+            return
+        if len(todo) < plan.num_parts:
+            console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
+        if todo:
+            _decide(settings, folder, plan, people, subjects, times, todo)
+        success = _finish(folder, plan, people)
+    _tell(folder, success, time.perf_counter() - began)
+
+
+def _subjects(campaign: Campaign) -> tuple[list[Variant], list[str]]:
+    found, refused = sendable(read_copy(Path(campaign.subjects)))
+    if not found:
+        why = "; ".join(refused) or "it holds none"
+        raise ConfigError(f"campaign.subjects: {campaign.subjects}: none may be sent: {why}")
+    return list(found), list(refused)
+
+
+def _send_times(settings: CampaignRunSettings) -> Path | None:
+    """Return the folder of the send times; None where nobody learned any."""
+    if settings.send_times is not None:
+        folder = Path(settings.send_times).absolute()
+        if not (folder / "send_time.npz").is_file():
+            raise ConfigError(f"send_times: {folder} holds no send_time.npz; it is a run of `playbill train-campaign`")
+        return folder
+    carried = load.bundle_path(settings.home, settings.bundle) / "campaign"
+    return carried if (carried / "send_time.npz").is_file() else None
+
+
+def _plan(
+    settings: CampaignRunSettings, folder: Path, people: People, subjects: list[Variant], times: Path | None
+) -> CampaignPlan:
+    """Return the plan to follow: that of the folder where it was begun for the same, else a new one.
+
+    Raises:
+        PlaybillError: the folder was begun for something else.
+    """
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        state_version = store.version
+    given = parse_moment(settings.at)
+    before = read_plan(folder)
+    plan = make_plan(
+        settings.campaign,
+        bundle=load.bundle_path(settings.home, settings.bundle).name,
+        at=time.time_ns() // 1000 if given is None else given,
+        state_version=state_version,
+        users=people.user_ids.to_arrow().cast(pa.int64() if people.user_ids.dtype.is_integer() else pa.string()),
+        shard_users=settings.shard_users,
+        subjects=subjects,
+        send_times=times,
+        tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
+    )
+    if before is None:
+        begin(folder, plan)
+        return plan
+    other = [name for name, value in plan.asked.items() if before.asked.get(name) != value]
+    other += [] if given in (None, before.at) else ["at"]
+    if other:
+        raise PlaybillError(
+            f"campaign {settings.campaign.name!r} was begun with another {', '.join(other)}: what it decided may have "
+            "been sent; give this one a name of its own (campaign.name=...), or begin anew with force=true"
+        )
+    return before
+
+
+def _decide(
+    settings: CampaignRunSettings,
+    folder: Path,
+    plan: CampaignPlan,
+    people: People,
+    subjects: list[Variant],
+    times: Path | None,
+    todo: list[int],
+) -> None:
+    home, campaign = Path(settings.home), settings.campaign
+    others = sorted(
+        p for p in (home / "campaigns").glob(f"*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name
+    )
+    contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
+    put_contact(folder / ".contact", contact, plan, people.user_ids, todo)
+    del contact
+    arrow = people.user_ids.to_arrow()
+    users = arrow.cast(pa.int64() if people.user_ids.dtype.is_integer() else pa.string())
+    make_parts(
+        folder,
+        parts.split(users, plan, todo),
+        RowWriter,
+        (
+            settings.home,
+            str(folder),
+            plan,
+            subjects,
+            None if times is None else str(times),
+            settings.require_gpu,
+            settings.state,
+            settings.store,
+        ),
+        total=plan.num_users,
+        workers=settings.workers,
+        object_store_mb=settings.object_store_mb,
+        doing="deciding for recipients",
+        console=console,
+    )
+
+
+def _finish(folder: Path, plan: CampaignPlan, people: People) -> Success:
+    """Write what is written last, after checking that every recipient has one row."""
+    _, reasons = parts.whole(folder / ROWS, plan, "reason")
+    for stale in sorted((folder / DECISIONS).glob("part-*.parquet")):
+        if not (folder / ROWS / stale.name).is_file():
+            stale.unlink()
+    buffer = io.BytesIO()
+    people.aside.write_parquet(buffer)
+    write_atomic(folder / ASIDE, buffer.getvalue())
+    aside = people.aside.group_by("reason").len().sort("reason")
+    success = Success(
+        run=plan.run,
+        recipients=plan.num_users,
+        sent=reasons.get("", 0),
+        held={reason: reasons[reason] for reason in REASONS if reasons.get(reason)},
+        aside=dict(aside.iter_rows()),
+    )
+    shutil.rmtree(folder / ".contact", ignore_errors=True)
+    write_json(folder / "success.json", success)
+    return success
+
+
+def _tell(folder: Path, success: Success, took_s: float) -> None:
+    table = Table(title=f"{folder.name}: {success.recipients:,} recipients", title_justify="left")
+    table.add_column("")
+    table.add_column("recipients", justify="right")
+    table.add_row("sent", f"{success.sent:,}", style="bold")
+    for reason, count in success.held.items():
+        table.add_row(reason, f"{count:,}")
+    for reason, count in success.aside.items():
+        table.add_row(f"set aside: {reason}", f"{count:,}", style="dim")
+    console.print(table)
+    console.print(f"{folder} ({took_s:.1f} s)")

@@ -1,0 +1,93 @@
+"""The shards of a campaign: what is known of contact with each shard's recipients, and the worker that decides them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from playbill.campaign.copy_file import Variant
+from playbill.campaign.decide import Material, decide
+from playbill.campaign.decisions import decisions_of
+from playbill.campaign.restraint import Contact
+from playbill.campaign.send_time import SendTimes, read_send_times
+from playbill.campaign.settings import Campaign
+from playbill.serving import load
+from playbill.serving.campaigns.folder import DECISIONS, ROWS, CampaignPlan
+from playbill.serving.parts import write_part
+from playbill.state.settings import StoreSettings, state_place
+from playbill.state.store import Store
+from playbill.tables.files import write_atomic
+
+
+def put_contact(
+    folder: Path, contact: Contact, plan: CampaignPlan, user_ids: pl.Series, numbers: Sequence[int]
+) -> None:
+    """Write for each shard what is known of contact with its recipients, so that no worker reads everybody's.
+
+    Args:
+        folder: written and removed by the run.
+        user_ids: of all recipients, in the order of their shards.
+        numbers: of the shards.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = pl.DataFrame({"user_id": user_ids, "part": pl.int_range(len(user_ids), eager=True) // plan.shard_users})
+    place = place.filter(pl.col("part").is_in(list(numbers)))
+    users = place.join(contact.users, on="user_id", how="left", maintain_order="left")
+    users = users.with_columns(__unsubscribed=pl.col("user_id").is_in(contact.unsubscribed.implode()))
+    opened = contact.opened if contact.opened is not None else contact.sends.select("user_id", "at").clear()
+    for name, frame in (
+        ("users", users),
+        ("sends", contact.sends.join(place, on="user_id")),
+        ("opened", opened.join(place, on="user_id")),
+    ):
+        by_part = frame.partition_by("part", as_dict=True, include_key=False)
+        for number in numbers:
+            mine = by_part.get((number,), frame.drop("part").clear())
+            buffer = io.BytesIO()
+            mine.write_parquet(buffer)
+            write_atomic(folder / f"{name}-{number:05}.parquet", buffer.getvalue())
+
+
+def read_shard(folder: Path, number: int) -> Contact:
+    """Return what `put_contact` wrote of one shard."""
+    users, sends, opened = (pl.read_parquet(folder / f"{n}-{number:05}.parquet") for n in ("users", "sends", "opened"))
+    gone = users.filter("__unsubscribed")["user_id"]
+    return Contact(users.drop("__unsubscribed"), gone, sends, opened)
+
+
+class RowWriter:
+    """Decides the recipients of a shard and writes it. Made once in each worker, where it opens bundle and state."""
+
+    def __init__(
+        self,
+        home: str,
+        folder: str,
+        plan: CampaignPlan,
+        subjects: list[Variant],
+        send_times: str | None,
+        require_gpu: bool,
+        state: str | None,
+        limits: StoreSettings | None,
+    ) -> None:
+        """Open everything; `home`, `folder`, `send_times` and `state`, where it is a folder, are absolute."""
+        self._folder, self._plan, self._subjects = Path(folder), plan, subjects
+        self._campaign = msgspec.convert(plan.declaration, Campaign)
+        self._times: SendTimes | None = None if send_times is None else read_send_times(Path(send_times))
+        store = Store.open(state_place(home, state), readonly=True, settings=limits)
+        _, self._engine = load.open_engine(load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Write one shard's decisions, then its rows; take and return rows of Ray Data."""
+        number, users = int(row["part"]), list(row["user_ids"])
+        contact = read_shard(self._folder / ".contact", number)
+        material = Material(self._engine, contact, self._subjects, self._times)
+        rows = decide(self._campaign, material, users, self._plan.at)
+        for name, frame in ((DECISIONS, decisions_of(self._campaign, rows)), (ROWS, rows)):
+            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            write_part(self._folder / name, number, self._plan.run, table)
+        return {"part": number, "users": len(users)}
