@@ -12,9 +12,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from playbill.bundle.open import open_bundle
 from playbill.campaign.audience import People, check_columns, read_people
+from playbill.campaign.blocks import check_blocks
 from playbill.campaign.copy_file import Variant, read_copy, sendable
-from playbill.campaign.restraint import REASONS, read_contact
+from playbill.campaign.restraint import REASONS, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving import load, parts, processes
@@ -30,6 +32,7 @@ from playbill.serving.campaigns.folder import (
     read_success,
     write_json,
 )
+from playbill.serving.campaigns.preview import write_preview
 from playbill.serving.campaigns.settings import CampaignRunSettings
 from playbill.serving.campaigns.shards import RowWriter, put_contact
 from playbill.serving.shard_work import end_leftovers, make_parts
@@ -62,6 +65,7 @@ def run(settings: CampaignRunSettings) -> None:
         named = [token.column for token in campaign.tokens]
         check_columns(tables, named, "tokens")
         check_columns(tables, [campaign.window.segment] if campaign.window.segment else [], "window.segment")
+        check_blocks(campaign, open_bundle(load.bundle_path(home, settings.bundle)))
         times = _send_times(settings)
         plan = _plan(settings, folder, people, subjects, times)
         todo = parts.missing(folder / ROWS, plan)
@@ -72,7 +76,7 @@ def run(settings: CampaignRunSettings) -> None:
             console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
         if todo:
             _decide(settings, folder, plan, people, subjects, times, todo)
-        success = _finish(folder, plan, people)
+        success = _finish(folder, plan, people, campaign, settings.preview)
     _tell(folder, success, time.perf_counter() - began)
 
 
@@ -145,6 +149,8 @@ def _decide(
         p for p in (home / "campaigns").glob(f"*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name
     )
     contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        contact = with_events_since(contact, store, campaign, plan.at)
     put_contact(folder / ".contact", contact, plan, people.user_ids, todo)
     del contact
     arrow = people.user_ids.to_arrow()
@@ -171,7 +177,7 @@ def _decide(
     )
 
 
-def _finish(folder: Path, plan: CampaignPlan, people: People) -> Success:
+def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign, preview: int) -> Success:
     """Write what is written last, after checking that every recipient has one row."""
     _, reasons = parts.whole(folder / ROWS, plan, "reason")
     for stale in sorted((folder / DECISIONS).glob("part-*.parquet")):
@@ -189,6 +195,8 @@ def _finish(folder: Path, plan: CampaignPlan, people: People) -> Success:
         aside=dict(aside.iter_rows()),
     )
     shutil.rmtree(folder / ".contact", ignore_errors=True)
+    if preview:
+        write_preview(folder, campaign, success, preview)
     write_json(folder / "success.json", success)
     return success
 

@@ -17,6 +17,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from playbill.bundle.open import Bundle, item_kinds
+from playbill.bundle.pages import Form
 from playbill.campaign.draws import digest
 from playbill.campaign.restraint import TOO_FEW, TOO_LONG
 from playbill.campaign.settings import Block, Campaign
@@ -25,8 +27,9 @@ from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import MAX_EXCLUDE, Request, Slate
-from playbill.errors import RequestError
+from playbill.errors import ConfigError, FilterError, RequestError
 from playbill.features.fold import Profile
+from playbill.filters.check import parse
 from playbill.filters.read import columns, read
 from playbill.tables.consent import allowed
 
@@ -94,6 +97,28 @@ def make_blocks(
         block_rows = pl.concat([part.select(columns) for part in parts])
         whole = whole.join(block_rows, on="row", how="left", maintain_order="left")
     return Blocks(reason, whole.drop("row"))
+
+
+def check_blocks(campaign: Campaign, bundle: Bundle) -> None:
+    """Do nothing where a bundle can answer every block.
+
+    Raises:
+        ConfigError: names the block's field.
+    """
+    known = item_kinds(bundle.items)
+    named = [(f"blocks[{at}].filter", block.filter) for at, block in enumerate(campaign.blocks)]
+    for path, text in [("sensitive", campaign.sensitive), *named]:
+        try:
+            _ = text is None or parse(text, known)
+        except FilterError as error:
+            raise ConfigError(f"campaign.{path}: {error}") from error
+    for at, block in enumerate(campaign.blocks):
+        form = bundle.policy.surface(block.surface).answers
+        if form not in (Form.SLATE, Form.TRENDING):
+            raise ConfigError(
+                f"campaign.blocks[{at}].surface: {block.surface!r} is of the form {form.value}; a block is a slate, or "
+                "what is trending"
+            )
 
 
 def block_schema(campaign: Campaign, engine: Engine) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from playbill.campaign.settings import Campaign
 from playbill.errors import TableError
 from playbill.measure.assignment import BUCKETS
 from playbill.measure.assignment_rows import buckets, hash_ids
+from playbill.state.store import Store
 from playbill.tables.consent import allowed, allowed_rows, purposes
 from playbill.tables.folder import has_table
 from playbill.tables.schema import CONSENT_PREFIX
@@ -119,6 +120,26 @@ def read_contact(tables: Path, campaign: Campaign, at: int, decided: Sequence[Pa
     return Contact(
         users, told["user_id"], pl.concat(sends).unique(), opened.collect() if campaign.fatigue.sends else None
     )
+
+
+def with_events_since(contact: Contact, store: Store, campaign: Campaign, at: int) -> Contact:
+    """Return what is known of contact with the store's last words beside the tables': somebody who unsubscribed on the
+    site a minute ago stands in no table yet."""
+    names = {campaign.unsubscribe_event, campaign.subscribe_event}
+    declared = store.declared
+    if declared is None or names.isdisjoint(event.name for event in declared.events):
+        return contact
+    last: dict[int | str, tuple[int, bool]] = {}
+    for _, _, event in store.events():
+        if event.event in names and event.user_id is not None and event.at is not None and event.at <= at:
+            said = (event.at, event.event == campaign.unsubscribe_event)
+            last[event.user_id] = max(said, last.get(event.user_id, said))
+    gone = [user for user, (_, away) in last.items() if away]
+    back = [user for user, (_, away) in last.items() if not away]
+    kind = contact.unsubscribed.dtype
+    # the store was fed with the tables' events, so what it says last is the last word
+    kept = contact.unsubscribed.filter(~contact.unsubscribed.is_in(pl.Series(back, dtype=kind).implode()))
+    return replace(contact, unsubscribed=pl.concat([kept, pl.Series(kept.name, gone, dtype=kind)]).unique())
 
 
 def _sends(path: Path, campaign: Campaign) -> pl.DataFrame:

@@ -1,0 +1,243 @@
+"""`playbill campaign run` for the people of MovieLens-100K: killed and run again, refused, set aside, looked at."""
+
+from __future__ import annotations
+
+import html
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+
+from playbill.campaign.brand import BrandRules
+from playbill.campaign.copy_file import Copy, decide, propose, write_copy
+from playbill.campaign.decisions import SCHEMA
+from playbill.campaign.restraint import read_contact
+from playbill.campaign.settings import Campaign
+from playbill.serving import processes
+from playbill.serving.campaigns.folder import read_plan
+from playbill.serving.campaigns.shards import put_contact
+from playbill.state.events import Event
+from playbill.state.store import Store
+from playbill.tables.schema import EventKind
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TOLD = ("campaign.holdouts={everywhere: 0.05, campaign: 0.2}", "preview=10")
+BLOCKS = "campaign.blocks=[{name: picks, k: 4, surface: trending}, {name: more, k: 3}]"
+
+
+@pytest.fixture(scope="module")
+def mailing(home: Path) -> Path:
+    """A home with subjects that somebody approved."""
+    path = home / "subjects.json"
+    write_copy(path, Copy(facts=[], rules=BrandRules(tokens=("number",))))
+    assert propose(path, ["Films for your week", "For member {number}", "Nobody approved it"], "ada") == []
+    for name in ("v1", "v2"):
+        decide(path, name, "ada", True)
+    return home
+
+
+def command(home: Path, name: str, *others: str) -> list[str]:
+    return [
+        sys.executable, "-m", "playbill.cli", "campaign", "run", f"home={home}", f"campaign.name={name}", BLOCKS,
+        f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z", "shard_users=100", "workers=2",
+        "campaign.tokens=[{name: number, column: user_id, default: none}]", "campaign.caps=[]",
+        "campaign.holdouts={everywhere: 0, campaign: 0}", *others,
+    ]  # fmt: skip
+
+
+def ran(home: Path, name: str, *others: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(home, name, *others), capture_output=True, text=True, timeout=200)
+
+
+def rows_of(home: Path, name: str, what: str = "rows") -> pl.DataFrame:
+    return pl.read_parquet(home / "campaigns" / name / what / "part-*.parquet")
+
+
+@pytest.fixture(scope="module")
+def told(mailing: Path) -> Path:
+    """A campaign that was decided, with holdouts."""
+    done = ran(mailing, "told", *TOLD)
+    assert done.returncode == 0, done.stderr
+    return mailing
+
+
+def test_killed_again_and_again_it_decides_what_it_would_have(mailing: Path) -> None:
+    folder = mailing / "campaigns" / "killed"
+    for parts in (2, 6):
+        driver = subprocess.Popen(command(mailing, "killed"), stderr=subprocess.DEVNULL)
+        while len(list(folder.glob("rows/part-*.parquet"))) < parts:
+            assert driver.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert not (folder / "success.json").exists()
+    mark = (folder / ".owner").read_text()
+    again = ran(mailing, "killed")
+    assert again.returncode == 0 and "going on" in again.stderr, again.stderr
+    assert processes.marked(mark) == [], "the killed run's workers live on"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "aside.parquet", "decisions", "plan.json", "preview.html", "rows", "success.json",
+    ]  # fmt: skip
+    killed = {what: rows_of(mailing, "killed", what) for what in ("rows", "decisions")}
+    assert killed["rows"]["user_id"].to_list() == list(range(1, 944))
+    undisturbed = ran(mailing, "killed", "force=true")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    for what, before in killed.items():
+        assert rows_of(mailing, "killed", what).equals(before)
+    third = ran(mailing, "killed")
+    assert third.returncode == 0 and "is decided" in third.stderr
+
+
+def test_every_decision_stands_in_the_contracts_table(told: Path) -> None:
+    rows, decisions = rows_of(told, "told"), rows_of(told, "told", "decisions")
+    assert decisions.columns == list(SCHEMA) and decisions["decision_id"].n_unique() == len(decisions)
+    sent, held = rows.filter("send"), rows.filter(~pl.col("send"))
+    assert len(held) > 150 and set(held["reason"]) == {"global_holdout", "campaign_holdout"}
+    kinds = dict(decisions.group_by("kind").len().iter_rows())
+    items = int(sent["picks_items"].list.len().sum() + sent["more_items"].list.len().sum())
+    plain = dict.fromkeys(("channel", "subject", "send_hour"), len(sent))
+    assert {k: v for k, v in kinds.items() if k != "creative"} == {**plain, "hold": len(held), "item": items}
+    hours = decisions.filter(pl.col("kind") == "send_hour").join(sent, on="user_id")
+    assert (hours["at"] == hours["send_at"]).all() and (hours["propensity"] == hours["hour_propensity"]).all()
+    assert set(decisions["arm"]) == {"campaign", "global_holdout", "campaign_holdout"}
+    first = sent.row(0, named=True)
+    mine = decisions.filter((pl.col("user_id") == first["user_id"]) & (pl.col("kind") == "item")).sort("position")
+    shown = mine.filter(pl.col("request_id") == first["more_request_id"])
+    assert shown["chosen"].to_list() == [str(i) for i in first["more_items"]]
+    assert shown["propensity"].to_list() == first["more_propensities"]
+    assert msgspec.json.decode(first["tokens"]) == {"number": str(first["user_id"])}
+    assert first["hero_item"] == first["picks_items"][0]
+    assert msgspec.json.decode(hours["context"][0]) == {"campaign": "told", "channel": "email"}
+
+
+def test_the_caps_of_the_next_campaign_count_it_without_an_import(told: Path) -> None:
+    sent = rows_of(told, "told").filter("send")["user_id"]
+    done = ran(told, "after", "campaign.caps=[{most: 1, days: 30}]")
+    assert done.returncode == 0, done.stderr
+    after = rows_of(told, "after")
+    assert set(after.filter(pl.col("reason") == "frequency_cap")["user_id"]) >= set(sent)
+    assert 0 < after["send"].sum() <= 943 - len(sent)
+
+
+def test_the_preview_shows_recipients_and_asks_for_nothing_from_elsewhere(told: Path) -> None:
+    page = (told / "campaigns" / "told" / "preview.html").read_text()
+    assert page.count("<article>") == 8 and page.count("<article class=held>") == 2
+    assert "campaign_holdout" in page and "src=" not in page and "href=" not in page and "<script" not in page
+    row = rows_of(told, "told").filter("send").row(0, named=True)
+    assert html.escape(row["picks_titles"][0]) in page and row["send_local"] in page and "{number}" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [("campaign.seed=1", "declaration"), ("campaign.audience.filter='user_id < 40'", "audience")]
+)
+def test_another_declaration_under_a_name_that_decided_is_refused(told: Path, change: str, named: str) -> None:
+    before = rows_of(told, "told")
+    other = ran(told, "told", *TOLD, change)
+    assert other.returncode == 1 and "was begun with another" in other.stderr and named in other.stderr
+    assert rows_of(told, "told").equals(before)
+
+
+def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(mailing: Path, tmp_path: Path) -> None:
+    """Of the store nobody asked when the tables were made: 5 takes their consent back, 6 unsubscribes, 7 comes back."""
+    audience = tmp_path / "audience.csv"
+    audience.write_text("user_id,note\n7,\n,nobody\nseven,\n8,\n7,again\n99999,unknown\n9,\n5,\n6,\n")
+    with Store.open(mailing / "state") as store:
+        store.set_features({5: {"consent_marketing": False}})
+        assert store.declared is not None
+        events = [*store.declared.events, EventKind(name="unsubscribe"), EventKind(name="subscribe")]
+        store.declare(msgspec.structs.replace(store.declared, events=events))
+        moments = {6: [("unsubscribe", 2)], 7: [("unsubscribe", 1), ("subscribe", 3)], 8: [("subscribe", 1)]}
+        for user, said in moments.items():
+            for event, hour in said:
+                moment = round(datetime.fromisoformat(f"1998-04-23T{hour:02}:00:00Z").timestamp() * 1e6)
+                store.append([Event(event_id=f"{user}{event}", user_id=user, event=event, at=moment)])
+    done = ran(mailing, "aside", f"campaign.audience.file={audience}")
+    assert done.returncode == 0, done.stderr
+    reasons = dict(rows_of(mailing, "aside").select("user_id", "reason").iter_rows())
+    assert reasons == {7: "", 8: "", 9: "", 5: "no_consent", 6: "unsubscribed"}
+    aside = pl.read_parquet(mailing / "campaigns" / "aside" / "aside.parquet")
+    assert aside.rows() == [
+        (2, None, "no user_id"),
+        (3, "seven", "expected user_id as an integer"),
+        (5, "7", "is there before"),
+        (6, "99999", "not in the users table"),
+    ]
+    success: Any = msgspec.json.decode((mailing / "campaigns" / "aside" / "success.json").read_bytes())
+    assert (success["recipients"], success["sent"]) == (5, 3) and sum(success["aside"].values()) == 4
+    audience.write_text("user_id\n\nx\n")
+    nobody = ran(mailing, "nobody", f"campaign.audience.file={audience}")
+    assert nobody.returncode == 1 and "nobody is left of" in nobody.stderr
+    assert not (mailing / "campaigns" / "nobody").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ("bundle=0123456789ab", 1, "no bundle '0123456789ab'"),
+        ("campaign.subjects=/nowhere.json", 2, "nowhere.json"),
+        ("campaign.audience.filter='gender = 1'", 2, "audience.filter"),
+        ("campaign.audience.filter=\"gender = 'F'\"", 2, "column 'gender' is protected"),
+        ("campaign.tokens=[{name: sex, column: gender, default: x}]", 2, "column 'gender' is protected"),
+        ("campaign.blocks=[{name: picks, filter: \"colour = 'red'\"}]", 2, "blocks[0].filter"),
+        ("campaign.blocks=[{name: picks, surface: home}]", 2, "blocks[0].surface"),
+        ("campaign.sensitive=\"colour = 'red'\"", 2, "sensitive"),
+        ("send_times=/nowhere", 2, "holds no send_time.npz"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(mailing: Path, change: str, code: int, said: str) -> None:
+    done = ran(mailing, "wrong", change, "force=true")
+    assert done.returncode == code and said in done.stderr, done.stderr
+    assert not list((mailing / "campaigns").glob("wrong/rows/*"))
+
+
+def test_two_runs_of_one_campaign_cannot_both_write(mailing: Path) -> None:
+    with processes.exclusive(mailing / "campaigns" / ".busy.lock") as mine:
+        assert mine
+        done = ran(mailing, "busy")
+    assert done.returncode == 1 and "is being decided" in done.stderr
+    assert not (mailing / "campaigns" / "busy").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_half_file(told: Path) -> None:
+    """No file of the worker may be larger than 4 kB, and a shard's decisions are."""
+    folder = told / "campaigns" / "told"
+    before = rows_of(told, "told")
+    (folder / "rows" / "part-00003.parquet").unlink()
+    (folder / "decisions" / "part-00003.parquet").unlink()
+    plan, tables = read_plan(folder), told / "tables" / "ml-100k"
+    assert plan is not None
+    campaign = msgspec.convert(plan.declaration, Campaign)
+    contact = read_contact(tables, campaign, plan.at)
+    put_contact(folder / ".contact", contact, plan, contact.users["user_id"], [3])
+    code = f"""
+import resource, signal
+from pathlib import Path
+from playbill.campaign.copy_file import read_copy, sendable
+from playbill.serving.campaigns.folder import read_plan
+from playbill.serving.campaigns.shards import RowWriter
+folder = Path({str(folder)!r})
+subjects = list(sendable(read_copy(Path({str(told / "subjects.json")!r})))[0])
+writer = RowWriter({str(told)!r}, str(folder), read_plan(folder), subjects, None, False, None, None)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+writer({{"part": 3, "user_ids": list(range(301, 401))}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr, done.stderr
+    assert not (folder / "rows" / "part-00003.parquet").exists()
+    assert sorted(p.name for p in (folder / "decisions").iterdir()) == [
+        f"part-{n:05}.parquet" for n in range(10) if n != 3
+    ]
+    (folder / "success.json").unlink()
+    again = ran(told, "told", *TOLD)
+    assert again.returncode == 0 and "9 of 10 shards" in again.stderr
+    assert rows_of(told, "told").drop("state_version").equals(before.drop("state_version"))  # of later events
