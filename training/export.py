@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from playbill import __version__
 from playbill.bundle.answers import ENJOY
+from playbill.bundle.campaign_files import put
 from playbill.bundle.manifest import Manifest, ModelSignature
 from playbill.bundle.open import open_bundle
 from playbill.bundle.write import describe, stage, state_of
@@ -48,11 +49,12 @@ def run(settings: ExportSettings) -> Path:
             models = _models(folder, dataset, plan, settings, progress)
             if plan.blend is not None:
                 write_blend_file(folder, plan.blend, choices, plan.twin())
+            put(folder, plan.campaign)
             (folder / "rungs.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan.rungs), indent=1))
             describe(folder, _manifest(plan, dataset, models, retrievers))
             progress.update(task, description="opening what was written")
             open_bundle(folder, require_sealed=False)
-    carried = [*plan.carried, *([] if plan.response is None else [ENJOY])]
+    carried = [*plan.carried, *([] if plan.response is None else [ENJOY]), *plan.campaign]
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     console.print(
         f"[green]staged[/] bundle {plan.version} in {path}: {', '.join(carried)}; {size / 2**20:.1f} MiB, "

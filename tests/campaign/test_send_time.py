@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def test_whose_hours_an_answer_rests_on() -> None:
     assert chances.shape == (6, HOURS) and ((chances > 0) & (chances < 1)).all()
     alone, _ = found.chances([11], ["b"])
     assert (alone[0] == chances[3]).all() and (chances[3] == chances[4]).all() and (chances[0] != chances[1]).any()
+
+
+def test_a_model_with_nobody_in_it_answers_by_segments(tmp_path: Path) -> None:
+    known = small()
+    empty = dataclasses.replace(known, user_ids=known.user_ids[:0], value=known.value[:0], unsure=known.unsure[:0],
+                                shown=known.shown[:0])  # fmt: skip
+    write_send_times(tmp_path, empty)
+    chances, codes = read_send_times(tmp_path).chances([3, 11], ["a", ""])
+    assert codes == ["segment", "everybody"]
+    assert (chances == known.chances([99, 98], ["a", ""])[0]).all()
 
 
 def test_files_hold_what_was_written_and_broken_ones_say_so(tmp_path: Path) -> None:

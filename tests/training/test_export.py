@@ -325,3 +325,41 @@ def test_what_is_trending_by_place_on_real_people(ml100k_tables: Path, tmp_path:
     for column in ("nowhere", "age"):
         with pytest.raises(TrainingError, match=f"'{column}' is no column of text"):
             run(ExportSettings(**given, near=column))
+
+
+def test_what_campaigns_stand_on_is_carried_and_checked(home, tmp_path: Path):
+    folder = home()
+    learned = folder / "runs" / "shop-campaign"
+    learned.mkdir(parents=True)
+    fingerprint = json.loads((folder / "tables" / "shop" / "tables.json").read_bytes())["fingerprint"]
+    for name, content in (("send_time.npz", b"hours"), ("send_time.parquet", b"people"), ("report.json", b"{}")):
+        (learned / name).write_bytes(content)
+    with pytest.raises(TrainingError, match="is no finished run"):
+        run(settings(folder, campaign=["shop-campaign"]))
+    (learned / "run.json").write_text(json.dumps({"tables": "0" * 64}))
+    with pytest.raises(TrainingError, match="trained on other tables than shop holds now"):
+        run(settings(folder, campaign=["shop-campaign"]))
+    (learned / "run.json").write_text(json.dumps({"tables": fingerprint}))
+    offers = tmp_path / "elsewhere"
+    offers.mkdir()
+    (offers / "run.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"holds none of send_time\.\*, offers\.\*, acts\.\*"):
+        run(settings(folder, campaign=[str(offers)]))
+    (offers / "offers.npz").write_bytes(b"levels")
+    path = run(settings(folder, campaign=["shop-campaign", str(offers)]))
+    without = run(settings(folder))
+    assert path != without and not (without / "campaign").exists()
+    assert sorted(p.name for p in (path / "campaign").iterdir()) == ["offers.npz", "send_time.npz", "send_time.parquet"]
+    assert run(settings(folder, campaign=["shop-campaign", str(offers)])) == path
+    (learned / "send_time.npz").write_bytes(b"other hours")
+    assert run(settings(folder, campaign=["shop-campaign", str(offers)])) != path
+    (offers / "send_time.npz").write_bytes(b"hours")
+    with pytest.raises(BundleError, match=r"send_time.npz stands in .* and in .*; carry one"):
+        run(settings(folder, campaign=["shop-campaign", str(offers)]))
+    walk(path)
+    bundle = open_bundle(path)
+    assert bundle.file("campaign/send_time.npz").read_bytes() == b"hours"
+    assert bundle.manifest.origin["campaign_runs"] == "shop-campaign,elsewhere"
+    (path / "campaign" / "offers.npz").write_bytes(b"LEVELS")
+    with pytest.raises(BundleError, match="campaign/offers.npz: sha256"):
+        open_bundle(path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,7 @@ from playbill import __version__
 from playbill.blend.model import FILE as BLEND_FILE
 from playbill.blend.model import SCORE, Blend, read_blend, write_blend
 from playbill.bundle.answers import ENJOY, unlike
+from playbill.bundle.campaign_files import campaign_files, checksums
 from playbill.bundle.policy import Policy, Surface, check_policy, check_weights, read_policy, read_policy_yaml
 from playbill.bundle.rungs import RUNG_FILES, Rung
 from playbill.dataset.dataset import dataset_fingerprint
@@ -44,6 +46,7 @@ class Plan:
         beside: further runs in the same pair of towers.
         tuned: baselines of a run of `playbill tune`, or why there is none.
         blend: what orders the retrievers' candidates, where one was asked for.
+        campaign: by name in the bundle, files of the runs that campaigns stand on; campaign_runs: those runs.
         features, split: how the dataset is opened; those of the runs where there are any.
     """
 
@@ -63,6 +66,8 @@ class Plan:
     tuned: Tuned
     ranker_weights: Weights = Weights.float32
     blend: Blend | None = None
+    campaign: dict[str, Path] = field(default_factory=dict)
+    campaign_runs: list[Path] = field(default_factory=list)
 
     @property
     def carried(self) -> list[str]:
@@ -96,6 +101,8 @@ class Plan:
         if self.tuned.folder is not None:
             origin["baselines_run"] = self.tuned.folder.name
         origin |= {"blend": self.blend.name} if self.blend is not None else {}
+        if self.campaign_runs:
+            origin["campaign_runs"] = ",".join(run.name for run in self.campaign_runs)
         origin |= {"beside": ",".join(run.path.name for run in self.beside)} if self.beside else {}
         if self.ranker is not None:  # what its probabilities speak of, and where that was learned
             origin["tasks"] = msgspec.json.encode(self.ranker.model.tasks).decode()
@@ -178,6 +185,10 @@ def make_plan(settings: ExportSettings) -> Plan:
     if settings.blend is not None:
         blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)
         inputs.append([hashlib.sha256(write_blend(blend)).hexdigest()])
+    runs = [_campaign_run(home, name, settings.tables, fingerprint) for name in settings.campaign]
+    campaign = campaign_files(runs)
+    if campaign:
+        inputs.append(["campaign", checksums(campaign)])
     return Plan(
         tables=tables,
         tables_fingerprint=fingerprint,
@@ -195,7 +206,21 @@ def make_plan(settings: ExportSettings) -> Plan:
         tuned=tuned,
         ranker_weights=settings.ranker_weights,
         blend=blend,
+        campaign=campaign,
+        campaign_runs=runs,
     )
+
+
+def _campaign_run(home: Path, name: str, tables: str, fingerprint: str) -> Path:
+    """Return the folder of a finished run of a campaign's models, learned on these tables."""
+    path = home / "runs" / name if (home / "runs" / name).is_dir() else Path(name)
+    try:
+        record = msgspec.json.decode((path / "run.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise TrainingError(f"campaign: {path} is no finished run ({error}); train it, or name another") from error
+    if record.get("tables", fingerprint) != fingerprint:
+        raise TrainingError(f"campaign: {path} was trained on other tables than {tables} holds now; train again")
+    return path
 
 
 def checkpoint(run: Run) -> Path:

@@ -63,11 +63,15 @@ class SendTimes:
         """
         places = {name: row for row, name in enumerate(self.segments)}
         segment = np.asarray([places.get(name, 0) for name in segments], np.int64)
-        row = np.searchsorted(self.user_ids, np.asarray(user_ids, self.user_ids.dtype))
-        row = np.minimum(row, len(self.user_ids) - 1)
-        own = (self.user_ids[row] == np.asarray(user_ids)) & (self.shown[row] >= self.least)
-        value = np.where(own[:, None], self.value[row], self.week.mean[segment])
-        unsure = np.where(own, self.unsure[row], (self.week.spread[0] ** 2))
+        own = np.zeros(len(user_ids), bool)
+        value = self.week.mean[segment]
+        unsure = np.full(len(user_ids), self.week.spread[0] ** 2)
+        if len(self.user_ids):  # a model may know the list's hours and nobody's own
+            row = np.searchsorted(self.user_ids, np.asarray(user_ids, self.user_ids.dtype))
+            row = np.minimum(row, len(self.user_ids) - 1)
+            own = (self.user_ids[row] == np.asarray(user_ids)) & (self.shown[row] >= self.least)
+            value = np.where(own[:, None], self.value[row], value)
+            unsure = np.where(own, self.unsure[row], unsure)
         log_odds = value[:, :1] + self.week.taste * log_rates(self.week, value[:, 1:])
         log_odds = log_odds / np.sqrt(1 + np.pi / 8 * unsure)[:, None]
         if len(self.knots):
