@@ -91,11 +91,13 @@ def test_a_row_a_recipient_and_of_whom_is_held_nothing_is_decided(material: Mate
     held, sent = rows.filter(~pl.col("send")), rows.filter("send")
     counted = counts(rows["reason"].to_list())
     assert counted["sent"] == len(sent) > 150 and counted["global_holdout"] > 10 and counted["campaign_holdout"] > 20
-    kept = {"campaign", "user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone", "seed", "at"}
+    kept = {"campaign", "user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone", "seed", "at",
+            "code_version"}  # fmt: skip
+    none = ("hero_creative", "hero_creative_propensity", "offer", "offer_propensity", "offers")
     for name in rows.columns:
         if name not in kept:
             assert held[name].is_null().all(), name
-            assert name == "hero_creative" or not sent[name].is_null().any(), name
+            assert name in none or not sent[name].is_null().any(), name
     assert (rows["send"] == (rows["reason"] == "")).all()
     assert not (sent["global_holdout"] | sent["campaign_holdout"]).any()
 

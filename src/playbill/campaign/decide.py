@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from playbill import __version__
 from playbill.campaign.blocks import block_schema, make_blocks
 from playbill.campaign.copy_file import Variant
 from playbill.campaign.draws import uniform
@@ -58,11 +59,12 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         campaign, user_id, send, reason ("" where it is sent), global_holdout, campaign_holdout, channel, send_at (UTC),
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
         hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
-        was chosen from), tokens (json), hero_item, hero_title, hero_creative (the first of the first block), and a
-        block's `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
-        _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy, state_version, seed, at.
-        What is decided of nobody who is held back is null. `too_few_items` and `history_too_long` are found after the
-        holdouts were dealt: for a comparison with these they count as sent.
+        was chosen from), tokens (json), hero_item, hero_title, hero_propensity, hero_creative, hero_creative_propensity
+        (the first of the first block), offer, offer_propensity, offers (null where none are decided on), and a block's
+        `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
+        _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy, state_version,
+        code_version, seed, at. What is decided of nobody who is held back is null. `too_few_items` and
+        `history_too_long` are found after the holdouts were dealt: for a comparison with these they count as sent.
     Raises:
         ConfigError: no subject that may be sent, or no such column of segments.
         StateError: the engine has no store.
@@ -96,10 +98,7 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
     schema = _schema(campaign, material)
     decided = pl.DataFrame(told, {name: schema[name] for name in told}).hstack(blocks.columns)
     first = campaign.blocks[0].name
-    decided = decided.with_columns(
-        pl.col(f"{first}_{of}").list.first().alias(name)
-        for name, of in (("hero_item", "items"), ("hero_title", "titles"), ("hero_creative", "creatives"))
-    )
+    decided = decided.with_columns(pl.col(f"{first}_{of}").list.first().alias(name) for name, of in _HERO.items())
     late = np.asarray(blocks.reason, object) != ""
     reason = list(found.reason)
     for row in np.flatnonzero(late).tolist():
@@ -115,13 +114,21 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         },
         {name: schema[name] for name in _OF_ALL},
     ).with_columns(
-        campaign=pl.lit(campaign.name), seed=pl.lit(campaign.seed, pl.Int64), at=pl.lit(at).cast(schema["at"])
+        campaign=pl.lit(campaign.name),
+        code_version=pl.lit(__version__),
+        seed=pl.lit(campaign.seed, pl.Int64),
+        at=pl.lit(at).cast(schema["at"]),
     )
-    decided = decided.filter(~late).with_columns(user_id=users["user_id"].gather(sent[~late]))
+    none = [pl.lit(None, schema[name]).alias(name) for name in ("offer", "offer_propensity", "offers")]
+    decided = decided.with_columns(none).filter(~late).with_columns(user_id=users["user_id"].gather(sent[~late]))
     rows = everybody.join(decided, on="user_id", how="left", maintain_order="left")
     return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
+_HERO = {
+    "hero_item": "items", "hero_title": "titles", "hero_propensity": "propensities", "hero_creative": "creatives",
+    "hero_creative_propensity": "creative_propensities",
+}  # fmt: skip
 _OF_ALL = ("user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone")
 
 
@@ -217,6 +224,7 @@ def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
         "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64, "subject": pl.String,
         "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64, "tokens": pl.String,
         "hero_item": blocks[f"{first}_items"].inner, "hero_title": pl.String,
-        "hero_creative": blocks[f"{first}_creatives"].inner,
-        **blocks, "seed": pl.Int64, "at": moment,
+        "hero_propensity": pl.Float64, "hero_creative": blocks[f"{first}_creatives"].inner,
+        "hero_creative_propensity": pl.Float64, "offer": pl.String, "offer_propensity": pl.Float64,
+        "offers": pl.Int64, **blocks, "code_version": pl.String, "seed": pl.Int64, "at": moment,
     }  # fmt: skip

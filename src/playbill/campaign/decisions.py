@@ -1,9 +1,9 @@
 """What a campaign decided, as rows of the decisions table: all that measuring it later needs.
 
 A recipient who is held back has one decision, of kind `hold`, whose choice is the reason. Of a message there is one
-of kind `channel`, `subject` and `send_hour` each, under the request `<campaign>:<user id>`, and one of kind `item` and
-`creative` for each place of a block, under the block's own request. `context` names the campaign and the channel, by
-which later campaigns keep to their caps.
+of kind `channel`, `subject` and `send_hour` each, and `offer` where there is one, under the request
+`<campaign>:<user id>`, and one of kind `item` and `creative` for each place of a block, under the block's own request.
+`context` names the campaign and the channel, by which later campaigns keep to their caps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ SCHEMA: dict[str, Any] = {
 def decisions_of(campaign: Campaign, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the decisions behind rows of `decide`, in the columns of SCHEMA; user_id is of the type that rows have.
 
-    `at` of a send_hour is when the message arrives, of all others the moment of the run.
+    `at` of a send_hour is when the message arrives and its choice the local hour of the day, as whoever learns send
+    times reads it (`mail_log`); of all others `at` is the moment of the run.
     """
     message = pl.concat_str(pl.lit(f"{campaign.name}:"), pl.col("user_id").cast(pl.String))
     rows = rows.with_columns(
@@ -43,8 +44,14 @@ def decisions_of(campaign: Campaign, rows: pl.DataFrame) -> pl.DataFrame:
         _plain(
             sent, "subject", pl.col("subject"), pl.col("at"), pl.col("subject_propensity"), pl.col("subjects"), whole
         ),
-        _plain(sent, "send_hour", pl.col("hour"), pl.col("send_at"), pl.col("hour_propensity"), pl.col("hours"), whole),
+        _plain(
+            sent, "send_hour", pl.col("hour") % 24, pl.col("send_at"), pl.col("hour_propensity"), pl.col("hours"), whole
+        ),
     ]
+    offered = sent.filter(pl.col("offer").is_not_null())
+    parts.append(
+        _plain(offered, "offer", pl.col("offer"), pl.col("at"), pl.col("offer_propensity"), pl.col("offers"), whole)
+    )
     for block in campaign.blocks:
         parts += _of_block(block, sent)
     return pl.concat(parts)
