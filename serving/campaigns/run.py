@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from playbill.bundle.open import open_bundle
-from playbill.campaign.audience import People, check_columns, read_people
+from playbill.campaign.audience import People, check_columns, check_declared, read_people
 from playbill.campaign.blocks import check_blocks
+from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import Variant, read_copy, sendable
 from playbill.campaign.restraint import REASONS, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
@@ -66,6 +67,8 @@ def run(settings: CampaignRunSettings) -> None:
         check_columns(tables, named, "tokens")
         check_columns(tables, [campaign.window.segment] if campaign.window.segment else [], "window.segment")
         check_blocks(campaign, open_bundle(load.bundle_path(home, settings.bundle)))
+        asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
+        check_declared(tables, asked, "sensitive")
         times = _send_times(settings)
         plan = _plan(settings, folder, people, subjects, times)
         todo = parts.missing(folder / ROWS, plan)
@@ -85,6 +88,14 @@ def _subjects(campaign: Campaign) -> tuple[list[Variant], list[str]]:
     if not found:
         why = "; ".join(refused) or "it holds none"
         raise ConfigError(f"campaign.subjects: {campaign.subjects}: none may be sent: {why}")
+    known = {token.name for token in campaign.tokens}
+    for variant in found:
+        unknown = sorted(tokens_of(variant.text) - known)
+        if unknown:
+            raise ConfigError(
+                f"campaign.tokens: subject {variant.name} of {campaign.subjects} asks for {{{unknown[0]}}}, and "
+                "nothing says what stands there; name its column and its default"
+            )
     return list(found), list(refused)
 
 

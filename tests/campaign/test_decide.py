@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from playbill.campaign.restraint import DAY_US, Contact, counts, read_contact
 from playbill.campaign.rhythm import HOURS, fit_week
 from playbill.campaign.rhythm import people as believed
 from playbill.campaign.send_time import SendTimes
-from playbill.campaign.settings import Block, Campaign, Cap, Holdouts, QuietHours, Window
+from playbill.campaign.settings import Block, Campaign, Cap, Holdouts, QuietHours, Sensitive, Window
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request
 from playbill.errors import ConfigError, RequestError, StateError
@@ -153,6 +154,21 @@ def test_a_block_is_the_slate_that_the_engine_answers_online(material: Material)
         assert row["picks_items"] == [item.item_id for item in slate.items]
         assert row["picks_propensities"] == [item.propensity for item in slate.items]
         assert row["picks_reasons"] == [item.reason.text for item in slate.items] and row["picks_rung"] == slate.rung
+
+
+def test_what_is_sensitive_stands_in_messages_of_those_alone_who_asked_for_it(material: Material) -> None:
+    items = material.engine.bundle.items
+    dramas = set(items.filter(pl.col("categories").list.contains("Drama"))["item_id"])
+    users = material.contact.users.with_columns(wants=pl.col("user_id") % 2 == 0)
+    told = replace(material, contact=replace(material.contact, users=users))
+    kind = Sensitive(filter="categories contains 'Drama'", declared="wants")
+    free, kept = decide(campaign(), told, IDS, AT), decide(campaign(sensitive=[kind]), told, IDS, AT)
+    even = pl.col("user_id") % 2 == 0
+    assert kept.filter(even).equals(free.filter(even)) and kept["user_id"].to_list() == IDS
+    for name in ("picks_items", "more_items"):
+        assert set(free.filter(~even)[name].explode(empty_as_null=True)) & dramas
+        assert not set(kept.filter(~even)[name].explode(empty_as_null=True)) & dramas
+    assert (kept.filter(~even)["picks_items"].list.len() == 6).all()
 
 
 def test_stock_is_that_of_now(material: Material, mail_store: Store) -> None:

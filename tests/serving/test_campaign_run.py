@@ -189,7 +189,7 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
         ("campaign.tokens=[{name: sex, column: gender, default: x}]", 2, "column 'gender' is protected"),
         ("campaign.blocks=[{name: picks, filter: \"colour = 'red'\"}]", 2, "blocks[0].filter"),
         ("campaign.blocks=[{name: picks, surface: home}]", 2, "blocks[0].surface"),
-        ("campaign.sensitive=\"colour = 'red'\"", 2, "sensitive"),
+        ("campaign.sensitive=[{filter: \"colour = 'red'\"}]", 2, "sensitive[0].filter"),
         ("send_times=/nowhere", 2, "holds no send_time.npz"),
     ],
 )

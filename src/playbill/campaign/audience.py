@@ -17,7 +17,7 @@ from playbill.filters.check import kinds, parse
 from playbill.filters.mask import mask
 from playbill.filters.read import columns
 from playbill.tables.folder import has_table, read_folder
-from playbill.tables.schema import CONSENT_PREFIX
+from playbill.tables.schema import CONSENT_PREFIX, Provenance
 
 ASIDE = {"row": pl.Int64, "user_id": pl.String, "reason": pl.String}
 
@@ -107,6 +107,22 @@ def _of_table(tables: Path, condition: str | None) -> pl.Series:
     if not len(found):
         raise TableError(f"audience.filter: nobody in {tables / 'users.parquet'} meets {condition!r}")
     return found
+
+
+def check_declared(tables: Path, names: list[str], where: str) -> None:
+    """Do nothing where these columns of the users table hold what people said of themselves.
+
+    Raises:
+        ConfigError: one is not there, is protected, or was observed, inferred or bought.
+    """
+    known = {column.name: column for column in read_folder(tables).columns.get("users", [])}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{where}: users has no column {name!r}; it has {', '.join(known)}")
+        column = known[name]
+        if column.protected or column.provenance is not Provenance.DECLARED:
+            mark = "protected" if column.protected else column.provenance.value
+            raise ConfigError(f"{where}: column {name!r} is {mark}; only what people declared themselves counts here")
 
 
 def check_columns(tables: Path, names: list[str], where: str) -> None:

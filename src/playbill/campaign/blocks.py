@@ -21,6 +21,7 @@ from playbill.bundle.open import Bundle, item_kinds
 from playbill.bundle.pages import Form
 from playbill.campaign.draws import digest
 from playbill.campaign.restraint import TOO_FEW, TOO_LONG
+from playbill.campaign.sensitive import apart, condition
 from playbill.campaign.settings import Block, Campaign
 from playbill.engine.bulk import Ask, Bulk, List, Lists
 from playbill.engine.engine import Engine
@@ -30,7 +31,6 @@ from playbill.engine.types import MAX_EXCLUDE, Request, Slate
 from playbill.errors import ConfigError, FilterError, RequestError
 from playbill.features.fold import Profile
 from playbill.filters.check import parse
-from playbill.filters.read import columns, read
 from playbill.tables.consent import allowed
 
 COLUMNS = (
@@ -56,16 +56,37 @@ class Blocks:
 
 
 def make_blocks(
-    campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: Sequence[Profile], at: int
+    campaign: Campaign,
+    engine: Engine,
+    users: pl.DataFrame,
+    user_ids: Sequence[Id],
+    profiles: Sequence[Profile],
+    at: int,
 ) -> Blocks:
     """Return every block of n recipients.
 
     Args:
+        users: [n], their rows of the users table.
         profiles: [n], what the store knows of them.
         at: UTC microseconds.
     Raises:
         RequestError: a block does not fit the bundle; names its field.
+        ConfigError: see `sensitive.apart`.
     """
+    reason = [""] * len(user_ids)
+    rows, frames = [np.zeros(0, np.int64)], [pl.DataFrame(schema=block_schema(campaign, engine))]
+    for theirs, places in apart(campaign, users, [profile.features for profile in profiles]):
+        mine = places.tolist()
+        made = _make(theirs, engine, [user_ids[place] for place in mine], [profiles[place] for place in mine], at)
+        for place, why in zip(mine, made.reason, strict=True):
+            reason[place] = why
+        rows.append(places)
+        frames.append(made.columns.select(frames[0].columns).cast(frames[0].schema))
+    return Blocks(reason, pl.concat(frames)[np.argsort(np.concatenate(rows))])
+
+
+def _make(campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: Sequence[Profile], at: int) -> Blocks:
+    """Return every block of n recipients from whom the same is kept."""
     bulk, size, schema = Bulk(engine), len(user_ids), block_schema(campaign, engine)
     reason = [""] * size
     shown: list[list[Id]] = [[] for _ in range(size)]
@@ -107,7 +128,8 @@ def check_blocks(campaign: Campaign, bundle: Bundle) -> None:
     """
     known = item_kinds(bundle.items)
     named = [(f"blocks[{at}].filter", block.filter) for at, block in enumerate(campaign.blocks)]
-    for path, text in [("sensitive", campaign.sensitive), *named]:
+    kept = [(f"sensitive[{at}].filter", kind.filter) for at, kind in enumerate(campaign.sensitive)]
+    for path, text in [*kept, *named]:
         try:
             _ = text is None or parse(text, known)
         except FilterError as error:
@@ -134,15 +156,6 @@ def block_schema(campaign: Campaign, engine: Engine) -> dict[str, Any]:
     for block in campaign.blocks:
         found |= dict(zip(_names(block), kinds, strict=True))
     return found | dict(zip(STAMPS, (pl.String, pl.String, pl.Int64), strict=True))
-
-
-def condition(campaign: Campaign, block: Block) -> str | None:
-    """Return what every item of a block must meet: its filter, and not to be sensitive; what is missing is not."""
-    if campaign.sensitive is None:
-        return block.filter
-    missing = " or ".join(f"`{column}` is null" for column in sorted(columns(read(campaign.sensitive))))
-    plain = f"(not ({campaign.sensitive}) or {missing})"
-    return plain if block.filter is None else f"({block.filter}) and {plain}"
 
 
 def _names(block: Block) -> list[str]:

@@ -71,7 +71,7 @@ def faults(name: str, text: str, rules: BrandRules, facts: Sequence[str]) -> lis
     found += [
         f"claims: the number {number} stands in no declared fact; declare it, or take it out" for number in numbers
     ]
-    tokens = set(_TOKEN.findall(text))
+    tokens = tokens_of(text)
     for token in sorted(tokens - set(rules.tokens)):
         found.append(
             f"tokens: {{{token}}} is none that can be filled in; there are {', '.join(rules.tokens) or 'none'}"
@@ -80,6 +80,11 @@ def faults(name: str, text: str, rules: BrandRules, facts: Sequence[str]) -> lis
         found.append("tokens: a brace belongs to no token; tokens are written {first_name}")
     found += [f"required: {{{token}}} is missing" for token in rules.required if token not in tokens]
     return [f"variant {name!r}: {fault}" for fault in found]
+
+
+def tokens_of(text: str) -> set[str]:
+    """Return the names that a text asks to be filled in with."""
+    return set(_TOKEN.findall(text))
 
 
 def _folded(text: str) -> str:

@@ -87,7 +87,7 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
     sent = np.asarray([row for row, reason in enumerate(found.reason) if not reason], np.int64)
     mine = [ids[row] for row in sent.tolist()]
     theirs = [profiles[row] for row in sent.tolist()]
-    blocks = make_blocks(campaign, material.engine, mine, theirs, at)
+    blocks = make_blocks(campaign, material.engine, users[sent], mine, theirs, at)
     personal = allows(users[sent], [p.features for p in theirs], PURPOSE)
     told = {
         "channel": [found.channel[row] for row in sent.tolist()],

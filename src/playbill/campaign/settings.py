@@ -77,6 +77,17 @@ class Fatigue:
 
 
 @dataclass(slots=True, kw_only=True)
+class Sensitive:
+    """Items of one kind that stand in no message of people who did not ask for it, such as those about an illness."""
+
+    filter: str
+    """Condition over columns of the items table, such as "categories contains 'health'"."""
+    declared: str | None = None
+    """Column of the users table, true for people who said themselves that they want such items; never one that somebody
+    else found out. null: nobody did."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Token:
     """What the sender puts into a subject or a body for each recipient, where it says {name}."""
 
@@ -146,8 +157,8 @@ class Campaign:
     """See Fatigue."""
     tokens: list[Token] = field(default_factory=list)
     """See Token."""
-    sensitive: str | None = None
-    """Condition over columns of the items table; an item that meets it is in no message."""
+    sensitive: list[Sensitive] = field(default_factory=list)
+    """See Sensitive."""
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
     unsubscribe_event: str = "unsubscribe"
@@ -189,7 +200,8 @@ class Campaign:
                 raise ConfigError(
                     f"tokens[{at}].default: expected a text for people of whom nothing is known, got none"
                 )
-        _condition("sensitive", self.sensitive)
+        for at, kind in enumerate(self.sensitive):
+            _condition(f"sensitive[{at}].filter", kind.filter)
         for name in ("everywhere", "campaign"):
             _within(f"holdouts.{name}", getattr(self.holdouts, name), 0, 1)
         if not self.holdouts.salt:
