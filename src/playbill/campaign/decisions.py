@@ -87,7 +87,7 @@ def _of_block(block: Block, sent: pl.DataFrame) -> list[pl.DataFrame]:
     every = asked.select(
         "user_id", "at", "policy", "bundle", "arm", "context", "place", request_id=f"{name}_request_id",
         count=f"{name}_eligible_count", **{of: f"{name}_{of}" for of in lists},
-    ).explode("place", *lists)  # fmt: skip
+    ).explode("place", *lists, empty_as_null=True)  # fmt: skip
     shown = every.filter(pl.col("creatives").is_not_null())
     return [
         _of_places(every, "item", pl.col("items"), pl.col("propensities"), pl.col("count")),
