@@ -69,6 +69,7 @@ def steps(home: str, data: str, peers: str) -> dict[str, list[str]]:
         "reasons": [sys.executable, str(HERE / "proof_reasons.py"), f"home={home}"],
         "choosing": [sys.executable, str(HERE / "bench_creatives.py")],
         "kill9": [sys.executable, str(HERE / "proof_kill9.py")],
+        "campaign-kills": [sys.executable, str(HERE / "proof_campaign_kills.py"), f"home={home}"],
         "faults": [sys.executable, str(HERE / "proof_faults.py"), f"home={home}"],
         "swaps": [sys.executable, str(HERE / "proof_swaps.py"), f"home={home}"],
         "incremental": [sys.executable, str(HERE / "proof_incremental.py"), f"home={home}", *real],
