@@ -370,7 +370,7 @@ class ExportSettings:
     near: str | None = None
     """Column of the users table that says where somebody is, such as region or timezone: what is trending there becomes
     a shelf of pages, for places with at least 50 people. Not one that is protected or sensitive. null = none."""
-    campaign: list[str] = field(default_factory=list)
+    campaign_runs: list[str] = field(default_factory=list)
     """Runs of `playbill train-campaign` and the like, by name in <home>/runs or by path, whose models campaigns use."""
     blend: str | None = None
     """Name of a blend written by `playbill blend`, which then orders the retrievers' candidates; null = none."""

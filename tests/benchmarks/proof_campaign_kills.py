@@ -32,7 +32,7 @@ from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, decide, propose, write_copy
 from playbill.serving import processes
 
-NAME, AT = "killed", "1998-04-24T12:00Z"
+NAME = "killed"
 BLOCKS = "campaign.blocks=[{name: picks, k: 4}, {name: more, k: 3, surface: trending, least: 0}]"
 
 
@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
         for name in ("v1", "v2"):
             decide(scratch / "subjects.json", name, "proof", True)
         calm, killed = (_home(scratch / name, home) for name in ("calm", "killed"))
-        command = _command(scratch, tables, size)
+        last = pl.scan_parquet(home / "tables" / tables / "events.parquet").select(pl.col("at").max()).collect().item()
+        command = _command(scratch, tables, size, f"{last:%Y-%m-%dT%H:%MZ}")
         start = time.monotonic()
         undisturbed = subprocess.run([*command, f"home={calm}"], capture_output=True, text=True)
         took = time.monotonic() - start
@@ -75,11 +76,11 @@ def _home(path: Path, real: Path) -> Path:
     return path
 
 
-def _command(scratch: Path, tables: str, size: int) -> list[str]:
+def _command(scratch: Path, tables: str, size: int, at: str) -> list[str]:
     return [
         sys.executable, "-m", "playbill.cli", "campaign", "run", f"campaign.name={NAME}", BLOCKS, f"tables={tables}",
         f"campaign.subjects={scratch}/subjects.json", "campaign.caps=[]", "campaign.window.explore=0.5",
-        "campaign.holdouts={everywhere: 0.02, campaign: 0.1}", f"at={AT}", f"shard_users={size}", "workers=2",
+        "campaign.holdouts={everywhere: 0.02, campaign: 0.1}", f"at={at}", f"shard_users={size}", "workers=2",
     ]  # fmt: skip
 
 
@@ -147,9 +148,11 @@ def _same(calm: Path, killed: Path, tables: str) -> dict[str, Any]:
         found[f"columns_of_{what}"] = one.width
     rows = _parts_of(killed, "rows")
     known = pl.read_parquet(calm / "tables" / tables / "users.parquet")
+    assert rows["send"].sum() > len(rows) / 4, "next to nobody is sent anything: there is little to compare"
     assert rows["user_id"].is_unique().all(), "somebody is there twice"
     assert set(rows["user_id"]) == set(known["user_id"]), "somebody is missing"
     assert _parts_of(killed, "decisions")["decision_id"].is_unique().all(), "a decision is there twice"
+    found["sent"] = int(rows["send"].sum())
     return found | {"people_missing": 0, "people_twice": 0}
 
 

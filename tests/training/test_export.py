@@ -27,6 +27,7 @@ from playbill.bundle.open import open_bundle
 from playbill.bundle.pages import Form
 from playbill.bundle.policy import Policy, Surface, write_policy
 from playbill.bundle.write import seal, set_state
+from playbill.cli import compose
 from playbill.dataset.dataset import open_dataset
 from playbill.dataset.tasks import Task
 from playbill.errors import BundleError, ConfigError, ParityError, TrainingError
@@ -335,27 +336,28 @@ def test_what_campaigns_stand_on_is_carried_and_checked(home, tmp_path: Path):
     for name, content in (("send_time.npz", b"hours"), ("send_time.parquet", b"people"), ("report.json", b"{}")):
         (learned / name).write_bytes(content)
     with pytest.raises(TrainingError, match="is no finished run"):
-        run(settings(folder, campaign=["shop-campaign"]))
+        run(settings(folder, campaign_runs=["shop-campaign"]))
     (learned / "run.json").write_text(json.dumps({"tables": "0" * 64}))
     with pytest.raises(TrainingError, match="trained on other tables than shop holds now"):
-        run(settings(folder, campaign=["shop-campaign"]))
+        run(settings(folder, campaign_runs=["shop-campaign"]))
     (learned / "run.json").write_text(json.dumps({"tables": fingerprint}))
     offers = tmp_path / "elsewhere"
     offers.mkdir()
     (offers / "run.json").write_text("{}")
     with pytest.raises(BundleError, match=r"holds none of send_time\.\*, offers\.\*, acts\.\*"):
-        run(settings(folder, campaign=[str(offers)]))
+        run(settings(folder, campaign_runs=[str(offers)]))
     (offers / "offers.npz").write_bytes(b"levels")
-    path = run(settings(folder, campaign=["shop-campaign", str(offers)]))
+    # by the command line's own words: a field of the name of a group of choices would be taken for one
+    path = run(compose("export", [f"home={folder}", "tables=shop", f"campaign_runs=[shop-campaign,{offers}]"]))
     without = run(settings(folder))
     assert path != without and not (without / "campaign").exists()
     assert sorted(p.name for p in (path / "campaign").iterdir()) == ["offers.npz", "send_time.npz", "send_time.parquet"]
-    assert run(settings(folder, campaign=["shop-campaign", str(offers)])) == path
+    assert run(settings(folder, campaign_runs=["shop-campaign", str(offers)])) == path
     (learned / "send_time.npz").write_bytes(b"other hours")
-    assert run(settings(folder, campaign=["shop-campaign", str(offers)])) != path
+    assert run(settings(folder, campaign_runs=["shop-campaign", str(offers)])) != path
     (offers / "send_time.npz").write_bytes(b"hours")
     with pytest.raises(BundleError, match=r"send_time.npz stands in .* and in .*; carry one"):
-        run(settings(folder, campaign=["shop-campaign", str(offers)]))
+        run(settings(folder, campaign_runs=["shop-campaign", str(offers)]))
     walk(path)
     bundle = open_bundle(path)
     assert bundle.file("campaign/send_time.npz").read_bytes() == b"hours"

@@ -185,7 +185,7 @@ def make_plan(settings: ExportSettings) -> Plan:
     if settings.blend is not None:
         blend = _blend(home / "blends" / settings.blend / BLEND_FILE, settings.tables, fingerprint)
         inputs.append([hashlib.sha256(write_blend(blend)).hexdigest()])
-    runs = [_campaign_run(home, name, settings.tables, fingerprint) for name in settings.campaign]
+    runs = [_campaign_run(home, name, settings.tables, fingerprint) for name in settings.campaign_runs]
     campaign = campaign_files(runs)
     if campaign:
         inputs.append(["campaign", checksums(campaign)])
@@ -217,9 +217,9 @@ def _campaign_run(home: Path, name: str, tables: str, fingerprint: str) -> Path:
     try:
         record = msgspec.json.decode((path / "run.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.MsgspecError) as error:
-        raise TrainingError(f"campaign: {path} is no finished run ({error}); train it, or name another") from error
+        raise TrainingError(f"campaign_runs: {path} is no finished run ({error}); train it, or name another") from error
     if record.get("tables", fingerprint) != fingerprint:
-        raise TrainingError(f"campaign: {path} was trained on other tables than {tables} holds now; train again")
+        raise TrainingError(f"campaign_runs: {path} was trained on other tables than {tables} holds now; train again")
     return path
 
 
