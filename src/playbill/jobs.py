@@ -202,6 +202,13 @@ JOBS: dict[str, Job] = {
         "playbill.serving.campaigns.settings:CampaignRunSettings",
         {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
     ),
+    "campaign-report": Job(
+        "say what a campaign did, against who was held out of it",
+        "playbill.measure.campaigns.report:run",
+        "playbill.measure.campaigns.settings:CampaignReportSettings",
+        {},
+        first="name",
+    ),
     "replay": Job(
         "answer again what the slate log says was answered, and say what is equal",
         "playbill.serving.slatelog.replay:run",

@@ -1,0 +1,1 @@
+"""What a campaign did: by the intention to treat, against whoever was held out."""
