@@ -69,7 +69,7 @@ def run(settings: CampaignRunSettings) -> None:
         check_blocks(campaign, open_bundle(load.bundle_path(home, settings.bundle)))
         asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
         check_declared(tables, asked, "sensitive")
-        times = _send_times(settings)
+        times = find_send_times(settings.home, settings.bundle, settings.send_times)
         plan = _plan(settings, folder, people, subjects, times)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
@@ -99,14 +99,19 @@ def _subjects(campaign: Campaign) -> tuple[list[Variant], list[str]]:
     return list(found), list(refused)
 
 
-def _send_times(settings: CampaignRunSettings) -> Path | None:
-    """Return the folder of the send times; None where nobody learned any."""
-    if settings.send_times is not None:
-        folder = Path(settings.send_times).absolute()
+def find_send_times(home: str, bundle: str, given: str | None) -> Path | None:
+    """Return the folder of the send times; None where nobody learned any.
+
+    Raises:
+        ConfigError: a folder was given that holds none.
+        BundleError: none was given, and there is no such bundle.
+    """
+    if given is not None:
+        folder = Path(given).absolute()
         if not (folder / "send_time.npz").is_file():
             raise ConfigError(f"send_times: {folder} holds no send_time.npz; it is a run of `playbill train-campaign`")
         return folder
-    carried = load.bundle_path(settings.home, settings.bundle) / "campaign"
+    carried = load.bundle_path(home, bundle) / "campaign"
     return carried if (carried / "send_time.npz").is_file() else None
 
 

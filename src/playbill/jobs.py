@@ -202,6 +202,12 @@ JOBS: dict[str, Job] = {
         "playbill.serving.campaigns.settings:CampaignRunSettings",
         {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
     ),
+    "campaign-plan": Job(
+        "say whom a campaign would reach and what it could show, before it is sent",
+        "playbill.serving.campaigns.plan:run",
+        "playbill.serving.campaigns.plan:CampaignPlanSettings",
+        {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
+    ),
     "campaign-report": Job(
         "say what a campaign did, against who was held out of it",
         "playbill.measure.campaigns.report:run",

@@ -136,6 +136,30 @@ def test_the_preview_shows_recipients_and_asks_for_nothing_from_elsewhere(told: 
     assert html.escape(row["picks_titles"][0]) in page and row["send_local"] in page and "{number}" not in page
 
 
+def test_the_plan_says_before_what_the_run_did(told: Path) -> None:
+    run = command(told, "ahead", *TOLD[:1])
+    plan = [*run[:4], "plan", *(part for part in run[5:] if not part.startswith(("shard_users", "workers")))]
+    done = subprocess.run(plan, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said: Any = msgspec.json.decode((told / "campaigns" / "ahead" / "plan" / "plan.json").read_bytes())
+    tables = said["tables"]
+    reasons = {row["reason"]: row["held back"] for row in tables["audience after each reason to hold back"]}
+    # the global holdout is of the same people in every campaign, the campaign's own of others
+    held = rows_of(told, "told").filter(pl.col("reason") == "global_holdout")
+    assert reasons["global_holdout"] == len(held) and abs(reasons["campaign_holdout"] - 0.2 * 890) < 60
+    left = tables["audience after each reason to hold back"][-1]["left"]
+    assert said["verdict"] == f"{left} of 943 recipients would be sent it"
+    power = tables["what the holdout can show"]
+    assert power[0]["holdout"] == 0.2 and power[0]["people held out"] == round(0.2 * (943 - len(held)))
+    groups = {row["group"].partition(" = ")[0] for row in tables["whom it would reach, by group (for audits)"]}
+    assert "gender" in groups and not any(
+        row["differs"] for row in tables["whom it would reach, by group (for audits)"]
+    )
+    opens = next(s for s in said["statements"] if s["name"] == "messages opened")
+    assert opens["estimate"] is None and "train-campaign" in opens["refused"]
+    assert sorted(p.name for p in (told / "campaigns" / "ahead").iterdir()) == ["plan"], "it decided something"
+
+
 @pytest.mark.parametrize(
     ("change", "named"), [("campaign.seed=1", "declaration"), ("campaign.audience.filter='user_id < 40'", "audience")]
 )

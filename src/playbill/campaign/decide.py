@@ -18,7 +18,7 @@ from playbill import __version__
 from playbill.campaign.blocks import block_schema, make_blocks
 from playbill.campaign.copy_file import Variant
 from playbill.campaign.draws import uniform
-from playbill.campaign.restraint import Contact, allows, restrain
+from playbill.campaign.restraint import Contact, Restraint, allows, restrain
 from playbill.campaign.rhythm import HOURS
 from playbill.campaign.send_time import SendTimes, choose_hours
 from playbill.campaign.settings import Campaign
@@ -27,6 +27,7 @@ from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
 from playbill.errors import ConfigError, StateError
 from playbill.features.fold import Profile
+from playbill.state.store import Store
 
 NO_MODEL = "no_model"  # of hours: none is known to be better, so the first that may be
 Id = int | str
@@ -76,14 +77,8 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
     if material.engine.store is None:
         raise StateError("a campaign needs the store: what people bought stands there; run `playbill ingest`")
     ids = list(user_ids)
-    profiles = [profile or Profile() for profile in material.engine.store.profiles(ids)]
-    users = pl.DataFrame({"user_id": pl.Series(ids, dtype=material.contact.users.schema["user_id"])}).join(
-        material.contact.users, on="user_id", how="left", maintain_order="left"
-    )
-    zones = _zones(campaign, users)
-    weeks = {zone: week_of(campaign, zone, at) for zone in set(zones)}
-    may = np.asarray([weeks[zone].may for zone in zones], bool).reshape(len(ids), HOURS)
-    found = restrain(campaign, material.contact, ids, [p.features for p in profiles], np.asarray(may.any(1)), at)
+    who = recipients(campaign, material.contact, material.engine.store, ids, at)
+    users, profiles, zones, weeks, found = who.users, who.profiles, who.zones, who.weeks, who.found
     sent = np.asarray([row for row, reason in enumerate(found.reason) if not reason], np.int64)
     mine = [ids[row] for row in sent.tolist()]
     theirs = [profiles[row] for row in sent.tolist()]
@@ -91,7 +86,9 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
     personal = allows(users[sent], [p.features for p in theirs], PURPOSE)
     told = {
         "channel": [found.channel[row] for row in sent.tolist()],
-        **_hours(campaign, material.send_times, users[sent], personal, mine, [zones[r] for r in sent.tolist()], weeks),
+        **hours_of(
+            campaign, material.send_times, users[sent], personal, mine, [zones[r] for r in sent.tolist()], weeks
+        ),
         **_subjects(campaign, material.subjects, mine),
         "tokens": _tokens(campaign, users[sent]),
     }
@@ -132,12 +129,44 @@ _HERO = {
 _OF_ALL = ("user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone")
 
 
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """What n recipients are decided by before anything is chosen for them.
+
+    Attributes:
+        users: [n], their rows of the users table.
+        profiles: [n], what the store knows of them.
+        zones: [n] time zones; `weeks` has each.
+        found: who is held back.
+    """
+
+    users: pl.DataFrame
+    profiles: list[Profile]
+    zones: list[str]
+    weeks: dict[str, Week]
+    found: Restraint
+
+
+def recipients(campaign: Campaign, contact: Contact, store: Store, user_ids: Sequence[Id], at: int) -> Recipients:
+    """Return who is held back, and what else is known of n recipients. Args, Raises: `decide`."""
+    ids = list(user_ids)
+    profiles = [profile or Profile() for profile in store.profiles(ids)]
+    users = pl.DataFrame({"user_id": pl.Series(ids, dtype=contact.users.schema["user_id"])}).join(
+        contact.users, on="user_id", how="left", maintain_order="left"
+    )
+    zones = _zones(campaign, users)
+    weeks = {zone: week_of(campaign, zone, at) for zone in set(zones)}
+    may = np.asarray([weeks[zone].may for zone in zones], bool).reshape(len(ids), HOURS)
+    found = restrain(campaign, contact, ids, [p.features for p in profiles], np.asarray(may.any(1)), at)
+    return Recipients(users, profiles, zones, weeks, found)
+
+
 def _zones(campaign: Campaign, users: pl.DataFrame) -> list[str]:
     said = users["timezone"].to_list() if "timezone" in users.columns else [None] * len(users)
     return [known_zone(zone, campaign.window.timezone) for zone in said]
 
 
-def _hours(
+def hours_of(
     campaign: Campaign,
     model: SendTimes | None,
     users: pl.DataFrame,

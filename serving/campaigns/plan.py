@@ -1,0 +1,114 @@
+"""`playbill campaign plan`: whom a campaign would reach and what it could show, before anything is decided."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.progress import track
+
+from playbill.campaign.audience import read_people
+from playbill.campaign.decide import hours_of, recipients
+from playbill.campaign.plan import plan_of
+from playbill.campaign.restraint import allows, read_contact, with_events_since
+from playbill.campaign.send_time import read_send_times
+from playbill.campaign.settings import Block, Campaign
+from playbill.engine.profile import PURPOSE
+from playbill.errors import BundleError, ConfigError
+from playbill.measure.campaigns.page import to_html
+from playbill.measure.statement import Reading, to_json, to_png, to_text
+from playbill.serving.campaigns.folder import DECISIONS
+from playbill.serving.campaigns.run import find_send_times
+from playbill.state.settings import StoreSettings, parse_moment, state_place
+from playbill.state.store import Store
+from playbill.tables.files import atomic_folder
+
+_TOGETHER = 4_096  # people looked at in one go
+
+
+@dataclass(slots=True, kw_only=True)
+class CampaignPlanSettings:
+    """`playbill campaign plan campaign=monday tables=my_shop` says what a campaign would do, and decides nothing.
+
+    The audience after each reason to hold back (of everybody, not of a sample), opens and revenue to expect, what the
+    holdout can show, and whom it would reach by protected group, for audits. Written to <home>/campaigns/<name>/plan/.
+    """
+
+    home: str = "var"
+    """Folder of everything Playbill writes."""
+    state: str | None = None
+    """Folder of the store, or redis://host:port/0?prefix=shop; null: <home>/state."""
+    tables: str = "ml-100k"
+    """Name of a source prepared with `playbill prepare`."""
+    bundle: str = "current"
+    """Version of a published bundle, for the send times that it carries."""
+    campaign: Campaign = field(
+        default_factory=lambda: Campaign(name="campaign", blocks=[Block(name="picks")], subjects="subjects.json")
+    )
+    """The declaration, as `playbill campaign run` takes it."""
+    send_times: str | None = None
+    """Folder of a run of `playbill train-campaign`; null: what the bundle carries in campaign/, if it does."""
+    at: str | None = None
+    """Moment of the run: ISO 8601 or UTC microseconds; null: now."""
+    days: float = 14.0
+    """Days that the report will count."""
+    level: float = 0.95
+    """Of intervals, and of the holdout's test."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """Limits of the store, and how Redis is reached."""
+
+    def __post_init__(self) -> None:
+        parse_moment(self.at)
+        if not 0.5 <= self.level < 1:
+            raise ConfigError(f"level: expected 0.5 to below 1, got {self.level}")
+        if not 1 / 24 <= self.days <= 3650:
+            raise ConfigError(f"days: expected 1/24 to 3650, got {self.days}")
+
+
+def run(settings: CampaignPlanSettings) -> Reading:
+    """Plan a campaign, print it and write it."""
+    home, campaign = Path(settings.home).absolute(), settings.campaign
+    tables = home / "tables" / settings.tables
+    given = parse_moment(settings.at)
+    at = time.time_ns() // 1000 if given is None else given
+    people = read_people(tables, campaign.audience)
+    folder = home / "campaigns" / campaign.name
+    try:
+        found = find_send_times(str(home), settings.bundle, settings.send_times)
+    except BundleError:
+        found = None  # nothing is published yet: then nothing is known of hours
+    model = None if found is None else read_send_times(found)
+    decided = sorted(p for p in home.glob(f"campaigns/*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name)
+    contact = read_contact(tables, campaign, at, decided)
+    rows = []
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        contact = with_events_since(contact, store, campaign, at)
+        ids = people.user_ids.to_list()
+        starts = range(0, len(ids), _TOGETHER)
+        for low in track(starts, "looking at recipients", console=Console(stderr=True), transient=True):
+            some = ids[low : low + _TOGETHER]
+            who = recipients(campaign, contact, store, some, at)
+            chance: list[float | None] = [None] * len(some)
+            sent = [row for row, reason in enumerate(who.found.reason) if not reason]
+            if model is not None and sent:
+                theirs = who.users[sent]
+                personal = allows(theirs, [who.profiles[row].features for row in sent], PURPOSE)
+                zones = [who.zones[row] for row in sent]
+                hours = hours_of(campaign, model, theirs, personal, [some[row] for row in sent], zones, who.weeks)
+                for row, value in zip(sent, hours["open_probability"], strict=True):
+                    chance[row] = float(value)
+            given_ = {"user_id": who.users["user_id"], "reason": who.found.reason, "open_probability": chance}
+            rows.append(pl.DataFrame(given_, schema_overrides={"open_probability": pl.Float64}))
+    reading = plan_of(campaign, pl.concat(rows), tables, at, settings.days, settings.level)
+    with atomic_folder(folder / "plan") as out:
+        png = to_png(reading)
+        (out / "plan.json").write_bytes(to_json(reading))
+        (out / "plan.txt").write_text(to_text(reading))
+        (out / "plan.html").write_text(to_html(reading, png))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(to_text(reading), markup=False, end="")
+    console.print(f"\nwritten to {folder / 'plan'}", markup=False)
+    return reading
