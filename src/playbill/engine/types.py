@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from playbill.errors import RequestError
 from playbill.filters.read import MAX_LENGTH
@@ -260,7 +261,10 @@ def decode(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise _request_error(str(error)) from error
+        refused = _request_error(str(error))
+        if refused.reason.startswith("Invalid enum value"):
+            refused = RequestError(refused.field, refused.reason + _instead(kind, refused.field))
+        raise refused from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("body", f"expected a json object, got something else: {error}") from error
 
@@ -296,6 +300,21 @@ def validate(request: Request, user_id_type: str, item_id_type: str) -> Request:
         recent.item_id = coerce_id(recent.item_id, item_id_type, f"recent[{place}].item_id")
     checked.exclude = [coerce_id(e, item_id_type, f"exclude[{i}]") for i, e in enumerate(checked.exclude)]
     return checked
+
+
+def _instead(kind: type, field: str) -> str:
+    """Return the values that may stand in a field of a struct, such as `preferences[0].kind`, as the end of a reason."""
+    found = msgspec.inspect.type_info(kind)
+    for name, place in re.findall(r"(\w+)((?:\[[^]]*\])*)", field):
+        fields = {f.encode_name: f.type for f in found.fields} if isinstance(found, msgspec.inspect.StructType) else {}
+        if name not in fields:
+            return ""
+        found = fields[name]
+        if place and isinstance(found, msgspec.inspect.ListType):
+            found = found.item_type
+    if not isinstance(found, msgspec.inspect.EnumType):
+        return ""
+    return ": expected one of " + ", ".join(str(member.value) for member in found.cls)
 
 
 def _request_error(message: str) -> RequestError:
