@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -192,16 +194,26 @@ def _swap(settings: ServeSettings) -> None:
 def _refuse_changes(wanted: ServeSettings, running_with: ServeSettings) -> None:
     """Raise ConfigError when a setting differs that only a new start can change."""
     ignored = {"bundle", "detach", "stop", "start_timeout_s", "follow"}
-    changed = [
-        f"{f.name} {getattr(running_with, f.name)} -> {getattr(wanted, f.name)}"
-        for f in fields(ServeSettings)
-        if f.name not in ignored and getattr(wanted, f.name) != getattr(running_with, f.name)
-    ]
+    changed = [text for name, text in _differences(running_with, wanted) if name.split(".")[0] not in ignored]
     if changed:
         raise ConfigError(
             f"a server runs from {wanted.home} with other settings ({', '.join(changed)}): stop it first, with "
             f"playbill serve home={wanted.home} stop=true, or give the same"
         )
+
+
+def _differences(before: Any, after: Any, within: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting that differs, as one would give it, and the name with both values."""
+    for f in fields(before):
+        name, old, new = within + f.name, getattr(before, f.name), getattr(after, f.name)
+        if is_dataclass(old) and type(old) is type(new):
+            yield from _differences(old, new, name + ".")
+        elif old != new:
+            yield name, f"{name} {_said(old)} -> {_said(new)}"
+
+
+def _said(value: Any) -> str:
+    return "null" if value is None else str(value.value if isinstance(value, Enum) else value)
 
 
 def _print(headline: str, health: dict[str, Any]) -> None:
