@@ -100,6 +100,12 @@ JOBS: dict[str, Job] = {
         "playbill.training.campaign.settings:CampaignModelSettings",
         {},
     ),
+    "train-offers": Job(
+        "learn what each offer does to each person, from offers drawn at random",
+        "playbill.training.campaign.offers:run",
+        "playbill.training.campaign.offer_settings:OfferModelSettings",
+        {},
+    ),
     "sweep": Job(
         "train many times over a space of settings and keep the best",
         "playbill.training.sweep:run",

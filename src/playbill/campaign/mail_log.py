@@ -109,20 +109,52 @@ def read_mail_log(
     )
 
 
+def opened_requests(
+    tables: Path, *, open_event: str, within_h: float = 72.0, machine_s: float = 120.0, until: int | None = None
+) -> pl.DataFrame:
+    """Return the mails by request_id and whether their person opened them (`opened`), machines' openings left out.
+
+    Args:
+        until: UTC microseconds; mails and events from then on are left out.
+    """
+    people = pl.read_parquet(tables / "users.parquet")
+    zones = people["timezone"] if "timezone" in people.columns else pl.Series([None] * len(people), dtype=pl.String)
+    people = pl.DataFrame({"user_id": people["user_id"], "zone": zones.fill_null("UTC")}).with_row_index("person")
+    sends = _sends(tables, people, None, until)
+    if not len(sends):
+        return sends.select("request_id", opened=pl.lit(True))
+    events = pl.scan_parquet(tables / "events.parquet").filter(pl.col("event") == open_event)
+    opens = events.select("user_id", "at", "decision_id").join(people.lazy(), on="user_id").collect()
+    if until is not None:
+        opens = opens.filter(pl.col("at").dt.epoch("us") < until)
+    opens, _, _ = _human(opens, sends, machine_s, len(people))
+    if opens["decision_id"].null_count() < len(opens):  # the log says itself which mail was opened
+        which = pl.scan_parquet(tables / "decisions.parquet").select("decision_id", "request_id")
+        found = opens.lazy().join(which, on="decision_id").select("request_id").unique().collect()
+    else:
+        matched = opens.sort("at").join_asof(
+            sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",
+            tolerance=f"{int(within_h * 60)}m", check_sortedness=False,
+        )  # fmt: skip
+        found = matched.drop_nulls("send").select("request_id").unique()
+    return sends.select("request_id", opened=pl.col("request_id").is_in(found["request_id"].implode()))
+
+
 def _sends(tables: Path, people: pl.DataFrame, since: int | None, until: int | None) -> pl.DataFrame:
-    """Return a row a mail: send (its number), person, arrived (UTC), hour (local, of the week)."""
+    """Return a row a mail: send (its number), person, arrived (UTC), hour (local, of the week), request_id."""
     shape: dict[str, Any] = {
         "send": pl.UInt32,
         "person": pl.UInt32,
         "arrived": pl.Datetime("us", "UTC"),
         "hour": pl.Int64,
+        "request_id": pl.Int64,
     }
     if not has_table(tables, "decisions"):
         return pl.DataFrame(schema=shape)
     chosen = (
         pl.scan_parquet(tables / "decisions.parquet")
         .filter(pl.col("kind") == "send_hour")
-        .select("user_id", "at", hour=pl.col("chosen").cast(pl.String).cast(pl.Int64, strict=False))
+        .select("user_id", "at", "request_id", hour=pl.col("chosen").cast(pl.String).cast(pl.Int64, strict=False))
         .filter(pl.col("hour").is_between(0, 23))
         .join(people.lazy(), on="user_id")
         .collect()
@@ -137,7 +169,14 @@ def _sends(tables: Path, people: pl.DataFrame, since: int | None, until: int | N
         arrived = at.dt.replace_time_zone(_known(str(zone)), ambiguous="earliest", non_existent="null")
         week = (at.dt.weekday().cast(pl.Int64) - 1) * 24 + at.dt.hour().cast(pl.Int64)
         parts.append(
-            pl.DataFrame({"person": rows["person"], "arrived": arrived.dt.convert_time_zone("UTC"), "hour": week})
+            pl.DataFrame(
+                {
+                    "person": rows["person"],
+                    "arrived": arrived.dt.convert_time_zone("UTC"),
+                    "hour": week,
+                    "request_id": rows["request_id"],
+                }
+            )
         )
     if not parts:
         return pl.DataFrame(schema=shape)
