@@ -125,7 +125,7 @@ def learn(tables: Path, settings: OfferModelSettings) -> tuple[OfferModel, Offer
     value = float(offers.filter("bought")["value"].mean() or 0.0)  # type: ignore[arg-type]
     judged, surer = _judge(rows, spec, value, settings)
     _, pairs = policy_values(judged, seed=settings.seed)
-    gained = {n: pairs[n, "nobody"] for n in judged if n != "nobody"}
+    gained = {n: pair for (n, other), pair in pairs.items() if other == "nobody"}
     chosen = max(gained, key=lambda name: gained[name].value)
     if chosen == "classes":
         now = read_facts(tables, spec, offers["user_id"].unique(maintain_order=True), None, offers)
@@ -202,6 +202,7 @@ def _judge(
         seen = rows.bought.sum()
         # by Poisson's upper end; the log's redemptions by the log's own levels
         surer[name] = max(1.0, float((seen + 3 * np.sqrt(seen) + 3) / max(expected.sum(), 1e-9)))
+    parts["nobody"] = parts.pop("nobody")  # last, so that each candidate's difference is its own less nobody's
     by_person = {n: np.bincount(rows.person, p, people) * (people / len(rows.level)) for n, p in parts.items()}
     return {n: p[times > 0] for n, p in by_person.items()}, surer
 
