@@ -1,6 +1,7 @@
 """The files of a campaign: what was asked for, which shards are decided, and when the whole is.
 
     <home>/campaigns/<name>/plan.json                what is being decided (CampaignPlan)
+                            offers.parquet           everybody's offer, where offers are made; settled before all rows
                             rows/part-00000.parquet  a row a recipient, see `campaign.decide.decide`
                             decisions/part-00000.parquet  the same as decisions, written before its rows
                             aside.parquet            rows of the audience file that are nobody, and why
@@ -77,6 +78,7 @@ def make_plan(
     shard_users: int,
     subjects: list[Variant],
     send_times: Path | None,
+    offers: Path | None = None,
     tables: str,
 ) -> CampaignPlan:
     """Return the plan of a campaign over these users, [N] int64 or string, each once.
@@ -86,12 +88,14 @@ def make_plan(
     """
     declaration = msgspec.to_builtins(campaign)
     files = [] if send_times is None else sorted(p for p in send_times.iterdir() if p.name.startswith("send_time."))
+    priced = [] if offers is None else sorted(p for p in offers.iterdir() if p.name in ("offers.npz", "offers.json"))
     asked = {
         "declaration": _hash(msgspec.json.encode(declaration, order="deterministic")),
         "bundle": bundle,
         "audience": _hash(pa.RecordBatch.from_arrays([users], ["user_id"]).serialize()),
         "subjects": _hash(msgspec.json.encode([(v.name, v.text) for v in subjects])),
         "send_times": _hash("".join(sha256_file(p) for p in files).encode()) if files else "none",
+        "offers": _hash("".join(sha256_file(p) for p in priced).encode()) if priced else "none",
         "tables": tables,
         "shard_users": str(shard_users),
     }

@@ -17,6 +17,9 @@ from playbill.campaign.audience import People, check_columns, check_declared, re
 from playbill.campaign.blocks import check_blocks
 from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import Variant, read_copy, sendable
+from playbill.campaign.offer_run import Settled, decide_offers, keep, kept
+from playbill.campaign.offers import ABOUT
+from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import REASONS, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
 from playbill.errors import ConfigError, PlaybillError
@@ -70,13 +73,18 @@ def run(settings: CampaignRunSettings) -> None:
         asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
         check_declared(tables, asked, "sensitive")
         times = find_send_times(settings.home, settings.bundle, settings.send_times)
-        plan = _plan(settings, folder, people, subjects, times)
+        model = _offer_model(settings)
+        plan = _plan(settings, folder, people, subjects, times, model)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
             console.print(f"{folder} is decided: {plan.num_users} recipients")
             return
         if len(todo) < plan.num_parts:
             console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
+        if model is not None and kept(folder, plan.run) is None:
+            settled = decide_offers(campaign, read_offer_model(model), tables, people.user_ids, plan.at)
+            keep(folder, plan.run, settled)
+            _tell_offers(settled)
         if todo:
             _decide(settings, folder, plan, people, subjects, times, todo)
         success = _finish(folder, plan, people, campaign, settings.preview)
@@ -115,8 +123,38 @@ def find_send_times(home: str, bundle: str, given: str | None) -> Path | None:
     return carried if (carried / "send_time.npz").is_file() else None
 
 
+def _offer_model(settings: CampaignRunSettings) -> Path | None:
+    """Return the folder of the offer model; None where the campaign makes no offers."""
+    if not settings.campaign.offers.levels:
+        return None
+    folder = load.bundle_path(settings.home, settings.bundle) / "campaign"
+    folder = folder if settings.offers is None else Path(settings.offers).absolute()
+    if not (folder / ABOUT).is_file():
+        raise ConfigError(
+            f"campaign.offers: {folder} holds no {ABOUT}; run `playbill train-offers` and say offers=<its folder>, or "
+            "export it with the bundle"
+        )
+    return folder
+
+
+def _tell_offers(settled: Settled) -> None:
+    made = settled.table.group_by("offer").len().sort("offer")
+    shown = ", ".join(f"{name} {count:,}" for name, count in made.iter_rows())
+    console.print(
+        f"offers: {shown}; they cost {settled.expected:,.2f} as expected and {settled.worst:,.2f} at most; within "
+        f"{100 * settled.plan.gap:.3f} % of the best plan there can be"
+    )
+    for line in settled.flagged:
+        console.print(f"[yellow]unequal offers, released all the same:[/] {line}")
+
+
 def _plan(
-    settings: CampaignRunSettings, folder: Path, people: People, subjects: list[Variant], times: Path | None
+    settings: CampaignRunSettings,
+    folder: Path,
+    people: People,
+    subjects: list[Variant],
+    times: Path | None,
+    offers: Path | None,
 ) -> CampaignPlan:
     """Return the plan to follow: that of the folder where it was begun for the same, else a new one.
 
@@ -136,6 +174,7 @@ def _plan(
         shard_users=settings.shard_users,
         subjects=subjects,
         send_times=times,
+        offers=offers,
         tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
     )
     if before is None:

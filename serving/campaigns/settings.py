@@ -32,6 +32,9 @@ class CampaignRunSettings:
     """The declaration: whom, which blocks, which hours, whom to leave alone."""
     send_times: str | None = None
     """Folder of a run of `playbill train-campaign`; null: what the bundle carries in campaign/, if it does."""
+    offers: str | None = None
+    """Folder of a run of `playbill train-offers`; null: what the bundle carries in campaign/. Asked for where the
+    campaign declares levels of offers."""
     at: str | None = None
     """Moment that is decided for: ISO 8601 or UTC microseconds; null: when the run first began."""
     shard_users: int = 2048

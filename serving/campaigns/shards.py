@@ -13,6 +13,7 @@ import polars as pl
 from playbill.campaign.copy_file import Variant
 from playbill.campaign.decide import Material, decide
 from playbill.campaign.decisions import decisions_of
+from playbill.campaign.offer_run import kept
 from playbill.campaign.restraint import Contact
 from playbill.campaign.send_time import SendTimes, read_send_times
 from playbill.campaign.settings import Campaign
@@ -79,13 +80,14 @@ class RowWriter:
         self._campaign = msgspec.convert(plan.declaration, Campaign)
         self._times: SendTimes | None = None if send_times is None else read_send_times(Path(send_times))
         store = Store.open(state_place(home, state), readonly=True, settings=limits)
+        self._offers = kept(self._folder, plan.run) if self._campaign.offers.levels else None
         _, self._engine = load.open_engine(load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write one shard's decisions, then its rows; take and return rows of Ray Data."""
         number, users = int(row["part"]), list(row["user_ids"])
         contact = read_shard(self._folder / ".contact", number)
-        material = Material(self._engine, contact, self._subjects, self._times)
+        material = Material(self._engine, contact, self._subjects, self._times, self._offers)
         rows = decide(self._campaign, material, users, self._plan.at)
         for name, frame in ((DECISIONS, decisions_of(self._campaign, rows)), (ROWS, rows)):
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -116,9 +116,12 @@ def doubly_robust(
         for k in range(levels):
             expected[out, k] = grown(rest, str(k), x[out])
     expected = np.clip(expected, 0, 1)
-    told = expected + (level[:, None] == np.arange(levels)) * weight[:, None] * (
-        outcome - expected[np.arange(len(x)), level]
-    )[:, None]
+    told = (
+        expected
+        + (level[:, None] == np.arange(levels))
+        * weight[:, None]
+        * (outcome - expected[np.arange(len(x)), level])[:, None]
+    )
     mine = level == 0
     found: Arrays = {"effects": np.array([True])}
     found |= _fit(x[mine], outcome[mine], weight[mine], "0", trees, seed)

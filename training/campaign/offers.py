@@ -178,31 +178,26 @@ def _judge(
         names.append("classes")
     people = int(rows.person.max()) + 1
     times = np.bincount(rows.person, minlength=people)
-    parts = {"nobody": _earned(rows, np.zeros(len(rows.level), np.int64), settings.offers)}
+    levels: dict[str, np.ndarray] = {"nobody": np.zeros(len(rows.level), np.int64)}
     surer: dict[str, float] = {}
+    said = np.zeros((len(rows.level), len(spec.levels)))
     for name in names:
         level = np.zeros(len(rows.level), np.int64)
-        expected = np.zeros(len(rows.level))
+        expected = 0.0
         for number in range(settings.folds):
             out, rest = rows.fold == number, rows.take(rows.fold != number)
-            if name == "classes":
-                _, one = np.unique(rest.person, return_index=True)
-                arrays = kinds_of_people(
-                    rest.facts.made[one], rest.facts.taken[one], settings.classes, settings.seed
-                )
-            else:
-                arrays = _candidate(name, rest, len(spec.levels), settings)
-            form = "classes" if name == "classes" else "trees"
-            model = OfferModel(About(spec=spec, form=form, value=value, surer=1.0, judged={}), arrays)
+            model = OfferModel(_about(name, spec, value), _fitted(name, rest, spec, settings))
             mine = rows.take(out)
             chances = model.chances(mine.facts)
+            said[out] += chances / len(names)
             level[out] = _levels(mine, chances, value, spec, settings, people)
-            expected[out] = chances[np.arange(len(mine.level)), mine.level]
-        parts[name] = _earned(rows, level, settings.offers)
+            expected += float(chances[np.arange(len(mine.level)), mine.level].sum())
+        levels[name] = level
         seen = rows.bought.sum()
         # by Poisson's upper end; the log's redemptions by the log's own levels
-        surer[name] = max(1.0, float((seen + 3 * np.sqrt(seen) + 3) / max(expected.sum(), 1e-9)))
-    parts["nobody"] = parts.pop("nobody")  # last, so that each candidate's difference is its own less nobody's
+        surer[name] = max(1.0, float((seen + 3 * np.sqrt(seen) + 3) / max(expected, 1e-9)))
+    levels["nobody"] = levels.pop("nobody")  # last, so that each candidate's difference is its own less nobody's
+    parts = {name: _earned(rows, level, said, value, settings.offers) for name, level in levels.items()}
     by_person = {n: np.bincount(rows.person, p, people) * (people / len(rows.level)) for n, p in parts.items()}
     return {n: p[times > 0] for n, p in by_person.items()}, surer
 
@@ -223,12 +218,25 @@ def _levels(
     return level
 
 
-def _earned(rows: Rows, level: np.ndarray, offers: Offers) -> np.ndarray:
-    """Return [n] what each row says that a plan earns: its profit over its propensity, where the log did the same."""
+def _earned(rows: Rows, level: np.ndarray, said: np.ndarray, value: float, offers: Offers) -> np.ndarray:
+    """Return [n] what each row says that a plan earns, doubly robust: expected by `said` [n, L], which no outcome of
+    the row's own person taught, and set right by what happened, over its propensity, where the log did the same."""
     off = np.array([0.0, *(one.discount for one in offers.levels)])[level]
     most = np.array([0.0, *(one.most or 0.0 for one in offers.levels)])[level]
     once = np.array([0.0, *(one.redeemed for one in offers.levels)])[level]
     sure = np.array([0.0, *(one.cost for one in offers.levels)])[level]
     profit = rows.value * offers.margin - rows.bought * (np.minimum(off * rows.value, most) + once)
-    earned: np.ndarray = np.where(rows.level == level, profit / rows.propensity, 0.0) - sure
+    modelled = said[np.arange(len(level)), level] * (value * offers.margin - np.minimum(off * value, most) - once)
+    earned: np.ndarray = modelled + np.where(rows.level == level, (profit - modelled) / rows.propensity, 0.0) - sure
     return earned
+
+
+def _about(name: str, spec: FactSpec, value: float) -> About:
+    return About(spec=spec, form="classes" if name == "classes" else "trees", value=value, surer=1.0, judged={})
+
+
+def _fitted(name: str, rest: Rows, spec: FactSpec, settings: OfferModelSettings) -> Arrays:
+    if name != "classes":
+        return _candidate(name, rest, len(spec.levels), settings)
+    _, one = np.unique(rest.person, return_index=True)
+    return kinds_of_people(rest.facts.made[one], rest.facts.taken[one], settings.classes, settings.seed)

@@ -42,12 +42,14 @@ class Material:
         contact: see `restraint.Contact`.
         subjects: that may be sent, see `copy_file.sendable`; one at least.
         send_times: None where no model was learned.
+        offers: of these recipients and maybe of others, see `offer_run.Settled.table`; None where none are made.
     """
 
     engine: Engine
     contact: Contact
     subjects: Sequence[Variant]
     send_times: SendTimes | None
+    offers: pl.DataFrame | None = None
 
 
 def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: int) -> pl.DataFrame:
@@ -61,7 +63,7 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
         hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
         was chosen from), tokens (json), hero_item, hero_title, hero_propensity, hero_creative, hero_creative_propensity
-        (the first of the first block), offer, offer_propensity, offers (null where none are decided on), and a block's
+        (the first of the first block), offer, offer_propensity, offers and offer_reason (null where none are decided on), and a block's
         `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
         _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy, state_version,
         code_version, seed, at. What is decided of nobody who is held back is null. `too_few_items` and
@@ -116,8 +118,8 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         seed=pl.lit(campaign.seed, pl.Int64),
         at=pl.lit(at).cast(schema["at"]),
     )
-    none = [pl.lit(None, schema[name]).alias(name) for name in ("offer", "offer_propensity", "offers")]
-    decided = decided.with_columns(none).filter(~late).with_columns(user_id=users["user_id"].gather(sent[~late]))
+    decided = decided.filter(~late).with_columns(user_id=users["user_id"].gather(sent[~late]))
+    decided = _with_offers(decided, material.offers, schema)
     rows = everybody.join(decided, on="user_id", how="left", maintain_order="left")
     return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
@@ -226,6 +228,18 @@ def _subjects(campaign: Campaign, subjects: Sequence[Variant], ids: Sequence[Id]
     }
 
 
+def _with_offers(decided: pl.DataFrame, offers: pl.DataFrame | None, schema: dict[str, Any]) -> pl.DataFrame:
+    """Return the rows with each recipient's offer, as it was settled for the whole audience."""
+    names = ("offer", "offer_propensity", "offers", "offer_reason")
+    if offers is None:
+        return decided.with_columns(pl.lit(None, schema[name]).alias(name) for name in names)
+    found = decided.join(offers.select("user_id", *names), on="user_id", how="left", maintain_order="left")
+    if found["offer"].null_count():
+        somebody = found.filter(pl.col("offer").is_null())["user_id"][0]
+        raise StateError(f"offers: none was settled for {somebody!r}; decide the campaign anew with force=true")
+    return found
+
+
 def _tokens(campaign: Campaign, users: pl.DataFrame) -> list[str]:
     """Return what each recipient's tokens stand for, as json."""
     for at, token in enumerate(campaign.tokens):
@@ -255,5 +269,5 @@ def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
         "hero_item": blocks[f"{first}_items"].inner, "hero_title": pl.String,
         "hero_propensity": pl.Float64, "hero_creative": blocks[f"{first}_creatives"].inner,
         "hero_creative_propensity": pl.Float64, "offer": pl.String, "offer_propensity": pl.Float64,
-        "offers": pl.Int64, **blocks, "code_version": pl.String, "seed": pl.Int64, "at": moment,
+        "offers": pl.Int64, "offer_reason": pl.String, **blocks, "code_version": pl.String, "seed": pl.Int64, "at": moment,
     }  # fmt: skip

@@ -102,7 +102,9 @@ def read_offers(tables: Path, spec: FactSpec, until: int | None = None) -> pl.Da
     """
     if not has_table(tables, "decisions"):
         raise TableError(f"{tables} has no table of decisions: which offers were made stands there")
-    levels = pl.DataFrame({"chosen": spec.levels, "level": range(len(spec.levels))}, schema_overrides={"level": pl.Int64})
+    levels = pl.DataFrame(
+        {"chosen": spec.levels, "level": range(len(spec.levels))}, schema_overrides={"level": pl.Int64}
+    )
     rows = (
         pl.scan_parquet(tables / "decisions.parquet")
         .filter(pl.col("kind") == spec.kind)
@@ -176,7 +178,9 @@ def _number(values: pl.Series, words: list[str] | None) -> np.ndarray:
 
 def _counts(tables: Path, names: list[str], place: pl.DataFrame, until: int | None) -> list[np.ndarray]:
     """Return for each event how often each person did it in the 90 days before and ever."""
-    rows = pl.scan_parquet(tables / "events.parquet").filter(pl.col("event").is_in(names)).select("user_id", "event", "at")
+    rows = (
+        pl.scan_parquet(tables / "events.parquet").filter(pl.col("event").is_in(names)).select("user_id", "event", "at")
+    )
     events = rows.join(place.lazy(), on="user_id").collect()
     end = until if until is not None else (events["at"].dt.epoch("us").max() or 0)
     moment = events["at"].dt.epoch("us").to_numpy()

@@ -82,6 +82,4 @@ class Offers:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"offers.{name}: expected {low:g} to {high:g}, got {getattr(self, name)}")
         if self.least_margin is not None and not 0 <= self.least_margin <= self.margin:
-            raise ConfigError(
-                f"offers.least_margin: expected 0 to the margin {self.margin}, got {self.least_margin}"
-            )
+            raise ConfigError(f"offers.least_margin: expected 0 to the margin {self.margin}, got {self.least_margin}")

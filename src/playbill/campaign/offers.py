@@ -55,9 +55,7 @@ class OfferModel:
         """Return [n, L] float64, the probability of a purchase with each level."""
         if self.about.form == "classes":
             return of_classes(self.arrays, facts)
-        found = np.stack(
-            [grown(self.arrays, str(k), facts.x) for k in range(len(self.about.spec.levels))], axis=1
-        )
+        found = np.stack([grown(self.arrays, str(k), facts.x) for k in range(len(self.about.spec.levels))], axis=1)
         if self.arrays["effects"][0]:
             found[:, 1:] += np.clip(found[:, [0]], 0.0, 1.0)
         clipped: np.ndarray = np.clip(found, 1e-6, 1 - 1e-6)
@@ -122,6 +120,14 @@ def read(folder: Path) -> OfferModel | None:
             return OfferModel(about, {name: file[name] for name in file.files})
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise TableError(f"{folder}: {ABOUT} and {ARRAYS} are no offer model: {error}") from error
+
+
+def read_model(folder: Path) -> OfferModel:
+    """Return the model of a folder that must have one; see `read`."""
+    found = read(folder)
+    if found is None:
+        raise TableError(f"{folder} holds no {ABOUT}; run `playbill train-offers`")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,9 @@ def _within(offers: Offers, of: Worth, surer: float, explores: np.ndarray, drawn
     short = None
     if offers.least_margin is not None:
         short = offers.least_margin * of.sales - of.profit
-        short = short - np.maximum(short[:, [0]], 0)  # who buys at too thin a margin without any offer is no one's fault
+        short = short - np.maximum(
+            short[:, [0]], 0
+        )  # who buys at too thin a margin without any offer is no one's fault
     if offers.guard is Guard.worst or not np.isfinite(budget):
         cost = np.asarray(of.worst)
         left = budget - cost[rows, drawn][explores].sum()

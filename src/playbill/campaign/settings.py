@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+from playbill.campaign.offer_settings import Offers
 from playbill.engine.types import MAX_K
 from playbill.errors import ConfigError, FilterError
 from playbill.filters.check import moment_us
@@ -161,6 +162,8 @@ class Campaign:
     """See Sensitive."""
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
+    offers: Offers = field(default_factory=Offers)
+    """See Offers; without levels none is made."""
     unsubscribe_event: str = "unsubscribe"
     """Event after which a person is written to on no channel; single channels are told by consent."""
     subscribe_event: str = "subscribe"
