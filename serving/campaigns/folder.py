@@ -1,5 +1,7 @@
 """The files of a campaign: what was asked for, which shards are decided, and when the whole is.
 
+A wave of a campaign has a folder of its own, <name>-wave01.
+
     <home>/campaigns/<name>/plan.json                what is being decided (CampaignPlan)
                             offers.parquet           everybody's offer, where offers are made; settled before all rows
                             rows/part-00000.parquet  a row a recipient, see `campaign.decide.decide`
@@ -22,6 +24,7 @@ import pyarrow as pa
 
 from playbill.campaign.copy_file import Variant
 from playbill.campaign.settings import Campaign
+from playbill.campaign.subject_file import Chances
 from playbill.tables.files import sha256_file, write_atomic
 
 ROWS, DECISIONS, ASIDE, PREVIEW = "rows", "decisions", "aside.parquet", "preview.html"
@@ -36,6 +39,7 @@ class CampaignPlan(msgspec.Struct, kw_only=True):
         declaration: the campaign, as it was composed.
         at: UTC microseconds, the moment of the run.
         state_version: of the store when it began; each row names the one that it was made from.
+        chances: of the subjects when it began; None: all alike.
     """
 
     run: str
@@ -46,6 +50,7 @@ class CampaignPlan(msgspec.Struct, kw_only=True):
     state_version: int
     num_users: int
     shard_users: int
+    chances: Chances | None = None
 
     @property
     def num_parts(self) -> int:
@@ -80,10 +85,12 @@ def make_plan(
     send_times: Path | None,
     offers: Path | None = None,
     tables: str,
+    chances: Chances | None = None,
 ) -> CampaignPlan:
     """Return the plan of a campaign over these users, [N] int64 or string, each once.
 
     Args:
+        chances: no part of what is asked: a run that goes on keeps those that it began with.
         tables: fingerprint of the folder that consent was read from.
     """
     declaration = msgspec.to_builtins(campaign)
@@ -102,7 +109,7 @@ def make_plan(
     run = _hash(msgspec.json.encode([asked, at, state_version], order="deterministic"))
     return CampaignPlan(
         run=run, asked=asked, declaration=declaration, bundle=bundle, at=at, state_version=state_version,
-        num_users=len(users), shard_users=shard_users,
+        num_users=len(users), shard_users=shard_users, chances=chances,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
@@ -17,12 +18,14 @@ from playbill.campaign.audience import People, check_columns, check_declared, re
 from playbill.campaign.blocks import check_blocks
 from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import Variant, read_copy, sendable
+from playbill.campaign.draws import uniform
 from playbill.campaign.offer_run import Settled, decide_offers, keep, kept
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import REASONS, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
-from playbill.errors import ConfigError, PlaybillError
+from playbill.campaign.subject_file import Chances, check_variants, read_chances
+from playbill.errors import ConfigError, PlaybillError, TableError
 from playbill.serving import load, parts, processes
 from playbill.serving.campaigns.folder import (
     ASIDE,
@@ -54,8 +57,8 @@ def run(settings: CampaignRunSettings) -> None:
     home = Path(settings.home).absolute()
     settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
     campaign = settings.campaign
-    folder = home / "campaigns" / campaign.name
-    with processes.exclusive(folder.with_name(f".{campaign.name}.lock")) as mine:
+    folder = home / "campaigns" / _label(campaign, settings.wave)
+    with processes.exclusive(folder.with_name(f".{folder.name}.lock")) as mine:
         if not mine:
             raise PlaybillError(f"campaign {campaign.name!r} is being decided in {home}; wait, or name another")
         end_leftovers(folder)
@@ -65,16 +68,20 @@ def run(settings: CampaignRunSettings) -> None:
         for fault in refused:
             console.print(f"[yellow]left out:[/] {fault}")
         tables = home / "tables" / settings.tables
-        people = read_people(tables, campaign.audience)
+        people = in_wave(read_people(tables, campaign.audience), campaign, settings.wave)
         named = [token.column for token in campaign.tokens]
         check_columns(tables, named, "tokens")
-        check_columns(tables, [campaign.window.segment] if campaign.window.segment else [], "window.segment")
+        for where, column in (("window", campaign.window.segment), ("waves", campaign.waves.segment)):
+            check_columns(tables, [column] if column else [], f"{where}.segment")
+        chances = read_chances(home / "campaigns" / campaign.name) if settings.wave > 1 else None
+        if chances is not None:
+            check_variants(chances, subjects, home / "campaigns" / campaign.name)
         check_blocks(campaign, open_bundle(load.bundle_path(home, settings.bundle)))
         asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
         check_declared(tables, asked, "sensitive")
         times = find_send_times(settings.home, settings.bundle, settings.send_times)
         model = _offer_model(settings)
-        plan = _plan(settings, folder, people, subjects, times, model)
+        plan = _plan(settings, folder, people, subjects, times, model, chances)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
             console.print(f"{folder} is decided: {plan.num_users} recipients")
@@ -89,6 +96,29 @@ def run(settings: CampaignRunSettings) -> None:
             _decide(settings, folder, plan, people, subjects, times, todo)
         success = _finish(folder, plan, people, campaign, settings.preview)
     _tell(folder, success, time.perf_counter() - began)
+
+
+def _label(campaign: Campaign, wave: int) -> str:
+    count = campaign.waves.count
+    if (count == 1) != (wave == 0) or wave > count:
+        what = f"in {count} waves: wave=1 to wave={count}" if count > 1 else "at once, without wave="
+        raise ConfigError(f"wave: campaign {campaign.name!r} is sent {what}; got wave={wave}")
+    return f"{campaign.name}-wave{wave:02}" if wave else campaign.name
+
+
+def in_wave(people: People, campaign: Campaign, wave: int) -> People:
+    """Return the people of one wave, by a hash of their ids; everybody where there are none.
+
+    Raises:
+        TableError: nobody is in it.
+    """
+    if not wave:
+        return people
+    number = [int(uniform(campaign, "wave", user) * campaign.waves.count) + 1 for user in people.user_ids.to_list()]
+    mine = people.user_ids.filter(pl.Series(number) == wave)
+    if not len(mine):
+        raise TableError(f"wave: nobody of {len(people.user_ids)} recipients is in wave {wave}; declare fewer")
+    return replace(people, user_ids=mine)
 
 
 def _subjects(campaign: Campaign) -> tuple[list[Variant], list[str]]:
@@ -155,6 +185,7 @@ def _plan(
     subjects: list[Variant],
     times: Path | None,
     offers: Path | None,
+    chances: Chances | None,
 ) -> CampaignPlan:
     """Return the plan to follow: that of the folder where it was begun for the same, else a new one.
 
@@ -176,6 +207,7 @@ def _plan(
         send_times=times,
         offers=offers,
         tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
+        chances=chances,
     )
     if before is None:
         begin(folder, plan)

@@ -37,6 +37,8 @@ class CampaignRunSettings:
     campaign declares levels of offers."""
     at: str | None = None
     """Moment that is decided for: ISO 8601 or UTC microseconds; null: when the run first began."""
+    wave: int = 0
+    """Of a campaign with campaign.waves.count above 1, which one: 1, 2 ...; 0 of one that is sent at once."""
     shard_users: int = 2048
     """Recipients in one output file, which is also the unit of work that a killed run may lose."""
     workers: int = 0
@@ -54,6 +56,6 @@ class CampaignRunSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "shard_users")
-        at_least(self, 0, "workers", "preview")
+        at_least(self, 0, "workers", "preview", "wave")
         at_least(self, 76, "object_store_mb")
         parse_moment(self.at)

@@ -87,7 +87,7 @@ class RowWriter:
         """Write one shard's decisions, then its rows; take and return rows of Ray Data."""
         number, users = int(row["part"]), list(row["user_ids"])
         contact = read_shard(self._folder / ".contact", number)
-        material = Material(self._engine, contact, self._subjects, self._times, self._offers)
+        material = Material(self._engine, contact, self._subjects, self._times, self._offers, self._plan.chances)
         rows = decide(self._campaign, material, users, self._plan.at)
         for name, frame in ((DECISIONS, decisions_of(self._campaign, rows)), (ROWS, rows)):
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())

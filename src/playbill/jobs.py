@@ -208,6 +208,13 @@ JOBS: dict[str, Job] = {
         "playbill.serving.campaigns.settings:CampaignRunSettings",
         {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
     ),
+    "campaign-subjects": Job(
+        "learn between the waves of a campaign which subject is opened by whom",
+        "playbill.serving.campaigns.subjects:run",
+        "playbill.serving.campaigns.subjects:CampaignSubjectsSettings",
+        {},
+        first="name",
+    ),
     "campaign-plan": Job(
         "say whom a campaign would reach and what it could show, before it is sent",
         "playbill.serving.campaigns.plan:run",

@@ -94,7 +94,7 @@ def test_a_row_a_recipient_and_of_whom_is_held_nothing_is_decided(material: Mate
     assert counted["sent"] == len(sent) > 150 and counted["global_holdout"] > 10 and counted["campaign_holdout"] > 20
     kept = {"campaign", "user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone", "seed", "at",
             "code_version"}  # fmt: skip
-    none = ("hero_creative", "hero_creative_propensity", "offer", "offer_propensity", "offers")
+    none = ("hero_creative", "hero_creative_propensity", "offer", "offer_propensity", "offers", "offer_reason")
     for name in rows.columns:
         if name not in kept:
             assert held[name].is_null().all(), name

@@ -29,13 +29,13 @@ def fit_delays(delay_h: np.ndarray, age_h: np.ndarray, before: np.ndarray | None
     Source:
         S. Lagakos, L. Barraj, V. De Gruttola (1988), Nonparametric analysis of truncated survival data.
     """
-    prior = 1 - np.exp(-np.arange(MOST_H + 1) / 12) if before is None else before
+    prior: np.ndarray = 1 - np.exp(-np.arange(MOST_H + 1) / 12) if before is None else before
     prior = prior / prior[-1]
     age = np.minimum(np.floor(age_h), MOST_H).astype(np.int64)
     late = np.ceil(delay_h).astype(np.int64)  # within `late` hours
     seen = (late <= age) & (late <= MOST_H)
     if not seen.any():
-        return prior
+        return np.asarray(prior)
     late, age = late[seen], age[seen]
     oldest = int(age.max())
     share = np.ones(MOST_H + 1)

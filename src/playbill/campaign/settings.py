@@ -101,6 +101,18 @@ class Token:
 
 
 @dataclass(slots=True, kw_only=True)
+class Waves:
+    """A campaign that is sent in waves learns between them which subject is opened: `playbill campaign subjects`."""
+
+    count: int = 1
+    """Waves, each a run with wave=1, 2 ...: who is in which is a matter of a hash."""
+    floor: float = 0.02
+    """Least probability of every subject that may be sent, for everybody."""
+    segment: str | None = None
+    """Column of the users table by whose values subjects may do differently; none that is protected or sensitive."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Holdouts:
     """Who is left without for the sake of proof: by a hash of the id, so the same people every time."""
 
@@ -160,6 +172,8 @@ class Campaign:
     """See Token."""
     sensitive: list[Sensitive] = field(default_factory=list)
     """See Sensitive."""
+    waves: Waves = field(default_factory=Waves)
+    """See Waves."""
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
     offers: Offers = field(default_factory=Offers)
@@ -205,6 +219,8 @@ class Campaign:
                 )
         for at, kind in enumerate(self.sensitive):
             _condition(f"sensitive[{at}].filter", kind.filter)
+        _within("waves.count", self.waves.count, 1, 1000)
+        _within("waves.floor", self.waves.floor, 0, 0.5)
         for name in ("everywhere", "campaign"):
             _within(f"holdouts.{name}", getattr(self.holdouts, name), 0, 1)
         if not self.holdouts.salt:

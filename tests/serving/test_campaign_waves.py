@@ -1,0 +1,105 @@
+"""A campaign in two waves for the people of MovieLens-100K: the second sends what was opened of the first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from playbill.campaign.brand import BrandRules
+from playbill.campaign.copy_file import Copy, decide, propose, write_copy
+from playbill.state.events import Event
+from playbill.state.store import Store
+from playbill.tables.schema import EventKind
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+DAY = "1998-04-{:02}T06:00Z"
+HOUR_US = 3_600_000_000
+
+
+def ran(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "playbill.cli", "campaign", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def wave(home: Path, number: int, day: int, *others: str) -> subprocess.CompletedProcess[str]:
+    return ran(
+        "run", f"home={home}", "campaign.name=spring", "campaign.blocks=[{name: picks, k: 3, surface: trending}]",
+        f"campaign.subjects={home}/copy.json", "campaign.waves={count: 2, floor: 0.05}", f"wave={number}", "workers=1",
+        f"at={DAY.format(day)}", "campaign.holdouts={everywhere: 0, campaign: 0}", "campaign.caps=[]", "preview=0",
+        "campaign.window={weekdays: [0, 1, 2, 3, 4, 5, 6], hours: [12], explore: 0}", *others,
+    )  # fmt: skip
+
+
+def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> None:
+    copy = home / "copy.json"
+    write_copy(copy, Copy(facts=[], rules=BrandRules()))
+    assert propose(copy, ["Your films this spring", "Spring is here", "Films"], "ada") == []
+    for name in ("v1", "v2", "v3"):
+        decide(copy, name, "ada", True)
+    early = ran("subjects", "spring", f"home={home}")
+    assert early.returncode == 1 and "nothing of campaign 'spring' is decided" in early.stderr
+    wrong = wave(home, 3, 20)
+    assert wrong.returncode == 2 and "is sent in 2 waves: wave=1 to wave=2; got wave=3" in wrong.stderr
+    first = wave(home, 1, 20)
+    assert first.returncode == 0, first.stderr
+    rows = pl.read_parquet(home / "campaigns/spring-wave01/rows/*.parquet")
+    assert 400 < len(rows) < 550 and set(rows["subject"]) == {"v1", "v2", "v3"}
+    assert set(rows["subject_propensity"]) == {1 / 3} and set(rows["subject_version"]) == {0}
+    _open(home, rows, {"v1": 0.8, "v2": 0.2, "v3": 0.2})
+
+    looked = ran("subjects", "spring", f"home={home}", f"at={DAY.format(25)}")
+    assert looked.returncode == 0, looked.stderr
+    believed: Any = msgspec.json.decode((home / "campaigns/spring/subjects.json").read_bytes())
+    chance = believed["chance"][""]
+    assert believed["version"] == 1 and chance[0] > 0.85 and min(chance) == pytest.approx(0.05)
+    report: Any = msgspec.json.decode((home / "campaigns/spring/subjects_report.json").read_bytes())
+    told = {row["subject"]: row for row in report["subjects"]}
+    assert not report["early"] and told["v1"]["low"] < 0.8 < told["v1"]["high"] and told["v1"]["best"] > 0.99
+    # a mail program opened half of them at once: that counts nothing
+    assert told["v2"]["low"] < 0.2 < told["v2"]["high"]
+
+    second = wave(home, 2, 26)
+    assert second.returncode == 0, second.stderr
+    later = pl.read_parquet(home / "campaigns/spring-wave02/rows/*.parquet")
+    assert set(rows["user_id"]).isdisjoint(later["user_id"]) and len(rows) + len(later) == 943
+    assert set(later["subject_version"]) == {1}
+    drawn = dict(later.group_by("subject").len().iter_rows())
+    assert drawn["v1"] > 0.8 * len(later) and drawn.get("v2", 0) + drawn.get("v3", 0) > 10
+    for name, propensity in later.select("subject", "subject_propensity").unique().iter_rows():
+        assert propensity == pytest.approx(chance[["v1", "v2", "v3"].index(name)])
+    again = ran("subjects", "spring", f"home={home}", f"at={DAY.format(27)}")
+    assert again.returncode == 0
+    report = msgspec.json.decode((home / "campaigns/spring/subjects_report.json").read_bytes())
+    assert report["early"] and report["version"] == 2 and report["estimated_from"] == len(rows)
+
+
+def test_a_subject_that_was_withdrawn_since_is_not_sent_by_what_was_believed_of_others(home: Path) -> None:
+    decide(home / "copy.json", "v3", "ada", False)
+    done = wave(home, 2, 28, "force=true")
+    assert done.returncode == 2 and "v1, v2 may be sent now; run `playbill campaign subjects` again" in done.stderr
+
+
+def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float]) -> None:
+    """Let people open their messages hours later, and mail programs half of all at once."""
+    dice = np.random.default_rng(7)
+    with Store.open(home / "state") as store:
+        assert store.declared is not None
+        store.declare(msgspec.structs.replace(store.declared, events=[*store.declared.events, EventKind(name="open")]))
+        events = []
+        for user, subject, at in rows.select("user_id", "subject", pl.col("send_at").dt.epoch("us")).iter_rows():
+            if dice.random() < 0.5:
+                events.append(Event(event_id=f"m{user}", user_id=user, event="open", at=at + 5_000_000))
+            if dice.random() < rates[subject]:
+                late = round(dice.exponential(8) % 72 * HOUR_US) + 200_000_000
+                events.append(Event(event_id=f"o{user}", user_id=user, event="open", at=at + late))
+        assert all(store.append(events))
+        assert datetime.fromtimestamp(max(e.at for e in events if e.at) / 1e6, UTC).year == 1998
