@@ -35,24 +35,26 @@ class Dealt:
 
 
 def read_dealt(folder: Path) -> Dealt:
-    """Return what `playbill campaign run` left in a folder.
+    """Return what `playbill campaign run` left in a folder, or in those of its waves.
 
     Raises:
         MeasureError: it is not decided.
     """
+    waves = [folder] if (folder / "plan.json").is_file() else sorted(folder.parent.glob(f"{folder.name}-wave??"))
+    if not waves:
+        there = sorted(p.parent.name for p in folder.parent.glob("*/success.json"))
+        raise MeasureError(f"{folder} holds no campaign; decided are: {', '.join(there) or 'none'}")
+    for wave in waves:
+        if not (wave / "success.json").is_file():
+            raise MeasureError(f"{wave} is not decided to its end; run `playbill campaign run` again to go on")
     try:
-        plan: dict[str, Any] = msgspec.json.decode((folder / "plan.json").read_bytes())
+        plan: dict[str, Any] = msgspec.json.decode((waves[0] / "plan.json").read_bytes())
         declared = plan["declaration"]["holdouts"]
         shares = {HELD: float(declared["campaign"]), EVERYWHERE: float(declared["everywhere"])}
     except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-        there = sorted(p.parent.name for p in folder.parent.glob("*/success.json"))
-        raise MeasureError(
-            f"{folder} holds no campaign ({type(error).__name__}); decided are: {', '.join(there) or 'none'}"
-        ) from error
-    if not (folder / "success.json").is_file():
-        raise MeasureError(f"{folder} is not decided to its end; run `playbill campaign run` again to go on")
-    rows = pl.scan_parquet(folder / "rows" / "part-*.parquet").select("user_id", "reason", "send", "at").collect()
-    return Dealt(rows, shares)
+        raise MeasureError(f"{waves[0] / 'plan.json'} cannot be read ({type(error).__name__}: {error})") from error
+    files = [part for wave in waves for part in sorted((wave / "rows").glob("part-*.parquet"))]
+    return Dealt(pl.scan_parquet(files).select("user_id", "reason", "send", "at").collect(), shares)
 
 
 def arms(dealt: Dealt, control: str) -> pl.DataFrame:
