@@ -106,6 +106,18 @@ JOBS: dict[str, Job] = {
         "playbill.training.campaign.offer_settings:OfferModelSettings",
         {},
     ),
+    "train-acts": Job(
+        "learn how likely people are to stay away, come back and buy, when, and for how much",
+        "playbill.training.campaign.acts_job:run",
+        "playbill.training.campaign.acts_settings:ActSettings",
+        {},
+    ),
+    "campaign-audience": Job(
+        "list whom a trigger writes to: people who would stay away, baskets left behind",
+        "playbill.campaign.audience_job:run",
+        "playbill.campaign.audience_settings:AudienceSettings",
+        {},
+    ),
     "sweep": Job(
         "train many times over a space of settings and keep the best",
         "playbill.training.sweep:run",
