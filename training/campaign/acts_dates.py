@@ -18,20 +18,27 @@ class Dates(msgspec.Struct, kw_only=True):
         rows: that judged; later: of them, purchases later than the last edge.
         error, error_of_gap: mean absolute error of the median, and of the last purchase plus the person's own mean gap
             (today where that is over; where there is none, everybody's median gap).
+        error_of_all: were everybody told the median wait of the moments before.
         gained: the second less the first, with its interval over people.
-        within: share of purchases between `from` and `to`, of which four in five should be.
+        within: share of purchases between `from` and `to`, of which four in five should be; later ones count where
+            `to` is later too.
     """
 
     rows: int
     later: int
     error: float
     error_of_gap: float
+    error_of_all: float
     gained: Interval
     within: float
 
 
-def judge_dates(acts: Acts, rows: Rows, seed: int) -> Dates:
-    """Return what rows say whose y is days until the next purchase, infinite where there was none."""
+def judge_dates(acts: Acts, before: Rows, rows: Rows, seed: int) -> Dates:
+    """Return what rows say whose y is days until the next purchase, infinite where there was none.
+
+    Args:
+        before: of the moments that calibrate.
+    """
     act = next(act for act in acts.spec.acts if act.name == "next_purchase")
     edges = acts.spec.edges
     left = acts.stays_away(act, rows.x)
@@ -49,6 +56,12 @@ def judge_dates(acts: Acts, rows: Rows, seed: int) -> Dates:
         later=int((rows.y >= edges[-1]).sum()),
         error=float(ours.mean()),
         error_of_gap=float(theirs.mean()),
+        error_of_all=float(np.abs(min(float(np.median(before.y)), edges[-1]) - true).mean()),
         gained=intervals({"gained": better}, seed=seed)["gained"],
-        within=float(((rows.y >= low) & (rows.y <= high)).mean()),
+        within=float(
+            (
+                (rows.y >= low) & ((rows.y <= high) | np.isinf(high)) & np.isfinite(low)
+                | (rows.y >= edges[-1]) & np.isinf(high)
+            ).mean()
+        ),
     )

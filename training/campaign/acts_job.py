@@ -67,7 +67,9 @@ def words_of(about: TableFolder, settings: ActSettings) -> Words:
     for table in ("events", "decisions"):
         for column in about.columns.get(table, []):
             if column.name in ("event", "at", "item_id", "value", "kind") and (column.protected or column.sensitive):
-                raise TableError(f"{table}.{column.name} is protected or sensitive: nothing is foretold of people by it")
+                raise TableError(
+                    f"{table}.{column.name} is protected or sensitive: nothing is foretold of people by it"
+                )
     units = {event.name: event.unit for event in about.events}
     return Words(
         purchases=settings.purchases,

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from playbill.campaign.act_models import Model
-from playbill.campaign.acts import Act, calibrated
+from playbill.campaign.acts import Act, amounts, calibrated
 from playbill.measure.binary import auc, log_loss
 from playbill.measure.bootstrap import Interval, intervals
 from playbill.measure.calibration import Calibration, calibration, fit_calibrator
@@ -68,11 +69,24 @@ def make_true(act: Act, model: Model, rows: Rows) -> Act:
     """Return the act with the map, or of amounts the factor, that makes a model true on rows."""
     p = model(rows.x, act.horizon)
     if act.name.startswith("value"):
-        return msgspec.structs.replace(act, factor=float(rows.y.sum() / max(p.sum(), 1e-12)))
+        power = _power(p, rows.y)
+        of_power = float((np.maximum(p, 0) ** power).sum())
+        return msgspec.structs.replace(act, factor=float(rows.y.sum() / max(of_power, 1e-12)), power=power)
     fitted = fit_calibrator(np.clip(p, 0, 1), rows.y)
     if not fitted.rows:
         return msgspec.structs.replace(act, knots=[], mapped=[])
     return msgspec.structs.replace(act, knots=_GRID.tolist(), mapped=fitted.logits(_GRID).tolist())
+
+
+def _power(p: np.ndarray, y: np.ndarray) -> float:
+    """Return the power of the model's amounts with the least Poisson deviance, their sum made true."""
+    logs, share = np.log(np.maximum(p, 1e-9)), y / max(float(y.sum()), 1e-12)
+    logs -= logs.max()
+
+    def loss(power: float) -> float:
+        return float(np.log(np.exp(power * logs).sum()) - power * (share @ logs))
+
+    return float(minimize_scalar(loss, bounds=(0.25, 2.0), method="bounded").x) if logs.std() > 1e-9 else 1.0
 
 
 def choose(act: Act, models: Mapping[str, Model], rows: Rows) -> str:
@@ -90,7 +104,7 @@ def choose(act: Act, models: Mapping[str, Model], rows: Rows) -> str:
 def foretell(act: Act, model: Model, x: np.ndarray) -> np.ndarray:
     """Return [n] what an act's model says once made true; of churn, how likely somebody is there."""
     p = model(x, act.horizon)
-    return p * act.factor if act.name.startswith("value") else calibrated(p, act)
+    return amounts(p, act) if act.name.startswith("value") else calibrated(p, act)
 
 
 def losses(act: Act, p: np.ndarray, y: np.ndarray) -> np.ndarray:

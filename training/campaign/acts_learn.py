@@ -111,7 +111,9 @@ def _learn(act: Act, past: Past, at: Moments, settings: ActSettings, report: Act
     report.acts[act.name] = judge(true, models, chosen, latest, seed)
     if act.name == NEXT:
         spec = Spec(words=past.words, least_events=0, least_days=0, edges=edges, acts=[true[chosen]], lacking={})
-        report.dates = judge_dates(Acts(spec, {NEXT: models[chosen]}), past.waits(at.judge), seed)
+        report.dates = judge_dates(
+            Acts(spec, {NEXT: models[chosen]}), past.waits(at.calibrate), past.waits(at.judge), seed
+        )
     now = shifted(at, act.horizon, settings.step_days)
     model = fit(chosen, act, past.rows(act, now.learn, edges), seed)
     return make_true(act, model, latest), model

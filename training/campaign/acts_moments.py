@@ -88,6 +88,13 @@ class Past:
             self._known[at] = rows.filter(self._fine(rows)).join(self._person, on="user_id", maintain_order="left")
         return self._known[at]
 
+    def known_of(self, at: int, user_ids: pl.Series) -> pl.DataFrame:
+        """Return the same of some people alone; not kept."""
+        some = user_ids.unique().implode()
+        events, sends = (rows.filter(pl.col("user_id").is_in(some)) for rows in (self.log.events, self.log.sends))
+        rows = features(ActLog(events, sends, self.log.first, self.log.last), self.words, at)
+        return rows.filter(self._fine(rows)).join(self._person, on="user_id", maintain_order="left")
+
     def first_after(self, at: int, flag: str, people: pl.DataFrame) -> np.ndarray:
         """Return [n] days until each of some people next did something, infinite where they never did.
 

@@ -21,7 +21,7 @@ from playbill.tables.folder import has_table
 from playbill.training.campaign.acts_moments import Past
 
 _GRID = np.linspace(-12, 12, 241)
-_DAYS = 28  # last days of decisions that are read; as many profiles as of a moment are made
+_ENOUGH = 3000  # held-back mails, the latest, after which no earlier day is asked
 
 
 class Returns(msgspec.Struct, kw_only=True):
@@ -49,16 +49,22 @@ def learn_returns(
     none: tuple[list[float], list[float]] = ([], [])
     rows = _decided(tables, past, act)
     if not len(rows):
-        return Returns(held=0, sent=0, missing="needs decisions of kind hold with a propensity, there are 0"), none, none
-    p, y, held, weight = [], [], [], []
+        return (
+            Returns(held=0, sent=0, missing="needs decisions of kind hold with a propensity, there are 0"),
+            none,
+            none,
+        )
+    p, y, held, weight, back_so_far = [], [], [], [], 0
     for (day,), some in rows.group_by("day", maintain_order=True):
-        known = past.known(int(str(day)))
-        some = some.join(known, on="user_id", how="inner", maintain_order="left").sort("person", "at")
-        days = past.first_after(int(str(day)), "own", some)
+        known = past.known_of(int(str(day)), some["user_id"])
+        some = some.join(known, on="user_id", how="inner", maintain_order="left")
         p.append(acts.chance(act, matrix(some)))
-        y.append(days < act.horizon)
+        y.append(past.first_after(int(str(day)), "own", some) < act.horizon)
         held.append((some["chosen"] == "hold").to_numpy())
         weight.append(1 / some["propensity"].to_numpy())
+        back_so_far += int(held[-1].sum())
+        if back_so_far >= _ENOUGH:
+            break
     chance, came, back, each = (np.concatenate(v) for v in (p, y, held, weight))
     maps, short = [], []
     for name, arm in (("held back", back), ("sent", ~back)):
@@ -76,7 +82,7 @@ def learn_returns(
 
 
 def _decided(tables: Path, past: Past, act: Act) -> pl.DataFrame:
-    """Return user_id, at, chosen, propensity and the day's first moment of the last decisions whose return is known."""
+    """Return user_id, chosen, propensity and the day's first moment of decisions whose return is known, latest first."""
     if not has_table(tables, "decisions"):
         return pl.DataFrame()
     rows = pl.scan_parquet(tables / "decisions.parquet")
@@ -86,10 +92,14 @@ def _decided(tables: Path, past: Past, act: Act) -> pl.DataFrame:
     last = past.log.last - round((act.horizon + 1) * DAY_US)
     return (
         rows.filter((pl.col("kind") == "hold") & pl.col("user_id").is_not_null() & (pl.col("propensity") > 0))
-        .select("user_id", pl.col("at").dt.epoch("us"), pl.col("chosen").cast(pl.String), "propensity")
-        .with_columns(day=pl.col("at") // DAY_US * DAY_US)
-        .filter(pl.col("day").is_between(max(first, last - _DAYS * DAY_US), last) & (pl.col("propensity") < 1))
-        .sort("day", "user_id")
+        .select(
+            "user_id",
+            pl.col("chosen").cast(pl.String),
+            "propensity",
+            day=pl.col("at").dt.epoch("us") // DAY_US * DAY_US,
+        )
+        .filter(pl.col("day").is_between(first, last) & (pl.col("propensity") < 1))
+        .sort("day", "user_id", descending=[True, False])
         .collect()
     )
 

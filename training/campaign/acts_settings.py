@@ -56,7 +56,15 @@ class ActSettings:
     """Learn again although nothing changed."""
 
     def __post_init__(self) -> None:
-        for name in ("history_days", "return_days", "step_days", "cutoffs", "least_events", "least_people", "least_cases"):
+        for name in (
+            "history_days",
+            "return_days",
+            "step_days",
+            "cutoffs",
+            "least_events",
+            "least_people",
+            "least_cases",
+        ):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.least_days < 0:

@@ -1,9 +1,9 @@
 """Models of acts as arrays that numpy evaluates: a line, a law of coming and staying away, and trees.
 
-    linear   link(bias + weight . scaled log1p(features)), of some of the features
-    bg_nbd   comings are Poisson, rates gamma, after each one may be lost for good
-             Source: Fader, Hardie and Lee 2005 ("Counting your customers" the easy way), with the dropout of eq. 1
-    trees    link(sum of the leaves that a row falls into)
+linear   link(bias + weight . scaled log1p(features)), of some of the features
+bg_nbd   comings are Poisson, rates gamma, after each one may be lost for good
+         Source: Fader, Hardie and Lee 2005 ("Counting your customers" the easy way), with the dropout of eq. 1
+trees    link(sum of the leaves that a row falls into)
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
         horizon: days ahead.
         complement: the model says how likely its contrary is.
         knots, mapped: log-odds and what they turned out to be; none for amounts.
-        factor: of amounts.
+        factor, power: an amount is factor * model ** power.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     knots: list[float] = []
     mapped: list[float] = []
     factor: float = 1.0
+    power: float = 1.0
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ class Acts:
             if act.name == NEXT:
                 columns |= self._dates(act, x, at)
             elif act.name.startswith("value"):
-                columns[act.name] = self.models[act.name](x, act.horizon) * act.factor
+                columns[act.name] = amounts(self.models[act.name](x, act.horizon), act)
             else:
                 columns[act.name] = self.chance(act, x)
                 if act.name.startswith("return") and self.spec.without[0]:
@@ -165,6 +166,12 @@ def calibrated(p: np.ndarray, act: Act) -> np.ndarray:
     if not act.knots:
         return p
     found: np.ndarray = expit(mapped(_log_odds(p), np.asarray(act.knots), np.asarray(act.mapped)))
+    return found
+
+
+def amounts(p: np.ndarray, act: Act) -> np.ndarray:
+    """Return what the amounts of an act's model turned out to be."""
+    found: np.ndarray = act.factor * np.maximum(p, 0) ** act.power
     return found
 
 
