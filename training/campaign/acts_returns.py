@@ -82,7 +82,7 @@ def learn_returns(
 
 
 def _decided(tables: Path, past: Past, act: Act) -> pl.DataFrame:
-    """Return user_id, chosen, propensity and the day's first moment of decisions whose return is known, latest first."""
+    """Return user_id, chosen, propensity and day (its first moment) of decisions that are over, the latest first."""
     if not has_table(tables, "decisions"):
         return pl.DataFrame()
     rows = pl.scan_parquet(tables / "decisions.parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from playbill.errors import ConfigError
+from playbill.state.settings import parse_moment
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class ActSettings:
     """Name of prepared tables: <home>/tables/<tables>."""
     run: str | None = None
     """Name of the run's folder; null = <tables>-acts."""
+    until: str | None = None
+    """Moment up to which the log is whole, ISO 8601 or UTC microseconds; null: the last event."""
     purchases: list[str] = field(default_factory=lambda: ["purchase"])
     """Events that are a purchase; their value is money where its declared unit is three capitals, such as EUR."""
     opens: list[str] = field(default_factory=lambda: ["open"])
@@ -49,7 +52,7 @@ class ActSettings:
     least_people: int = 200
     """People at the moments that judge, below which an act is not learned."""
     least_cases: int = 100
-    """Cases of an act, and of its contrary, below which it is not learned; likewise where it is calibrated and judged."""
+    """Cases of an act, and of its contrary, below which it is not learned; where it is calibrated and judged too."""
     seed: int = 0
     """Of trees and of the intervals' resamples."""
     force: bool = False
@@ -69,6 +72,7 @@ class ActSettings:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.least_days < 0:
             raise ConfigError(f"least_days must be at least 0, got {self.least_days}")
+        parse_moment(self.until)
         if not self.purchases:
             raise ConfigError("purchases: expected the name of an event at least, got none")
         rising = all(low < high for low, high in zip([0.0, *self.edges], self.edges, strict=False))

@@ -53,7 +53,7 @@ class ActLog:
             (uint64, null where there is none), there, own, bought, opened (bool), value (float64, money of a purchase;
             else 0).
         sends: a row a message: user_id, at.
-        first, last: UTC microseconds of the first and the last event; 0 where there is none.
+        first, last: UTC microseconds from which to which it is whole.
     """
 
     events: pl.DataFrame
@@ -67,17 +67,20 @@ class ActLog:
         return (self.last - self.first) / DAY_US
 
 
-def read_acts_log(tables: Path, words: Words, purpose: str | None = None) -> ActLog:
+def read_acts_log(tables: Path, words: Words, purpose: str | None = None, until: int | None = None) -> ActLog:
     """Return what prepared tables say.
 
     Args:
         purpose: only people who allow it by consent_<purpose>; None takes all.
+        until: UTC microseconds; from then on the log is not whole, and is left out. None: up to the last event.
     Raises:
         TableError: no events, or none of them has a person.
     """
     if not has_table(tables, "events") or "user_id" not in pl.scan_parquet(tables / "events.parquet").collect_schema():
         raise TableError(f"{tables} has no events of people: a table of events with a column user_id")
     there = _agreed(tables, pl.scan_parquet(tables / "events.parquet"), purpose)
+    if until is not None:
+        there = there.filter(pl.col("at").dt.epoch("us") < until)
     columns = there.collect_schema().names()
     item = pl.col("item_id").hash() if "item_id" in columns else pl.lit(None, pl.UInt64)
     value = pl.col("value") if "value" in columns else pl.lit(None, pl.Float64)
@@ -104,6 +107,7 @@ def read_acts_log(tables: Path, words: Words, purpose: str | None = None) -> Act
         rows = pl.scan_parquet(tables / "decisions.parquet").filter(pl.col("kind") == "send_hour")
         sends = _agreed(tables, rows, purpose).select("user_id", pl.col("at").dt.epoch("us")).collect()
     first, last = events.select(low=pl.col("at").min(), high=pl.col("at").max()).row(0)
+    last = last if until is None else until
     return ActLog(events, sends.cast({"user_id": events.schema["user_id"]}), int(first), int(last))
 
 

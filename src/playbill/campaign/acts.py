@@ -148,7 +148,7 @@ class Acts:
 
     def _dates(self, act: Act, x: np.ndarray, at: int) -> dict[str, object]:
         left = self.stays_away(act, x)
-        found = {}
+        found: dict[str, object] = {}
         for name, share in (("at", 0.5), ("from", 0.1), ("to", 0.9)):
             days = days_until(left, self.spec.edges, share)
             moment = pl.Series(np.where(np.isfinite(days), at + days * DAY_US, np.nan)).fill_nan(None)
@@ -201,7 +201,8 @@ def _log_odds(p: np.ndarray) -> np.ndarray:
 
 def write(folder: Path, acts: Acts) -> None:
     """Write both files of a folder."""
-    models, arrays = {}, {}
+    models: dict[str, dict[str, object]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, model in acts.models.items():
         models[name], of_model = packed(model)
         arrays |= {f"{name}/{key}": value for key, value in of_model.items()}

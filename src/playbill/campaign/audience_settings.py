@@ -68,7 +68,8 @@ class AudienceSettings:
         if self.churn not in ("churn_30", "churn_90"):
             raise ConfigError(f"churn: expected churn_30 or churn_90, got {self.churn!r}")
         if not 0 <= self.hours < self.within_hours:
-            raise ConfigError(f"hours and within_hours: expected 0 <= hours < within_hours, got {self.hours} and {self.within_hours}")  # fmt: skip
+            got = f"{self.hours} and {self.within_hours}"
+            raise ConfigError(f"hours and within_hours: expected 0 <= hours < within_hours, got {got}")
         if not self.basket_events:
             raise ConfigError("basket_events: expected the name of an event at least, got none")
         if self.name and Path(self.name).name != self.name:

@@ -2,8 +2,8 @@
 
 Everybody looked at has one reason, the first that holds:
 
-    unknown         nothing done in the window that answers rest on
     no_consent      to be judged by what they did (consent_personalisation of the users table)
+    unknown         nothing done in the window that answers rest on
     too_new         too little is known of them
     active          re_engagement: they are not likely to stay away
     would_return    they would come back without a mail
@@ -24,14 +24,14 @@ from playbill.campaign.acts import TOO_NEW, UNKNOWN, Acts
 from playbill.errors import FeatureError
 
 NO_CONSENT, ACTIVE, WOULD_RETURN, LITTLE = "no_consent", "active", "would_return", "little_uplift"
-REASONS = (UNKNOWN, NO_CONSENT, TOO_NEW, ACTIVE, WOULD_RETURN, LITTLE)
+REASONS = (NO_CONSENT, UNKNOWN, TOO_NEW, ACTIVE, WOULD_RETURN, LITTLE)
 _HOUR_US = 3_600_000_000
 
 
 def baskets(
     events: pl.DataFrame, put_in: Sequence[str], bought: Sequence[str], at: int, hours: float, within_hours: float
 ) -> pl.DataFrame:
-    """Return a row for everybody who left a basket: user_id, item_id (the last put in), items (all, latest first), left_at.
+    """Return who left a basket: user_id, item_id (the last put in), items (all, the latest first), left_at (UTC).
 
     A basket is what was put in after the last purchase. It is left when nothing was put in for so many hours, and
     forgotten after `within_hours`. Of an event at the moment of the purchase the purchase is taken to be the later.
@@ -99,9 +99,9 @@ def decide(
     answered = acts.answer(log, at, people["user_id"].to_list())
     found = people.join(answered, on="user_id", how="left", maintain_order="left")
     back = pl.col("return_without_mail" if without else str(returns))
-    checks = [
+    checks: list[tuple[pl.Expr, str]] = [
+        (~pl.lit(pl.Series("may", allowed, dtype=pl.Boolean)), NO_CONSENT),
         (pl.col("reason") == UNKNOWN, UNKNOWN),
-        (~pl.Series("may", allowed, dtype=pl.Boolean), NO_CONSENT),
         (pl.col("reason") != "", TOO_NEW),
     ]
     if churn:
@@ -109,7 +109,7 @@ def decide(
     checks.append((back > return_at_most, WOULD_RETURN))
     if least_uplift > 0:
         checks.append((pl.col("return_with_mail") - back < least_uplift, LITTLE))
-    reason = pl.lit("")
+    reason: pl.Expr = pl.lit("")
     for holds, code in reversed(checks):
         reason = pl.when(holds).then(pl.lit(code)).otherwise(reason)
     kept = found.with_columns(reason=reason, would_return=back)
