@@ -32,7 +32,7 @@ from playbill.measure.bootstrap import Interval, intervals
 from playbill.training.campaign.acts_job import read_report
 from playbill.world.build import build
 from playbill.world.settings import start_us
-from playbill.world.visits import DAY_US, _day_shares
+from playbill.world.visits import DAY_US, day_shares
 
 WITHIN = 14
 
@@ -94,7 +94,7 @@ def true_returns(world: list[str]) -> np.ndarray:
     zones = len(built.parameters.population.timezones)
     row = built.people.rhythm.astype(np.int64) * zones + built.people.timezone
     days = range(settings.size.days, settings.size.days + WITHIN)
-    weight = np.sum([_day_shares(built, day)[0] for day in days], 0)[row]
+    weight = np.sum([day_shares(built, day)[0] for day in days], 0)[row]
     chance: np.ndarray = 1 - np.exp(-built.people.visits_per_day.astype(np.float64) * weight)
     return chance
 

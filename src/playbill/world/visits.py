@@ -79,7 +79,7 @@ def visits(world: World, day: int, low: int = 0, high: int | None = None) -> Vis
     people = world.people
     high = len(people.visits_per_day) if high is None else high
     every = np.arange(low, high)
-    shares, edges = _day_shares(world, day)
+    shares, edges = day_shares(world, day)
     zones = len(world.parameters.population.timezones)
     row = people.rhythm[low:high].astype(np.int64) * zones + people.timezone[low:high]
     mean = people.visits_per_day[low:high].astype(np.float64) * shares[row]
@@ -109,7 +109,7 @@ def visits(world: World, day: int, low: int = 0, high: int | None = None) -> Vis
     )
 
 
-def _day_shares(world: World, day: int) -> tuple[Array, Array]:
+def day_shares(world: World, day: int) -> tuple[Array, Array]:
     """Return for each (rhythm, zone) the weight of the UTC day (mean 1 over a week), and its hours' cumulative shares.
 
     Returns:
