@@ -15,11 +15,12 @@ from playbill.campaign.audience import read_people
 from playbill.campaign.audience_job import run as audience
 from playbill.campaign.settings import Audience
 from playbill.cli import compose
-from playbill.errors import ConfigError, FeatureError, TrainingError
+from playbill.errors import ConfigError, FeatureError, TableError, TrainingError
+from playbill.tables.folder import read_folder
 from playbill.training.campaign.acts_fit import as_arrays, fit
-from playbill.training.campaign.acts_job import read_report, run
+from playbill.training.campaign.acts_job import read_report, run, words_of
 from playbill.training.campaign.acts_learn import ActReport
-from playbill.training.campaign.acts_moments import Rows, moments, shifted
+from playbill.training.campaign.acts_moments import Rows, drawn, moments, shifted
 from playbill.world.build import build
 from playbill.world.generate import run as generate
 
@@ -76,6 +77,9 @@ def test_moments_end_before_those_that_judge_them_begin(home: Path) -> None:
 
     words = Words(purchases=["purchase"], money=[], opens=["open"], mail=[], days=40)
     log = read_acts_log(home / "tables" / "acts", words)
+    fewer = drawn(log, 100, 0)
+    assert fewer.events["user_id"].n_unique() == 100 and (fewer.first, fewer.last) == (log.first, log.last)
+    assert drawn(log, 100, 0).events.equals(fewer.events) and drawn(log, 10_000, 0) is log
     at = moments(log, 40, 30, 7, 8)
     month = 30 * DAY_US
     assert at.learn[0] >= log.first + 40 * DAY_US
@@ -83,6 +87,16 @@ def test_moments_end_before_those_that_judge_them_begin(home: Path) -> None:
     assert at.judge[-1] + month <= log.last
     now = shifted(at, 30, 7)
     assert now.calibrate == at.judge and now.learn[-1] + month <= now.calibrate[0] and len(now.learn) == len(at.learn)
+
+
+def test_nothing_is_learned_from_a_column_that_is_protected(home: Path) -> None:
+    about = read_folder(home / "tables" / "acts")
+    settings = compose("train-acts", SHORT)
+    assert words_of(about, settings).money == ["purchase"]
+    marked = [msgspec.structs.replace(c, sensitive=c.name == "item_id") for c in about.columns["events"]]
+    bad = msgspec.structs.replace(about, columns={**about.columns, "events": marked})
+    with pytest.raises(TableError, match="events.item_id is protected or sensitive"):
+        words_of(bad, settings)
 
 
 def test_trees_as_arrays_say_what_the_library_says() -> None:

@@ -19,6 +19,7 @@ from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 from playbill.tables.schema import TableFolder
 from playbill.training.campaign.acts_learn import ActReport, learn
+from playbill.training.campaign.acts_moments import drawn
 from playbill.training.campaign.acts_settings import ActSettings
 
 RECORD, REPORT = "run.json", "report.json"
@@ -46,6 +47,7 @@ def run(settings: ActSettings) -> int:
     with console.status("reading what people did") as status:
         words = words_of(about, settings)
         log = read_acts_log(tables, words, "training", parse_moment(settings.until))
+        log = drawn(log, settings.most_people, settings.seed)
         acts, report = learn(tables, log, words, settings, status.update)
     if not acts.spec.acts:
         raise TrainingError(f"{tables} carries none of the acts: " + "; ".join(acts.spec.lacking.values()))

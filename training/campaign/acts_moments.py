@@ -68,6 +68,16 @@ def shifted(at: Moments, horizon: float, step: float) -> Moments:
     return Moments(learn, calibrate, [])
 
 
+def drawn(log: ActLog, most: int, seed: int) -> ActLog:
+    """Return the log of so many people, drawn evenly; all of it where there are not more."""
+    people = log.events["user_id"].unique().sort()
+    if len(people) <= most:
+        return log
+    some = people.sample(most, seed=seed).implode()
+    events, sends = (rows.filter(pl.col("user_id").is_in(some)) for rows in (log.events, log.sends))
+    return ActLog(events, sends, log.first, log.last)
+
+
 class Past:
     """What was known of people at moments, computed once each, and what they did then.
 

@@ -43,6 +43,8 @@ class ActSettings:
     """Days ahead between which the date of the next purchase is told apart, ascending."""
     step_days: float = 7.0
     """Between the moments as of which is learned."""
+    most_people: int = 50_000
+    """People that are learned from, drawn evenly where there are more."""
     cutoffs: int = 8
     """Moments that are learned from, at most; the latest that may be."""
     least_events: int = 3
@@ -67,6 +69,7 @@ class ActSettings:
             "least_events",
             "least_people",
             "least_cases",
+            "most_people",
         ):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
