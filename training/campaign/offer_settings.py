@@ -12,8 +12,8 @@ from playbill.errors import ConfigError
 class OfferModelSettings:
     """Learn, from a log of offers drawn at random, what each offer does to each person; leave it in <home>/runs.
 
-    Several learners are fitted on one part of the people and earlier offers; the one whose plan earns most on the
-    others' later offers, within the same budget a head, is kept: inverse propensities say what it would have earned.
+    Several learners are fitted on one part of the people and earlier offers; the one whose plan surely gains most on
+    the others' later offers, within the same budget a head, is kept, by the lower end of the doubly robust interval.
 
         playbill train-offers tables=my_shop offers.levels=[{name: ten_percent, discount: 0.1, most: 5}]
     """

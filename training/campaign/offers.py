@@ -31,7 +31,7 @@ class OfferReport(msgspec.Struct, kw_only=True):
 
     Attributes:
         offers, people, purchases: that taught and judged; earlier, offers that are what is known of people.
-        chosen: of the candidates.
+        chosen: of the candidates, by the lower end of what it gained.
         judged: by candidate, and `nobody`, what its plan earns a person on held-out people's later offers.
         gained: the same less what nobody's offers earn.
         surer: see About.
@@ -126,7 +126,8 @@ def learn(tables: Path, settings: OfferModelSettings) -> tuple[OfferModel, Offer
     judged, surer = _judge(rows, spec, value, settings)
     _, pairs = policy_values(judged, seed=settings.seed)
     gained = {n: pair for (n, other), pair in pairs.items() if other == "nobody"}
-    chosen = max(gained, key=lambda name: gained[name].value)
+    # by what it surely gains: of plans that gain alike on average the one that hangs least on a few lucky purchases
+    chosen = max(gained, key=lambda name: gained[name].low)
     if chosen == "classes":
         now = read_facts(tables, spec, offers["user_id"].unique(maintain_order=True), None, offers)
         arrays = kinds_of_people(now.made, now.taken, settings.classes, settings.seed)
