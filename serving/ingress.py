@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -94,13 +95,18 @@ def serve_environment(settings: ServeSettings, haproxy: bool) -> dict[str, str]:
 # only what may be answered twice: an event without an id of its own would count twice
 _AGAIN = "http-request disable-l7-retry if !METH_GET !{ path /v1/recommend /v1/home }"
 _QUEUE_MS = 1000.0  # where an answer may take as long as it takes
-_PROBLEM = (
-    b'{"error":"overloaded","field":null,"reason":"more requests wait than can be answered in time","request_id":""}'
-)
-_COME_AGAIN = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncache-control: no-store"
-    b"\r\ncontent-length: %d\r\n\r\n%s" % (len(_PROBLEM), _PROBLEM)
-)
+_REFUSALS = {  # by file: what HAProxy itself answers with
+    "503.http": ("overloaded", "more requests wait than can be answered in time, or no replica is left"),
+    "starting.http": ("starting", "the replicas are not known yet; try again"),
+}
+
+
+def _come_again(error: str, reason: str) -> str:
+    problem = json.dumps({"error": error, "field": None, "reason": reason, "request_id": ""}, separators=(",", ":"))
+    return (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+        f"cache-control: no-store\r\ncontent-length: {len(problem)}\r\n\r\n{problem}"
+    )
 
 
 def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
@@ -115,14 +121,20 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     more than it works on at a time; others wait here, as long as an answer may take and no longer, and are told to come
     again: in a replica they would wait unseen, for its event loop answers one after the other. When a request came it
     is told too, so that its deadline counts from then.
+
+    And an HAProxy that has just started knows no application: Serve lets it answer 404 then, and hand requests to its
+    Python proxy, which says 404 as well until it has learned of the application. Our paths are there; what is not is
+    somebody to answer, and HAProxy says so and when to come again. The proxy stays in the configuration, out of use,
+    for Serve counts the servers in it.
     """
     host, figures = (f"[{h}]" if ":" in h else h for h in (settings.host, settings.figures_host))
     whole = "option http-buffer-request"
     if settings.request_timeout_s:
         whole += f"\\n    timeout http-request {math.ceil(settings.request_timeout_s * 1e3)}ms"
     whole += f"\\n    timeout queue {math.ceil(settings.deadline_ms or _QUEUE_MS)}ms"
-    come_again = scratch / "503.http"
-    come_again.write_bytes(_COME_AGAIN)
+    for name, (error, reason) in _REFUSALS.items():
+        (scratch / name).write_bytes(_come_again(error, reason).encode())
+    starting = f"http-request return status 503 errorfile {scratch / 'starting.http'}"
     arrived = f"http-request set-header {ARRIVED} %[date(0,ms)]"
     program = scratch / "haproxy-bound"
     program.write_text(
@@ -133,7 +145,9 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
         f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/'"
         f" -e 's/^    option abortonclose$/&\\n    {whole}/'"
         f" -e 's/^    default-server /&maxconn {settings.max_ongoing} /'"
-        f" -e 's|^    errorfile 503 .*|    errorfile 503 {come_again}|'"
+        f" -e 's|^    errorfile 503 .*|    errorfile 503 {scratch / '503.http'}|'"
+        f" -e 's|^    http-request return status 404 .*|    {starting}|'"
+        " -e 's/ check backup$/& disabled/'"
         f" -e 's|^frontend http_frontend$|&\\n    {arrived}\\n    {_AGAIN}|' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )

@@ -1,0 +1,139 @@
+"""HAProxy with Serve's own configuration, before it knows of replicas and when none is left: 503, never a 404."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from playbill.serving.ingress import environment, find_haproxy
+from playbill.serving.processes import wait_until
+from playbill.serving.settings import ServeSettings
+
+
+class Knows(http.server.BaseHTTPRequestHandler):
+    """Answers health checks, and every path with a status of its own: 200 a replica, 404 Serve's own proxy."""
+
+    status = 200
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer(self.status)
+
+    def do_GET(self) -> None:
+        self._answer(200)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def answering(status: int) -> Iterator[int]:
+    handler = type("Answers", (Knows,), {"status": status})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+# in a process of its own: some of what Serve imports warns, and here warnings are errors
+WRITE = """
+import json, sys
+import ray.serve
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+given = json.loads(sys.argv[1])
+folder, backends = given["folder"], {}
+if given["proxy"]:
+    servers = [ServerConfig(name=f"replica{port}", host="127.0.0.1", port=port) for port in given["replicas"]]
+    proxy = ServerConfig(name="proxy", host="127.0.0.1", port=given["proxy"])
+    backends["http-playbill"] = BackendConfig(
+        name="http-playbill", path_prefix="/", app_name="playbill", servers=servers, fallback_server=proxy
+    )
+config = HAProxyConfig(
+    socket_path=folder + "/admin.sock",
+    error_file_path=folder + "/500.http",
+    server_state_base=folder,
+    server_state_file=folder + "/state",
+    http_options=HTTPOptions(host="127.0.0.1", port=given["port"]),
+)
+HAProxyApi(config, backends, folder + "/haproxy.cfg")._generate_config_file_internal()
+"""
+
+
+@contextmanager
+def haproxy(folder: Path, ports: list[int], replicas: list[int], proxy: int = 0) -> Iterator[int]:
+    """Run HAProxy by the configuration that Serve writes, started as `playbill serve` has it started.
+
+    Args:
+        proxy: port of Serve's own proxy; 0: Serve has said nothing of the application yet.
+    """
+    port, stats, metrics = ports
+    settings = ServeSettings(port=port, haproxy_stats_port=stats, haproxy_metrics_port=metrics, deadline_ms=200)
+    binary = find_haproxy(settings, Console())
+    assert binary is not None
+    variables = environment(settings, binary, folder)
+    (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+    given = {"folder": str(folder), "port": port, "replicas": replicas, "proxy": proxy}
+    subprocess.run([sys.executable, "-c", WRITE, json.dumps(given)], env={**os.environ, **variables}, check=True)
+    program, config = variables["RAY_SERVE_HAPROXY_BINARY_PATH"], folder / "haproxy.cfg"
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen([program, "-db", "-f", config], stdout=said, stderr=said)
+    try:
+        up = wait_until(lambda: process.poll() is not None or status_of(port) is not None, 10)
+        assert up and process.poll() is None, (folder / "said").read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def status_of(port: int) -> tuple[int, str | None] | None:
+    """Return what a slate is answered with, and when to come again; None where nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("POST", "/v1/recommend", b'{"user_id": 1}', {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.getheader("retry-after")
+    except ConnectionError:
+        return None
+    finally:
+        connection.close()
+
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_before_it_knows_the_application_it_says_when_to_come_again(tmp_path: Path, free_ports: Any) -> None:
+    with haproxy(tmp_path, free_ports(3), []) as port:
+        assert status_of(port) == (503, "1")
+
+
+def test_without_replicas_requests_do_not_go_to_a_proxy_that_knows_nothing(tmp_path: Path, free_ports: Any) -> None:
+    with answering(404) as proxy, haproxy(tmp_path, free_ports(3), [], proxy) as port:
+        assert {status_of(port) for _ in range(20)} == {(503, "1")}
+
+
+def test_a_dead_replica_s_requests_go_to_the_other_one(tmp_path: Path, free_ports: Any) -> None:
+    dead, *ports = free_ports(4)
+    with answering(404) as proxy, answering(200) as alive:
+        with haproxy(tmp_path, ports, [dead, alive], proxy) as port:
+            assert {status_of(port) for _ in range(20)} == {(200, None)}
