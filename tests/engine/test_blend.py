@@ -153,7 +153,7 @@ def test_an_item_is_explained_by_the_member_that_it_owes_most_to(
             if shown_item.reason.kind == "because":
                 assert said in ("item_knn", "transitions") and shown_item.reason.fact["share"] > 0
             if shown_item.reason.kind == "popular":
-                assert said == "popularity"
+                assert said != "tower"  # of a table where nothing that was liked speaks for it, too
             if shown_item.reason.kind in ("similar", "taste"):
                 assert said == "tower"
     assert {"because", "similar"} <= kinds

@@ -314,6 +314,7 @@ class Engine:
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
                 row.history, row.events = encoded.history[i], encoded.events[i]
+                row.speaks = np.asarray([event.item_id not in row.person.against for event in row.events], bool)
             row.newcomers = self._newcomers.of(row, stocked)
             row.query = known = query[i] if query is not None else None
             row.encoded = None if encoded is None else (encoded.arrays, i)

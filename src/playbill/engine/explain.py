@@ -58,6 +58,7 @@ def reasons(
     propensity: np.ndarray,
     history: np.ndarray,
     events: list[Past],
+    speaks: np.ndarray,
     tables: dict[str, Neighbours],
     embeddings: Any,
     ials: FoldingIals | None = None,
@@ -70,6 +71,7 @@ def reasons(
         chosen: [n] places among the candidates, in slate order.
         drawn, propensity: [n], see `compose.explore`.
         history: [H] int64 known items, newest first; `events` the event of each.
+        speaks: [H] bool, items that a reason may name, see `verdicts`.
         tables: neighbours by retriever.
         embeddings: [N + 1, d] float32, where towers answered.
         ials: as it answered.
@@ -104,25 +106,25 @@ def reasons(
         elif fallen is not None and code not in _IMPERSONAL:
             cosine = candidates.scores["tower"][chosen[places]] if "tower" in candidates.scores else None
             made = _named_by_falls(
-                catalogue, fallen.fall[:, places], fallen.place, item[places], history, events, cosine
+                catalogue, fallen.fall[:, places], fallen.place, item[places], history, events, speaks, cosine
             )
         elif code == LIST or (code == TOWER and embeddings is not None):
             if "tower" not in candidates.scores or embeddings is None:
                 made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
             else:
                 cosine = candidates.scores["tower"][chosen[places]]
-                made = _similar(catalogue, embeddings, item[places], cosine, history, events)
+                made = _similar(catalogue, embeddings, item[places], cosine, history, events, speaks)
         elif anchor and RETRIEVERS[code] in tables:
             share = candidates.scores[RETRIEVERS[code]][chosen[places]].tolist()
             made = [_together(catalogue, anchor, part) for part in share]
         elif code == AGAIN:  # the page says what they rest on
             made = [_popular(catalogue, place) for place in catalogue.place[item[places]].tolist()]
         elif code == IALS and ials is not None:
-            made = _because(catalogue, ials_drops(ials, history, item[places]), item[places], history, events)
+            made = _because(catalogue, ials_drops(ials, history, item[places]), item[places], history, events, speaks)
         else:
             name = RETRIEVERS[code]
             dropped = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
-            made = _because(catalogue, dropped, item[places], history, events)
+            made = _because(catalogue, dropped, item[places], history, events, speaks)
         for place, reason in zip(places.tolist(), made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
@@ -140,14 +142,16 @@ def _because(
     items: np.ndarray,
     history: np.ndarray,
     events: list[Past],
+    speaks: np.ndarray,
 ) -> list[Reason]:
     drop, score = dropped
     # an item that comes back is no reason for itself (`Surface.suppression`)
-    drop = np.where(history[: len(drop), None] == items, -np.inf, drop)
+    no = (history[: len(drop), None] == items) | ~speaks[: len(drop), None]
+    drop = np.where(no, -np.inf, drop)
     best, past = drop.argmax(0), history.tolist()
     made = []
     for i, (row, whole) in enumerate(zip(best.tolist(), score.tolist(), strict=True)):
-        if drop[row, i] == -np.inf:  # nothing else is known of the person
+        if drop[row, i] <= 0:  # nothing else is known of the person, or nothing good
             made.append(_popular(catalogue, int(catalogue.place[items[i]])))
             continue
         title = title_of(catalogue, past[row])
@@ -163,9 +167,10 @@ def _named_by_falls(
     items: np.ndarray,
     history: np.ndarray,
     events: list[Past],
+    speaks: np.ndarray,
     cosines: np.ndarray | None,
 ) -> list[Reason]:
-    fall = np.where(history[place, None] == items, -np.inf, fall)
+    fall = np.where((history[place, None] == items) | ~speaks[place, None], -np.inf, fall)
     best, most, past = place[fall.argmax(0)].tolist(), fall.max(0).tolist(), history.tolist()
     made = []
     for i, (row, by) in enumerate(zip(best, most, strict=True)):
@@ -188,11 +193,12 @@ def _similar(
     cosines: np.ndarray,
     history: np.ndarray,
     events: list[Past],
+    speaks: np.ndarray,
 ) -> list[Reason]:
     if not len(history):
         return [_taste(cosine) for cosine in cosines.tolist()]
     likeness = embeddings[items] @ embeddings[history].T
-    likeness[items[:, None] == history] = -np.inf  # an item that comes back is like itself
+    likeness[(items[:, None] == history) | ~speaks] = -np.inf  # an item that comes back is like itself
     best, most, past = likeness.argmax(1).tolist(), likeness.max(1).tolist(), history.tolist()
     made = []
     for row, near, cosine in zip(best, most, cosines.tolist(), strict=True):

@@ -150,7 +150,7 @@ def _fill(
             value = plan.weight * float(mine @ discount[: len(mine)])
             if value > worthiest:
                 best, worthiest = n, value
-        if best < 0:
+        if best < 0 or (chosen and worthiest <= 0):  # what is worth nothing is no shelf, except for the only one
             break
         left.remove(best)
         draft, order, placed = row.drafts[best], pools[best], None
@@ -233,6 +233,7 @@ def _reasons(
         propensity,
         row.history,
         row.events,
+        row.speaks,
         parts.tables,
         catalogue.vectors,
         parts.ials,

@@ -10,10 +10,12 @@ import numpy as np
 
 from playbill.baselines.neighbours import LENGTH
 from playbill.engine.types import Request
+from playbill.engine.verdicts import against
 from playbill.features.encoder import Arrays, encode_queries, offsets
 from playbill.features.fold import EventPool, Past, Profile, fold_profiles
 from playbill.features.spec import FeatureSpec, Side
 from playbill.features.vocabulary import Vocabulary
+from playbill.state.events import Id
 from playbill.state.store import View
 from playbill.state.wishes import Wishes
 from playbill.tables.consent import allowed
@@ -35,6 +37,7 @@ class Person:
         teaches: whether what they do may teach a model.
         past: the whole stored history, for models that read it by a spec of their own.
         wishes: what they ask for in so many words; None for nothing.
+        against: items of their past that nothing is to be recommended by, see `verdicts`.
     """
 
     profile: Profile
@@ -43,6 +46,7 @@ class Person:
     remembered: bool = True
     teaches: bool = True
     past: list[Past] = field(default_factory=list)
+    against: frozenset[Id] = frozenset()
     wishes: Wishes | None = None
 
 
@@ -80,6 +84,9 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec,
                 person.wishes = view.wishes(request.user_id, request.session_id)
             except msgspec.MsgspecError as error:
                 person.note = f"what this person asks for cannot be read: {error}"
+        declared = view.declared
+        for person in people:
+            person.against = against(person.profile.history, () if declared is None else declared.events)
     return people
 
 

@@ -92,6 +92,7 @@ def _draft(row: Row, parts: Parts, conditions: Conditions, within_s: float | Non
         past=row.person.past,
         history=row.history,
         events=row.events,
+        speaks=row.speaks,
         left_out=row.left_out,
         blocked=row.blocked,
         excluded=stock.catalogue.indices(not_wanted),

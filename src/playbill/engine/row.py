@@ -28,6 +28,7 @@ class Row:
         left_out: [S] int64 items seen or excluded; `blocked` [N + 1] bool those and what is not available.
         eligible: items that could be shown.
         history, events: what may be used of the past; see `profile.People`.
+        speaks: [H] bool, whether an item of the history may be what something is because of.
         newcomers: [n] int64 items that places are kept for; None where there are none.
         stock: the catalogue that this request draws from: what its filter and the rules that block leave.
         rules: those of the policy that act on this request; `removed` is what its blocks took.
@@ -54,6 +55,7 @@ class Row:
     removed: list[Removal] = field(default_factory=list)
     history: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     events: list[Past] = field(default_factory=list)
+    speaks: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     candidates: Candidates = field(default_factory=no_candidates)
     newcomers: np.ndarray | None = None
     anchor: int = 0

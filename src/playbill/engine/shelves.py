@@ -58,6 +58,7 @@ class Asked:
     Attributes:
         past: the whole stored history, oldest first.
         history: [H] int64 known items, newest first, and `events` the newest event of each.
+        speaks: [H] bool, whether a shelf may be because of it.
         left_out: [S] int64 item_index seen or excluded; `blocked` [M + 1] bool those and what is not available.
         excluded: [E] int64 item_index that the request does not want.
         k: items of a shelf.
@@ -69,6 +70,7 @@ class Asked:
     past: Sequence[Past]
     history: np.ndarray
     events: Sequence[Past]
+    speaks: np.ndarray
     left_out: np.ndarray
     blocked: np.ndarray
     excluded: np.ndarray
@@ -127,11 +129,11 @@ def _near(plan: ShelfPlan, asked: Asked, near: Near) -> Draft:
 
 
 def _because(plan: ShelfPlan, asked: Asked, stock: Stock, tables: Mapping[str, Neighbours]) -> list[Draft]:
-    """Shelves of what is like the items that were chosen last."""
+    """Shelves of what is like the items that were chosen last, and liked as far as that was said."""
     anchors = [
         (int(item), event)
-        for item, event in zip(asked.history.tolist(), asked.events, strict=True)
-        if not plan.events or event.event in plan.events
+        for item, event, speaks in zip(asked.history.tolist(), asked.events, asked.speaks.tolist(), strict=True)
+        if speaks and (not plan.events or event.event in plan.events)
     ][: plan.most]
     near = (
         like([item for item, _ in anchors], stock, tables, _POOL * asked.k, asked.left_out, asked.patience)

@@ -76,6 +76,7 @@ def make_slate(
         propensity,
         row.history,
         row.events,
+        row.speaks,
         parts.tables,
         catalogue.vectors,
         parts.ials,

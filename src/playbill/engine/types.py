@@ -303,7 +303,7 @@ def validate(request: Request, user_id_type: str, item_id_type: str) -> Request:
 
 
 def _instead(kind: type, field: str) -> str:
-    """Return the values that may stand in a field of a struct, such as `preferences[0].kind`, as the end of a reason."""
+    """Return what may stand in a field, such as `preferences[0].kind`, as the end of a reason; else nothing."""
     found = msgspec.inspect.type_info(kind)
     for name, place in re.findall(r"(\w+)((?:\[[^]]*\])*)", field):
         fields = {f.encode_name: f.type for f in found.fields} if isinstance(found, msgspec.inspect.StructType) else {}

@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,19 @@ from playbill.state.txn import VERSION, Tables, Txn
 from playbill.state.wishes import Mark, Wish, Wishes, check_room, check_wish, decode_wishes, read_wishes
 from playbill.state.write import Change, wanted, write_change
 
-_VERSIONS = (VERSION, b"catalogue_version", b"creatives_version", LEARNED_VERSION)
+_DECLARED = b"declared"
+_VERSIONS = (VERSION, b"catalogue_version", b"creatives_version", LEARNED_VERSION, _DECLARED)
 
 _profile = msgspec.msgpack.Decoder(Profile)
 _declared = msgspec.msgpack.Decoder(Declared)
+
 _logged = msgspec.msgpack.Decoder(tuple[int, Event])
 _encode = msgspec.msgpack.Encoder().encode
+
+
+@lru_cache(maxsize=8)
+def _read_declared(raw: bytes) -> Declared:
+    return _declared.decode(raw)
 
 
 class View:
@@ -128,6 +136,12 @@ class View:
     def learned_version(self) -> int:
         """`version` when a creative head last learned something."""
         return self.number(LEARNED_VERSION)
+
+    @property
+    def declared(self) -> Declared | None:
+        """What was declared of events and ids; None in a new store."""
+        raw = self._txn.get("meta", _DECLARED)
+        return None if raw is None else _read_declared(bytes(raw))
 
     def learned(self, head: str) -> Learned | None:
         """Return what a creative head has learned since its bundle was made."""
@@ -231,8 +245,8 @@ class Store:
     @property
     def declared(self) -> Declared | None:
         """What was declared of events and ids; None in a new store."""
-        raw = self.meta(b"declared")
-        return None if raw is None else _declared.decode(raw)
+        raw = self.meta(_DECLARED)
+        return None if raw is None else _read_declared(raw)
 
     def profile(self, user_id: int | str) -> Profile | None:
         with self.view([(user_id, None)]) as view:
