@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     _run("generate", [f"home={home}", *world])
     settings = compose("generate", world)
     end = start_us(settings.size) + settings.size.days * DAY_US
-    _train(home, "acts", f"until={end}")
+    _train(home, "acts", f"until={datetime.fromtimestamp(end / 1e6, UTC).isoformat()}")
     figures = {
         "complete_journey": _plain(read_report(home / "runs" / "journey-acts")),
         "world": _plain(read_report(home / "runs" / "acts-acts")),

@@ -14,7 +14,6 @@ from rich.console import Console
 from playbill.campaign.act_features import Words, read_acts_log
 from playbill.campaign.acts import FILE, write
 from playbill.errors import TableError, TrainingError
-from playbill.state.settings import parse_moment
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 from playbill.tables.schema import TableFolder
@@ -46,7 +45,7 @@ def run(settings: ActSettings) -> int:
             return 0
     with console.status("reading what people did") as status:
         words = words_of(about, settings)
-        log = read_acts_log(tables, words, "training", parse_moment(settings.until))
+        log = read_acts_log(tables, words, "training", settings.until_us())
         log = drawn(log, settings.most_people, settings.seed)
         acts, report = learn(tables, log, words, settings, status.update)
     if not acts.spec.acts:

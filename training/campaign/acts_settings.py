@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from playbill.errors import ConfigError
-from playbill.state.settings import parse_moment
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class ActSettings:
     run: str | None = None
     """Name of the run's folder; null = <tables>-acts."""
     until: str | None = None
-    """Moment up to which the log is whole, ISO 8601 or UTC microseconds; null: the last event."""
+    """Moment up to which the log is whole, ISO 8601, UTC unless it says otherwise; null: the last event."""
     purchases: list[str] = field(default_factory=lambda: ["purchase"])
     """Events that are a purchase; their value is money where its declared unit is three capitals, such as EUR."""
     opens: list[str] = field(default_factory=lambda: ["open"])
@@ -75,9 +75,19 @@ class ActSettings:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.least_days < 0:
             raise ConfigError(f"least_days must be at least 0, got {self.least_days}")
-        parse_moment(self.until)
+        self.until_us()
         if not self.purchases:
             raise ConfigError("purchases: expected the name of an event at least, got none")
         rising = all(low < high for low, high in zip([0.0, *self.edges], self.edges, strict=False))
         if not self.edges or not rising:
             raise ConfigError(f"edges: expected days above 0, ascending, got {self.edges}")
+
+    def until_us(self) -> int | None:
+        """Return `until` in UTC microseconds; None for null. Raises: ConfigError: it is no time."""
+        if self.until is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(self.until)
+        except ValueError:
+            raise ConfigError(f"until: expected a time such as 2026-11-23T06:00Z, got {self.until!r}") from None
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
