@@ -53,9 +53,7 @@ def tables(folder: Path) -> Path:
         return Column(name=name, kind=is_, **marks.get(name, {}))  # type: ignore[arg-type]  # its own fields
 
     columns = {name: [column(f.name, f.type) for f in table.schema] for name, table in whole.items()}
-    write_folder(
-        folder, whole, source="test", columns=columns, events=[EventKind(name="purchase")], licence="none"
-    )
+    write_folder(folder, whole, source="test", columns=columns, events=[EventKind(name="purchase")], licence="none")
     return folder
 
 

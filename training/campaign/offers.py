@@ -1,4 +1,4 @@
-"""`playbill train-offers`: what each offer does to each person, from a log of offers to files that a bundle can carry."""
+"""`playbill train-offers`: what each offer does to each person, from a log to files that a bundle can carry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from playbill.campaign.offer_facts import FactSpec, Facts, check_inputs, read_facts, read_offers, words_of
+from playbill.campaign.offer_facts import Facts, FactSpec, check_inputs, read_facts, read_offers, words_of
 from playbill.campaign.offer_settings import Offers
 from playbill.campaign.offers import ABOUT, ARRAYS, About, OfferModel, settle, worth
 from playbill.errors import TrainingError
