@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -57,7 +57,7 @@ from playbill.engine.settings import EngineSettings
 from playbill.engine.slate import make_slate
 from playbill.engine.starting import Start
 from playbill.engine.stocking import Stocking
-from playbill.engine.types import MAX_RECENT, Page, Request, Slate, validate
+from playbill.engine.types import MAX_RECENT, Page, Recent, Request, Slate, validate
 from playbill.errors import StateError
 from playbill.index.sharded import Sharded, absent
 from playbill.state.decisions import Decision
@@ -68,6 +68,7 @@ from playbill.tables.schema import EventKind
 log = logging.getLogger("playbill.engine")
 
 _MARKS_BYTES = 64_000_000
+_REHEARSAL_MS = 1e6  # so that no step is passed over
 _PING_S = 0.5  # that health waits for a part of an index
 _NO_HEAD = "no time left for the creative head"
 _LATE = {  # by step, the rung that is not reached without it, and what the slate says
@@ -148,6 +149,7 @@ class Engine:
             )
         if store is not None:
             engine.stocking.take_in(store)
+        engine._rehearse()
         declared = None if store is None else store.declared
         known = {e.name for e in (*bundle.spec.events, *(() if declared is None else declared.events))}
         for name, surface in bundle.policy.surfaces.items():
@@ -375,8 +377,7 @@ class Engine:
                 stocked = self.stocking.now if view is None else self.stocking.at(view)
                 version = 0
                 if view is not None:  # a slate that names a version knows all of it
-                    current = stocked.offer.version == view.catalogue_version
-                    version = view.version if current else min(stocked.offer.version, view.version)
+                    version = self.stocking.known(view, stocked)
                 creatives = (
                     None if self.creative_step is None else self.creative_step.now(people, requests, view, stocked)
                 )
@@ -416,6 +417,25 @@ class Engine:
             learned=None if belief is None else belief.learned,
             remembered=all(person.remembered for person in people),
         )
+
+    def _rehearse(self) -> None:
+        """Answer a visitor twice, as for nobody to see: the first time is cold, from the second budgets learn the pace.
+
+        Otherwise a step that never ran would be taken to need its share, and the first requests to come, which are slow
+        by themselves, would be given a cheaper rung with most of their time left.
+        """
+        if self.bundle.policy.surface("slate").answers is not Form.SLATE or not self._events:
+            return
+        faults = self.faults.copy()
+        seen = [Recent(item_id=item_id, event=self._events[0]) for item_id in self.catalogue.ids[1:9]]
+        visit = Request(request_id="rehearsal", recent=seen)
+        with suppress(StateError):  # requests meet it themselves, and say so
+            for budget in (None, Budget(_REHEARSAL_MS, self.pace)):
+                self.decide([visit], budget)
+        self.slates.clear()
+        self.faults.clear()
+        self.faults.update(faults)
+        self.depths = Depths(self.bundle.policy)
 
     def _warm(self) -> None:
         """Ask each graph about nobody, once."""

@@ -53,6 +53,7 @@ class Stocking:
         self._lock = threading.Lock()
         self._failed = -1
         self._prepared = (0, 0)
+        self._whole = (0, 0)  # version of a stock, and of the store when that was last known to be its newest
         self._trusted_until = 0.0
 
     @property
@@ -63,7 +64,7 @@ class Stocking:
     def forget(self) -> None:
         """Answer from the bundle's own catalogue, and ask the store anew."""
         self.now = stock(self._catalogue, self._parts, self._bundle, self.fresh, 0, {})
-        self._failed = -1
+        self._failed, self._whole = -1, (0, 0)
 
     def at(self, view: View) -> Stock:
         """Return the stock for requests that see the store in this view."""
@@ -71,10 +72,23 @@ class Stocking:
             self._take_in(view)
         return self.now
 
+    def known(self, view: View, stocked: Stock) -> int:
+        """Return the version of the store all of which an answer from this stock knows.
+
+        That is the view's, where the stock is its newest; else the last at which it was, for nothing of the catalogue
+        changed between the stock's own version and that one.
+        """
+        if stocked.offer.version == view.catalogue_version:
+            self._whole = stocked.offer.version, view.version
+            return view.version
+        made, whole = self._whole
+        return min(whole if made == stocked.offer.version else stocked.offer.version, view.version)
+
     def take_in(self, store: Store) -> None:
         """Take in what the store notes by now; requests of other threads are answered meanwhile."""
         with store.view() as view:
             self._take_in(view, self._prepare)
+            self.known(view, self.now)
             self._prepare(view, self.now)
 
     def follow(self, store: Store) -> None:
