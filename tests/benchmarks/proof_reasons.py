@@ -1,13 +1,14 @@
 """Whether reasons are true: does removing what is named move a score more than removing something else?
 
     python tests/benchmarks/proof_reasons.py home=var [tables=ml-100k] [people=150] [k=10] [seed=0] [tries=0,5]
+                                            [bundle=current]
 
 `home` holds a published bundle of these tables with towers and a ranker (`playbill demo home=var`). People's histories
 are cut at a moment drawn at random. Each is asked for a slate by the real engine; then again without each item of the
 history that scores read, one at a time. A case is an item that names one of the history; what counts is the share of
 the others whose removal moves its score less, which is what a comparison with one drawn at random comes to. Intervals
-are over people. EASE, iALS and a blend are added to a copy of the bundle, fitted on the same tables; the blend's
-weights are such as fits give, some members speaking against. `tries` are those of the policy (`ReasonPolicy`); 0 names
+are over people. `bundle` is another than the published one, sealed or not. EASE, iALS and a blend are added to a copy of the bundle, fitted on the same tables; the blend's
+weights are such as fits give, some members speaking against. EASE is left out above its limit of items. `tries` are those of the policy (`ReasonPolicy`); 0 names
 what is near.
 """
 
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from reasons_moved import Moved, cut, declared, measure
 from record import machine, record
 
-from playbill.baselines.ease import ease_neighbours, fit_ease
+from playbill.baselines.ease import MAX_ITEMS, ease_neighbours, fit_ease
 from playbill.baselines.ials import fit_ials, write_ials
 from playbill.baselines.neighbours import LENGTH, write_neighbours
 from playbill.blend.model import Blend, write_blend
@@ -69,8 +70,9 @@ def main(arguments: list[str]) -> int:
     home, k = Path(given.get("home", "var")), int(given.get("k", "10"))
     rng, started = np.random.default_rng(int(given.get("seed", "0"))), machine()
     tables = home / "tables" / given.get("tables", "ml-100k")
-    path = bundle_path(home, "current")
-    bundle = open_bundle(path)
+    named = given.get("bundle", "current")
+    path = bundle_path(home, named)
+    bundle = open_bundle(path, require_sealed=named == "current")
     origin = bundle.manifest.origin
     dataset = open_dataset(
         tables,
@@ -117,13 +119,15 @@ def enriched(path: Path, bundle: Bundle, dataset: Dataset, copy: Path) -> Bundle
     shutil.copytree(path, copy)
     train = np.flatnonzero(dataset.split.part == 0)
     person, item, n = dataset.pool.person[train], dataset.pool.item[train], bundle.spec.num_items
-    write_neighbours(copy / "ease.npz", ease_neighbours(fit_ease(person, item, n, l2=500), most=300, length=LENGTH))
+    retrievers = RETRIEVER_FILES | {"ials": "ials.npz"}
+    if len(np.unique(item)) <= MAX_ITEMS:
+        write_neighbours(copy / "ease.npz", ease_neighbours(fit_ease(person, item, n, l2=500), most=300, length=LENGTH))
+        retrievers |= {"ease": "ease.npz"}
     write_ials(copy / "ials.npz", fit_ials(person, item, n, factors=64, alpha=1.0, l2=0.003, rounds=8), LENGTH)
     features = ["standard", "share", "rank", "listed"]
     blend = Blend(name="proof", members=list(WEIGHTS), depth=120, features=features, weights=WEIGHTS)
     (copy / "blend.json").write_bytes(write_blend(blend))
     (copy / "manifest.json").unlink()
-    retrievers = RETRIEVER_FILES | {"ease": "ease.npz", "ials": "ials.npz"}
     describe(copy, msgspec.structs.replace(bundle.manifest, retrievers=retrievers))
     return open_bundle(copy, require_sealed=False, verify=False)
 
@@ -146,7 +150,9 @@ def roads(bundle: Bundle, tries: int) -> list[tuple[str, Engine, bool]]:
         ("item-kNNs", engine("item_knn"), True),
         ("blend", engine("retrieval", blend=True), False),
     ]
-    for name in ALONE:  # by a surface that weighs nothing else
+    for name in (
+        n for n in ALONE if n != "ease" or n in bundle.manifest.retrievers
+    ):  # by a surface that weighs nothing else
         found.append((name, engine("full", surface=Surface(weights={name: 1.0}, quotas={name: 50})), True))
     return found
 
