@@ -15,7 +15,7 @@ from playbill.engine.budget import Budget
 from playbill.engine.engine import Engine
 from playbill.engine.types import Page, PageRequest, decode, decode_request
 from playbill.engine.types import Request as Asked
-from playbill.errors import StateError
+from playbill.errors import RequestError, StateError
 from playbill.serving.messages import Refused
 from playbill.serving.slatelog.content import Entry
 from playbill.serving.trying import Answered, Decide
@@ -31,6 +31,9 @@ log = logging.getLogger("playbill.http")
 
 ARRIVED = "playbill_arrived"
 _DEADLINE = "x-playbill-deadline-ms"
+_AHEAD_DAYS = (
+    366  # what is prepared for a later day lies within a year; clocks and units that are wrong lie far outside
+)
 
 
 async def recommend(api: Api, request: Request, times: dict[str, float]) -> Response:
@@ -50,6 +53,7 @@ async def home(api: Api, request: Request, times: dict[str, float]) -> Response:
 async def _decide(
     api: Api, request: Request, times: dict[str, float], began: float, asked: Asked, decide: Decide
 ) -> Response:
+    _check_moment(asked.at)
     if asked.request_id is None:
         asked.request_id = request_id(request)
     decoded = time.perf_counter()
@@ -110,6 +114,16 @@ async def _decide(
         encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
     )
     return response
+
+
+def _check_moment(at: int | None) -> None:
+    """Do nothing where an answer may be asked for a moment: any of the past, and a year ahead.
+
+    Raises:
+        RequestError: later; as if nothing were new any more, and every wish had faded.
+    """
+    if at is not None and at > time.time_ns() // 1000 + _AHEAD_DAYS * 86_400_000_000:
+        raise RequestError("at", f"expected UTC microseconds, at most {_AHEAD_DAYS} days from now, got {at}")
 
 
 def _faults(api: Api) -> int:

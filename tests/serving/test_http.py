@@ -204,6 +204,8 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'"text"', 422, "body"),
     (b'{"k": 0}', 422, "k"),
     (b'{"k": -3}', 422, "k"),
+    (b'{"at": 4611686018427387904}', 422, "at"),  # the year 148,109
+    (b'{"at": %d}' % (time.time_ns() // 1000 + 400 * 86_400_000_000), 422, "at"),
     (b'{"k": 1000001}', 422, "k"),
     (b'{"k": 1e400}', 422, "k"),
     (b'{"k": "ten"}', 422, "k"),
@@ -230,6 +232,13 @@ def test_a_bad_request_is_refused_by_field(api: Api, body: bytes, status: int, f
     check_against("Problem", problem)
     assert (response.status_code, problem["field"]) == (status, field)
     assert problem["reason"] and problem["request_id"]
+
+
+@pytest.mark.parametrize("days", [-10_000, -1, 0.01, 300])
+def test_a_slate_may_be_asked_for_the_past_and_a_year_ahead(api: Api, days: float) -> None:
+    at = time.time_ns() // 1000 + round(days * 86_400_000_000)
+    answer = call(api, "POST", "/v1/recommend", {"user_id": 1, "at": at})
+    assert answer.status_code == 200 and answer.json()["at"] == at
 
 
 BAD_EVENTS: list[tuple[Any, int, str]] = [

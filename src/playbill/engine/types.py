@@ -75,7 +75,8 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         exact_reasons: look for what to name among all of the history that models read, and not the newest few of it:
             takes several times as long.
         at: UTC microseconds of the moment; None means now. It sets the clock (hour, weekday), it does not turn back
-            the state: the profile is always the one the store holds.
+            the state: the profile is always the one the store holds. A server takes any of the past, and up to 366
+            days ahead.
     """
 
     user_id: Id | None = None
