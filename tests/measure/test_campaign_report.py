@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from playbill.errors import ConfigError, MeasureError
-from playbill.measure.campaigns.dealt import CAMPAIGN, HELD, arms, read_dealt
+from playbill.measure.campaigns.dealt import CAMPAIGN, EVERYWHERE, HELD, arms, read_dealt
 from playbill.measure.campaigns.report import run
 from playbill.measure.campaigns.settings import CampaignReportSettings
 from playbill.measure.statement import Reading
@@ -28,8 +28,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shop(tmp_path_factory.mktemp("shop"))
 
 
-def make_shop(home: Path, seed: int = 5, effect: float = 0.05, people: int = PEOPLE) -> Path:
-    """A quarter never consented and buys little; keen people buy 30 % of the time, others 10 %, a message adds 5 %."""
+def make_shop(home: Path, seed: int = 5, effect: float = 0.05, people: int = PEOPLE, capped: float = 0.0) -> Path:
+    """A quarter never consented and buys little; keen people buy 30 % of the time, others 10 %, a message adds 5 %.
+
+    `capped` of the keen ones had enough messages from earlier campaigns, which nobody of the global holdout gets.
+    """
     dice = np.random.default_rng(seed)
     users = np.arange(1, people + 1)
     keen, consents = dice.random(people) < 0.4, dice.random(people) < 0.75
@@ -38,19 +41,25 @@ def make_shop(home: Path, seed: int = 5, effect: float = 0.05, people: int = PEO
     reason = np.where(late, "too_few_items", "")
     reason = np.where(mine, HELD, reason)
     reason = np.where(everywhere, "global_holdout", reason)
+    full = ~everywhere & keen & (np.random.default_rng([seed, 1]).random(people) < capped)
+    reason = np.where(full, "frequency_cap", reason)
     reason = np.where(~consents, "no_consent", reason)
     sent = reason == ""
     buys = dice.random(people) < np.where(keen, 0.3, 0.1) * np.where(consents, 1, 0.3) + effect * sent
     opens = sent & (dice.random(people) < 0.4)
     folder = home / "campaigns" / "spring"
     (folder / "rows").mkdir(parents=True)
-    rows = pl.DataFrame({"user_id": users, "reason": reason, "send": sent}).with_columns(at=pl.lit(AT))
+    rows = pl.DataFrame({"user_id": users, "reason": reason, "send": sent, "global_holdout": everywhere}).with_columns(
+        at=pl.lit(AT)
+    )
     rows.write_parquet(folder / "rows" / "part-00000.parquet")
     declared = {"holdouts": {"campaign": HELD_SHARE, "everywhere": GLOBAL_SHARE}}
     (folder / "plan.json").write_text(json.dumps({"declaration": declared}))
     (folder / "success.json").write_text("{}")
-    who = np.concatenate([users[buys], users[opens], [1]])
-    kinds = ["purchase"] * int(buys.sum()) + ["open"] * int(opens.sum()) + ["visit"]
+    leaves = sent & (np.random.default_rng([seed, 2]).random(people) < 0.02)
+    who = np.concatenate([users[buys], users[opens], users[leaves], [1]])
+    kinds = ["purchase"] * int(buys.sum()) + ["open"] * int(opens.sum()) + ["unsubscribe"] * int(leaves.sum())
+    kinds += ["visit"]
     since = dice.uniform(0.1, 7, len(who))
     since[-1] = 20  # the log goes on until every window is over
     events = pl.DataFrame(
@@ -90,20 +99,48 @@ def figure(reading: Reading, metric: str, control: str) -> Any:
 
 def test_the_lift_is_the_messages_own_and_receivers_are_not_held_against_the_others(shop: Path) -> None:
     reading = report(shop)
-    truth = 0.05 * 0.98  # of a hundred who were dealt a message two got none: they count all the same
-    for control in (HELD, "global_holdout"):
+    share = 0.98  # of a hundred who were dealt a message two got none: they count all the same
+    # the global holdout is of the whole audience: those without consent and in the campaign's own holdout count too
+    for control, truth in ((HELD, 0.05 * share), (EVERYWHERE, 0.05 * share * 0.75 * (1 - HELD_SHARE))):
         buyers = figure(reading, "buyers", control)
         error = (buyers.high - buyers.low) / 2 / 1.96
-        assert buyers.randomised and abs(buyers.estimate - truth) < 3 * error and buyers.low > 0
+        assert buyers.randomised and abs(buyers.estimate - truth) < 3 * error
         spent = figure(reading, "revenue_per_recipient", control)
         assert abs(spent.estimate - 10 * truth) < 3 * (spent.high - spent.low) / 2 / 1.96
-    assert figure(reading, "opens", HELD).low > 0.3
+    assert figure(reading, "opens", HELD).low > 0.3 and figure(reading, "buyers", HELD).low > 0
     rows = pl.read_parquet(shop / "campaigns/spring/rows/*.parquet")
     bought = pl.read_parquet(shop / "tables/shop/events.parquet").filter(pl.col("event") == "purchase")["user_id"]
     rate = rows.group_by("send").agg(pl.col("user_id").is_in(bought.implode()).mean().alias("rate"))
     naive = dict(rate.iter_rows())
     assert naive[True] - naive[False] > figure(reading, "buyers", HELD).high  # what a receiver-against-others says
-    assert "nobody differs" in figure(reading, "unsubscribes", HELD).refused
+    left = figure(reading, "unsubscribes", HELD)
+    assert left.low < 0.02 * share < left.high and left.low > 0
+
+
+def test_figures_stand_a_thousand_people_and_relative(shop: Path) -> None:
+    reading = report(shop)
+    [rows] = [rows for name, rows in reading.tables.items() if name.startswith("what this campaign did")]
+    [buyers] = [row for row in rows if row["metric"] == "buyers"]
+    said = figure(reading, "buyers", HELD)
+    assert [buyers[k] for k in ("more", "low", "high")] == pytest.approx(
+        [1000 * v for v in (said.estimate, said.low, said.high)]
+    )
+    assert buyers["with"] - buyers["without"] == pytest.approx(buyers["more"])
+    assert buyers["relative_low"] < buyers["relative"] < buyers["relative_high"]
+    assert buyers["relative"] == pytest.approx(buyers["more"] / buyers["without"])
+    assert {row["metric"] for row in rows} >= {"opens", "revenue_per_recipient", "unsubscribes"}
+
+
+def test_caps_of_earlier_campaigns_take_nobody_out_of_the_global_comparison(tmp_path: Path) -> None:
+    """Only those who get messages can be capped, and they are keen: leaving them out would take away from the arm."""
+    home = make_shop(tmp_path, effect=0, people=30_000, capped=0.6)
+    found = figure(report(home), "buyers", EVERYWHERE)
+    assert found.randomised and found.low < 0 < found.high  # nothing was done, and nothing is found
+    rows = pl.read_parquet(home / "campaigns/spring/rows/*.parquet")
+    bought = pl.read_parquet(home / "tables/shop/events.parquet").filter(pl.col("event") == "purchase")["user_id"]
+    left = rows.filter(pl.col("reason").is_in(["", "too_few_items", "global_holdout"]))
+    rate = dict(left.group_by("global_holdout").agg(pl.col("user_id").is_in(bought.implode()).mean()).iter_rows())
+    assert rate[False] - rate[True] < found.low  # what leaving the capped out would have said
 
 
 def test_the_deal_is_checked_against_its_plan(shop: Path) -> None:

@@ -1,9 +1,14 @@
 """Who was dealt to a campaign and who was held out, as the arms of an experiment.
 
-Two questions have two controls. Whoever the campaign's own holdout left out shows what this campaign did beside
-everything else that went on; whoever the global holdout leaves out of all campaigns shows what they do together.
-People who are held back for a reason that stood before the deal (consent, caps, quiet hours) are in neither arm: they
-would have been held back in any. Those found only when their items were chosen were dealt, and count as sent.
+Two questions have two controls, and each its own people.
+
+Whoever the campaign's own holdout left out shows what this campaign did beside everything else that went on. Who is
+held back for a reason that stood before that deal (consent, caps, quiet hours, the global holdout) is in neither arm:
+they would have been held back in either. Those found only when their items were chosen were dealt, and count as sent.
+
+Whoever the global holdout leaves out of all campaigns shows what they do together. That deal is older than caps,
+fatigue and unsubscribing, which come of messages that this holdout never got: leaving those people out would take the
+keenest from one arm alone. So its arms are the whole audience, whatever else holds, the other holdout included.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import polars as pl
 from playbill.errors import MeasureError
 
 CAMPAIGN, HELD, EVERYWHERE = "campaign", "campaign_holdout", "global_holdout"
+_COLUMNS = ("user_id", "reason", "send", "global_holdout", "at")
 LATE = ("too_few_items", "history_too_long")  # reasons found after the deal
 
 
@@ -26,7 +32,7 @@ class Dealt:
     """People of a decided campaign.
 
     Attributes:
-        rows: user_id, reason, send, at (of the run).
+        rows: user_id, reason, send, global_holdout (whatever else holds), at (of the run).
         shares: of the campaign's holdout and of the global one, as planned.
     """
 
@@ -54,7 +60,7 @@ def read_dealt(folder: Path) -> Dealt:
     except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise MeasureError(f"{waves[0] / 'plan.json'} cannot be read ({type(error).__name__}: {error})") from error
     files = [part for wave in waves for part in sorted((wave / "rows").glob("part-*.parquet"))]
-    return Dealt(pl.scan_parquet(files).select("user_id", "reason", "send", "at").collect(), shares)
+    return Dealt(pl.scan_parquet(files).select(_COLUMNS).collect(), shares)
 
 
 def arms(dealt: Dealt, control: str) -> pl.DataFrame:
@@ -63,16 +69,15 @@ def arms(dealt: Dealt, control: str) -> pl.DataFrame:
     Args:
         control: HELD or EVERYWHERE.
     """
-    reason = pl.col("reason")
-    sent = reason.is_in(["", *LATE])
-    held, everywhere = dealt.shares[HELD], dealt.shares[EVERYWHERE]
-    if control == HELD:
-        share = held
-    else:  # of all, before the campaign's own deal
-        share = everywhere / (everywhere + (1 - everywhere) * (1 - held))
-    return dealt.rows.filter(sent | (reason == control)).select(
+    if control == EVERYWHERE:
+        rows, held = dealt.rows, pl.col("global_holdout")
+    else:
+        rows = dealt.rows.filter(pl.col("reason").is_in(["", *LATE, HELD]))
+        held = pl.col("reason") == HELD
+    share = dealt.shares[control]
+    return rows.select(
         "user_id",
         "at",
-        arm=pl.when(reason == control).then(pl.lit(control)).otherwise(pl.lit(CAMPAIGN)),
-        share=pl.when(reason == control).then(share).otherwise(1 - share),
+        arm=pl.when(held).then(pl.lit(control)).otherwise(pl.lit(CAMPAIGN)),
+        share=pl.when(held).then(share).otherwise(1 - share),
     )

@@ -72,6 +72,11 @@ def _read(settings: CampaignReportSettings, tables: Path, dealt: Dealt) -> Readi
         tables={
             "recipients": [{"what": label.get(r, r), "people": n} for r, n in counted.iter_rows()],
             **{f"arms, {c}": reading.tables["arms"] for c, reading in zip(controls, whole, strict=True)},
+            **{
+                _thousand(c): rows
+                for c, reading in zip(controls, whole, strict=True)
+                if (rows := _per_thousand(reading))
+            },
             **_delivered(settings, dealt),
             "segments, corrected over all of them and all metrics": segments,
             "segments, too small to be read": skipped,
@@ -102,6 +107,26 @@ def compare(settings: CampaignReportSettings, tables: Path, people: pl.DataFrame
             exposure="",
         )
         return experiment.run(question, folder, MeasureSettings(level=settings.level))
+
+
+def _thousand(control: str) -> str:
+    what = {HELD: "what this campaign did", EVERYWHERE: "what all campaigns do together, this one included"}[control]
+    return f"{what}, a thousand people who were dealt to it, against the {control}"
+
+
+def _per_thousand(reading: Reading) -> list[dict[str, Any]]:
+    """Return the effects of a reading as rows in people (or money) a thousand; none where the deal is contradicted."""
+    if not all(s.randomised for s in reading.statements):
+        return []
+    return [
+        {
+            "metric": row["metric"], "without": 1000 * row["control_figure"], "with": 1000 * row["arm_figure"],
+            "more": 1000 * row["difference"], "low": 1000 * row["low"], "high": 1000 * row["high"],
+            "relative": row["relative"], "relative_low": row["relative_low"], "relative_high": row["relative_high"],
+            "p_value": row["p"], "q_value": row["q"],
+        }
+        for row in reading.tables["intent to treat"]
+    ]  # fmt: skip
 
 
 def _metrics(own: str) -> dict[str, Metric]:
