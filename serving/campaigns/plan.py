@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +12,8 @@ from rich.progress import track
 
 from playbill.campaign.audience import read_people
 from playbill.campaign.decide import hours_of, recipients
+from playbill.campaign.offer_run import Settled, decide_offers
+from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.plan import plan_of
 from playbill.campaign.restraint import allows, read_contact, with_events_since
 from playbill.campaign.send_time import read_send_times
@@ -21,7 +23,7 @@ from playbill.errors import BundleError, ConfigError
 from playbill.measure.campaigns.page import to_html
 from playbill.measure.statement import Reading, to_json, to_png, to_text
 from playbill.serving.campaigns.folder import DECISIONS
-from playbill.serving.campaigns.run import find_send_times
+from playbill.serving.campaigns.run import find_offers, find_send_times
 from playbill.state.settings import StoreSettings, parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder
@@ -51,10 +53,14 @@ class CampaignPlanSettings:
     """The declaration, as `playbill campaign run` takes it."""
     send_times: str | None = None
     """Folder of a run of `playbill train-campaign`; null: what the bundle carries in campaign/, if it does."""
+    offers: str | None = None
+    """Folder of a run of `playbill train-offers`; null: what the bundle carries in campaign/, if it does."""
     at: str | None = None
     """Moment of the run: ISO 8601 or UTC microseconds; null: now."""
     days: float = 14.0
     """Days that the report will count."""
+    lift: float = 0.1
+    """Relative lift of buyers that the smallest holdout is suggested for."""
     level: float = 0.95
     """Of intervals, and of the holdout's test."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -64,6 +70,8 @@ class CampaignPlanSettings:
         parse_moment(self.at)
         if not 0.5 <= self.level < 1:
             raise ConfigError(f"level: expected 0.5 to below 1, got {self.level}")
+        if not 0 < self.lift <= 10:
+            raise ConfigError(f"lift: expected above 0, up to 10, got {self.lift}")
         if not 1 / 24 <= self.days <= 3650:
             raise ConfigError(f"days: expected 1/24 to 3650, got {self.days}")
 
@@ -102,7 +110,11 @@ def run(settings: CampaignPlanSettings) -> Reading:
                     chance[row] = float(value)
             given_ = {"user_id": who.users["user_id"], "reason": who.found.reason, "open_probability": chance}
             rows.append(pl.DataFrame(given_, schema_overrides={"open_probability": pl.Float64}))
-    reading = plan_of(campaign, pl.concat(rows), tables, at, settings.days, settings.level)
+    settled, why = _settled(settings, home, tables, people.user_ids, at)
+    reading = plan_of(
+        campaign, pl.concat(rows), tables, at, settings.days, settings.level,
+        lift=settings.lift, settled=settled, why_no_offers=why,
+    )  # fmt: skip
     with atomic_folder(folder / "plan") as out:
         png = to_png(reading)
         (out / "plan.json").write_bytes(to_json(reading))
@@ -112,3 +124,20 @@ def run(settings: CampaignPlanSettings) -> Reading:
     console.print(to_text(reading), markup=False, end="")
     console.print(f"\nwritten to {folder / 'plan'}", markup=False)
     return reading
+
+
+def _settled(
+    settings: CampaignPlanSettings, home: Path, tables: Path, user_ids: pl.Series, at: int
+) -> tuple[Settled | None, str]:
+    """Return the offers that the run would settle, and why there are none; unequal ones are told, not refused."""
+    campaign = settings.campaign
+    if not campaign.offers.levels:
+        return None, "no offers declared"
+    try:
+        folder = find_offers(str(home), settings.bundle, campaign, settings.offers)
+    except BundleError:
+        folder = None
+    if folder is None:
+        return None, "no bundle is published that carries a model of offers: `playbill train-offers` learns one"
+    told = replace(campaign, offers=replace(campaign.offers, release_unequal=True))
+    return decide_offers(told, read_offer_model(folder), tables, user_ids, at), ""

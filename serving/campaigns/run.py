@@ -80,7 +80,7 @@ def run(settings: CampaignRunSettings) -> None:
         asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
         check_declared(tables, asked, "sensitive")
         times = find_send_times(settings.home, settings.bundle, settings.send_times)
-        model = _offer_model(settings)
+        model = find_offers(settings.home, settings.bundle, campaign, settings.offers)
         plan = _plan(settings, folder, people, subjects, times, model, chances)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
@@ -153,12 +153,16 @@ def find_send_times(home: str, bundle: str, given: str | None) -> Path | None:
     return carried if (carried / "send_time.npz").is_file() else None
 
 
-def _offer_model(settings: CampaignRunSettings) -> Path | None:
-    """Return the folder of the offer model; None where the campaign makes no offers."""
-    if not settings.campaign.offers.levels:
+def find_offers(home: str, bundle: str, campaign: Campaign, given: str | None) -> Path | None:
+    """Return the folder of the offer model; None where the campaign makes no offers.
+
+    Raises:
+        ConfigError: no model there.
+        BundleError: none was given, and there is no such bundle.
+    """
+    if not campaign.offers.levels:
         return None
-    folder = load.bundle_path(settings.home, settings.bundle) / "campaign"
-    folder = folder if settings.offers is None else Path(settings.offers).absolute()
+    folder = Path(given).absolute() if given is not None else load.bundle_path(home, bundle) / "campaign"
     if not (folder / ABOUT).is_file():
         raise ConfigError(
             f"campaign.offers: {folder} holds no {ABOUT}; run `playbill train-offers` and say offers=<its folder>, or "

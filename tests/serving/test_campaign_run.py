@@ -157,6 +157,8 @@ def test_the_plan_says_before_what_the_run_did(told: Path) -> None:
     )
     opens = next(s for s in said["statements"] if s["name"] == "messages opened")
     assert opens["estimate"] is None and "train-campaign" in opens["refused"]
+    spend = next(s for s in said["statements"] if s["name"].startswith("money for offers"))
+    assert spend["estimate"] is None and spend["refused"] == "no offers declared"
     assert sorted(p.name for p in (told / "campaigns" / "ahead").iterdir()) == ["plan"], "it decided something"
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from playbill.campaign.offer_run import Settled
 from playbill.campaign.restraint import DAY_US, REASONS, counts
 from playbill.campaign.settings import Campaign
 from playbill.measure.disparity.parity import Family, compare, correct
 from playbill.measure.disparity.settings import Correction
-from playbill.measure.power.plan import Design, effect_found, rate_after
+from playbill.measure.power.plan import Design, effect_found, people_needed, rate_after, rate_effect_size
 from playbill.measure.statement import Reading, Statement
 from playbill.tables.folder import read_folder
 
@@ -20,7 +21,18 @@ POWER = 0.8
 _LEAST_GROUP = 30  # people of a group that is compared
 
 
-def plan_of(campaign: Campaign, people: pl.DataFrame, tables: Path, at: int, days: float, level: float) -> Reading:
+def plan_of(
+    campaign: Campaign,
+    people: pl.DataFrame,
+    tables: Path,
+    at: int,
+    days: float,
+    level: float,
+    *,
+    lift: float = 0.1,
+    settled: Settled | None = None,
+    why_no_offers: str = "no offers declared",
+) -> Reading:
     """Return the plan of a campaign.
 
     Args:
@@ -30,6 +42,9 @@ def plan_of(campaign: Campaign, people: pl.DataFrame, tables: Path, at: int, day
         days: that the report will count; what people bought in as many days before `at` is what they are expected to
             buy without any message.
         level: of intervals.
+        lift: relative, of buyers, that a holdout is suggested for.
+        settled: the audience's offers, None where none can be told.
+        why_no_offers: what is said then.
     """
     from scipy.stats import norm
 
@@ -38,6 +53,8 @@ def plan_of(campaign: Campaign, people: pl.DataFrame, tables: Path, at: int, day
     statements = [_opens(sent, z, level)]
     money = _money(pl.concat([sent, held])["user_id"], tables, at, days)
     statements += _revenue(sent["user_id"], money, z, level, days)
+    statements += [_holdout(len(sent) + len(held), money, lift, level)]
+    statements += [_spend(campaign, sent["user_id"], settled, level, why_no_offers)]
     shares = (campaign.holdouts.campaign, 1 - campaign.holdouts.campaign)
     return Reading(
         title=f"Campaign {campaign.name}, before it is sent",
@@ -46,8 +63,9 @@ def plan_of(campaign: Campaign, people: pl.DataFrame, tables: Path, at: int, day
             "audience after each reason to hold back": _waterfall(people),
             "what the holdout can show": _power(len(sent) + len(held), shares, money, level),
             "whom it would reach, by group (for audits)": _reached(people, tables, level),
-            "not planned": [{"what": "offers", "why": "the declaration has none"}],
+            "offers": _offers(sent["user_id"], settled),
         },
+        warnings=[] if settled is None else [f"unequal offers: {line}" for line in settled.flagged],
         verdict=f"{len(sent):,} of {len(people):,} recipients would be sent it",
     )
 
@@ -137,6 +155,47 @@ def _power(people: int, shares: tuple[float, float], money: np.ndarray, level: f
             }
         )
     return rows
+
+
+def _holdout(people: int, money: np.ndarray, lift: float, level: float) -> Statement:
+    """Return the smallest holdout that shows a relative lift of buyers with probability 0.8."""
+    given: dict[str, Any] = {
+        "name": f"smallest holdout that shows {lift:+.0%} of buyers", "n": people, "unit": "share", "level": level,
+        "method": f"two-sided test of two rates, power {POWER}",
+    }  # fmt: skip
+    rate = float((money > 0).mean()) if len(money) else 0.0
+    if not rate or rate * (1 + lift) >= 1:
+        return Statement(**given, estimate=None, refused="how many of them buy is not known, so neither is what shows")
+    size = rate_effect_size(rate, rate * (1 + lift))
+    for held in np.arange(1, 51) / 100:  # of half, both arms are alike: no holdout shows more
+        design = Design(shares=(float(held), float(1 - held)), alpha=1 - level, power=POWER)
+        if people_needed(size, design, rate=True) <= people:
+            return Statement(**given, estimate=float(held), assumptions=["people buy as often as in the days before"])
+    return Statement(
+        **given, estimate=None,
+        refused=f"none does among {people:,} people: half of them held out would need "
+                f"{people_needed(size, Design(shares=(0.5, 0.5), alpha=1 - level, power=POWER), rate=True):,}",
+    )  # fmt: skip
+
+
+def _spend(campaign: Campaign, sent: pl.Series, settled: Settled | None, level: float, why: str) -> Statement:
+    given: dict[str, Any] = {"name": "money for offers, at most", "n": len(sent), "unit": "money", "level": level}
+    method = "each recipient's level as the run would settle it, each redeemed at its dearest"
+    if settled is None:
+        return Statement(**given, estimate=None, method=method, refused=why)
+    theirs = sent.to_frame("user_id").join(settled.table, on="user_id", how="left")["offer_cost"]
+    details = {"settled for the whole audience, at most": settled.worst, "as expected": settled.expected}
+    return Statement(
+        **given, estimate=float(theirs.sum()), method=method, details={**details, "budget": campaign.offers.budget}
+    )
+
+
+def _offers(sent: pl.Series, settled: Settled | None) -> list[dict[str, Any]]:
+    if settled is None:
+        return []
+    theirs = sent.to_frame("user_id").join(settled.table, on="user_id", how="left")
+    made = theirs.group_by("offer").agg(pl.len().alias("people"), pl.col("offer_cost").sum().alias("money, at most"))
+    return made.sort("people", descending=True).to_dicts()
 
 
 def _reached(people: pl.DataFrame, tables: Path, level: float) -> list[dict[str, Any]]:
