@@ -178,6 +178,8 @@ def _tell_offers(settled: Settled) -> None:
         f"offers: {shown}; they cost {settled.expected:,.2f} as expected and {settled.worst:,.2f} at most; within "
         f"{100 * settled.plan.gap:.3f} % of the best plan there can be"
     )
+    for line in settled.left_out:
+        console.print(f"offers were not compared: {line}")
     for line in settled.flagged:
         console.print(f"[yellow]unequal offers, released all the same:[/] {line}")
 

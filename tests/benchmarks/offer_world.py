@@ -20,11 +20,11 @@ LEVELS = [
 def opening(world: World, person: np.ndarray, day: int) -> np.ndarray:
     """Return [n] float64, P(open) averaged over subjects and the hours that mails may go out at."""
     hours = np.asarray(world.parameters.messages.send_hours)
-    total = np.zeros(len(person))
+    total, rows = np.zeros(len(person)), np.zeros(len(person), np.int64)
     for subject in range(len(world.subjects.pull)):
         for hour in hours:
             total += np.mean(
-                [open_probability(world, person, np.full(len(person), subject), np.full(len(person), 24 * d + hour), day)
+                [open_probability(world, person, rows + subject, rows + 24 * d + hour, day)
                  for d in (1, 5)],
                 axis=0,
             )  # fmt: skip

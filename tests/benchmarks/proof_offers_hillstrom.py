@@ -1,4 +1,4 @@
-"""Which mail to whom, on a real trial: held-out value under a cost a mail and a budget, beside random, all and response.
+"""Which mail to whom, on a real trial: held-out value under a cost a mail and a budget, beside random and response.
 
     python tests/benchmarks/proof_offers_hillstrom.py [home=var] [data=DIR]
 
@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> int:
     tables = hillstrom_tables(data / "hillstrom" / "hillstrom.parquet", home / "tables" / "hillstrom")
     figures = measured(tables, home)
     for name, found in figures["net value a customer, and over mailing nobody"].items():
-        print(f"{name:44} {found['value'][0]:.4f} [{found['value'][1]:.4f} {found['value'][2]:.4f}]  "
-              f"{found['over nobody'][0]:+.4f} [{found['over nobody'][1]:+.4f} {found['over nobody'][2]:+.4f}]")  # fmt: skip
+        print(f"{name:44} {found['value'][0]:.4f} [{found['value'][1]:.4f} {found['value'][2]:.4f}]", end="  ")
+        over = found["over nobody"]
+        print(f"{over[0]:+.4f} [{over[1]:+.4f} {over[2]:+.4f}]")
     print(f"written to {record('offers_hillstrom', figures, started)}")
     return 0
 

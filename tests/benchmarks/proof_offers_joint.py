@@ -2,10 +2,11 @@
 
     python tests/benchmarks/proof_offers_joint.py [home=var] [worlds=fitted-daily,hard-daily]
 
-All policies here know the true probabilities, so what differs is the deciding alone and not the learning: it is the most
-that a joint policy can gain. Together: one plan over all combinations of subject, hour of a Wednesday and offer. Each by
-itself: the subject that is opened most on average over hours, the hour that is over subjects, and the offers planned with
-opens as they are on average. One after the other: offers planned knowing the subject and hour that were chosen.
+All policies here know the true probabilities, so what differs is the deciding alone and not the learning: it is the
+most that a joint policy can gain. Together: one plan over all combinations of subject, hour of a Wednesday and offer.
+Each by itself: the subject that is opened most on average over hours, the hour that is over subjects, and the offers
+planned with opens as they are on average. One after the other: offers planned knowing the subject and hour that were
+chosen.
 """
 
 from __future__ import annotations

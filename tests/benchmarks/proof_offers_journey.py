@@ -48,7 +48,8 @@ def rows(source: Path) -> pl.DataFrame:
     redeemed = pl.read_parquet(source / "coupon_redemptions.parquet").rename({"redemption_date": "day"})
     bought = pl.read_parquet(source / "transactions.parquet", columns=[
         "household_id", "product_id", "sales_value", "transaction_timestamp", "coupon_disc"]
-    ).rename({"transaction_timestamp": "day"}).with_columns(pl.col("day").cast(pl.Datetime("ns")).dt.replace_time_zone(None))  # fmt: skip
+    ).rename({"transaction_timestamp": "day"})  # fmt: skip
+    bought = bought.with_columns(pl.col("day").cast(pl.Datetime("ns")).dt.replace_time_zone(None))
     parts = []
     for number, kind, start, _ in began.select("campaign_id", "campaign_type", "start_date", "end_date").iter_rows():
         mine = coupons.filter(pl.col("campaign_id") == number)

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from playbill.campaign.offer_facts import FactSpec, Facts, check_inputs
+from playbill.campaign.offer_facts import Facts, FactSpec, check_inputs
 from playbill.campaign.offer_run import decide_offers, keep, kept
 from playbill.campaign.offer_settings import Guard, OfferLevel, Offers
 from playbill.campaign.offers import About, OfferModel, of_classes, reserve, settle, worth
@@ -34,7 +34,8 @@ def tables(folder: Path) -> Path:
     })  # fmt: skip
     decisions = pa.table({
         "decision_id": ids, "request_id": ids, "kind": ["offer"] * PEOPLE, "chosen": ["none"] * PEOPLE,
-        "at": pa.array([now] * PEOPLE, pa.timestamp("us", tz="UTC")), "user_id": ids, "propensity": np.full(PEOPLE, 0.5),
+        "at": pa.array([now] * PEOPLE, pa.timestamp("us", tz="UTC")), "user_id": ids,
+        "propensity": np.full(PEOPLE, 0.5),
     })  # fmt: skip
     events = pa.table({
         "event_id": [1], "user_id": [1], "event": ["purchase"], "at": pa.array([now], pa.timestamp("us", tz="UTC")),

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
 from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, decide, propose, write_copy
 from playbill.campaign.decisions import SCHEMA
+from playbill.campaign.offer_facts import FactSpec
+from playbill.campaign.offers import About
 from playbill.campaign.restraint import read_contact
 from playbill.campaign.settings import Campaign
 from playbill.serving import processes
@@ -267,3 +270,34 @@ writer({{"part": 3, "user_ids": list(range(301, 401))}})
     again = ran(told, "told", *TOLD)
     assert again.returncode == 0 and "9 of 10 shards" in again.stderr
     assert rows_of(told, "told").drop("state_version").equals(before.drop("state_version"))  # of later events
+
+
+def test_offers_are_settled_once_for_all_shards_and_reruns(mailing: Path) -> None:
+    model, folder = mailing / "offer-model", mailing / "campaigns" / "gifts"
+    model.mkdir()
+    spec = FactSpec(levels=["none", "gift"], inputs=[], words={}, events=[])
+    arrays: dict[str, np.ndarray] = {"effects": np.array([False])}
+    for level, chance in enumerate((0.1, 0.3)):
+        leaf = {"feature": [[-1]], "threshold": [[0.0]], "left": [[0]], "right": [[0]], "value": [[0.0]]}
+        arrays |= {f"{key}{level}": np.array(value) for key, value in leaf.items()}
+        arrays |= {f"missing{level}": np.array([[False]]), f"start{level}": np.array([chance])}
+    np.savez(model / "offers.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
+    about = About(spec=spec, form="trees", value=20.0, surer=1.0, judged={})
+    (model / "offers.json").write_bytes(msgspec.json.encode(about))
+    told = (
+        "campaign.offers.levels=[{name: gift, cost: 1.0}]", "campaign.offers.budget=200",
+        "campaign.offers.release_unequal=true", "campaign.offers.cuts={age: [30, 50]}", f"offers={model}",
+    )  # fmt: skip
+    done = ran(mailing, "gifts", *told)
+    assert done.returncode == 0, done.stderr
+    rows, settled = rows_of(mailing, "gifts"), pl.read_parquet(folder / "offers.parquet")
+    assert len(settled) == len(rows) and 150 < (settled["offer"] == "gift").sum() <= 200
+    sent = rows.filter("send").join(settled, on="user_id", suffix="_settled")
+    assert (sent["offer"] == sent["offer_settled"]).all()
+    offers = rows_of(mailing, "gifts", "decisions").filter(pl.col("kind") == "offer")
+    assert len(offers) == len(sent) and offers["propensity"].null_count() == 0
+    (folder / "rows" / "part-00003.parquet").unlink()
+    (folder / "success.json").unlink()
+    again = ran(mailing, "gifts", *told)
+    assert again.returncode == 0, again.stderr
+    assert rows_of(mailing, "gifts").equals(rows) and pl.read_parquet(folder / "offers.parquet").equals(settled)

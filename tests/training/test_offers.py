@@ -1,4 +1,4 @@
-"""`playbill train-offers`: trees that numpy evaluates as LightGBM does, kinds of people that are found, a run's files."""
+"""`playbill train-offers`: trees that numpy evaluates as LightGBM does, kinds of people that are found, files."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class OfferModelSettings:
     window_h: float = 72.0
     """Hours after an offer in which a purchase redeems it, where the log does not say which offer it is about."""
     learn_days: float = 56.0
-    """Latest days of the log whose offers teach the trees and judge all; what came before is what is known of people."""
+    """Latest days of the log whose offers teach the trees and judge all; what came before is known of people."""
     trees: int = 100
     """Of each ensemble."""
     classes: int = 16

@@ -9,8 +9,9 @@ For prices a, b >= 0 of the two limits everybody takes the level that is best fo
 
     bound(a, b) = sum_i max_l (profit - a cost - b short)[i, l] + a budget
 
-is no less than the optimum of the linear relaxation, hence than that of any plan. The prices are found by bisection, one
-within the other; what is left of the budget then goes to the steps up that earn most for what they cost. A few people
+is no less than the optimum of the linear relaxation, hence than that of any plan. The prices are found by bisection,
+one within the other; what is left of the budget then goes to the steps up that earn most for what they cost. A few
+people
 are solved exactly.
 
 Source:
@@ -124,7 +125,7 @@ def _price(profit: np.ndarray, cost: np.ndarray, budget: float) -> float:
 
 
 def _prices(profit: np.ndarray, cost: np.ndarray, budget: float, lacks: np.ndarray) -> tuple[float, float]:
-    """Return the prices of money and of margin: the smallest of the margin at which the dearest affordable plan has it."""
+    """Return the prices of money and of margin: the smallest of these at which the affordable plan keeps the margin."""
     rows = np.arange(len(profit))
 
     def missing(b: float) -> tuple[float, float]:

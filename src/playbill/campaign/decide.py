@@ -66,8 +66,9 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         campaign, user_id, send, reason ("" where it is sent), global_holdout, campaign_holdout, channel, send_at (UTC),
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
         hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
-        was chosen from), subject_version, tokens (json), hero_item, hero_title, hero_propensity, hero_creative, hero_creative_propensity
-        (the first of the first block), offer, offer_propensity, offers and offer_reason (null where none are decided on), and a block's
+        was chosen from), subject_version, tokens (json), hero_item, hero_title, hero_propensity, hero_creative,
+        hero_creative_propensity (the first of the first block), offer, offer_propensity, offers and offer_reason (null
+        where none are decided on), and a block's
         `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
         _creative_propensities, _creative_counts, _reasons, _rung`, best first; bundle, policy, state_version,
         code_version, seed, at. What is decided of nobody who is held back is null. `too_few_items` and
@@ -278,9 +279,11 @@ def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
         "reason": pl.String, "global_holdout": pl.Boolean, "campaign_holdout": pl.Boolean, "channel": pl.String,
         "send_at": moment, "send_local": pl.String, "timezone": pl.String, "hour": pl.Int64, "hour_reason": pl.String,
         "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64, "subject": pl.String,
-        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64, "subject_version": pl.Int64, "tokens": pl.String,
+        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64, "subject_version": pl.Int64,
+        "tokens": pl.String,
         "hero_item": blocks[f"{first}_items"].inner, "hero_title": pl.String,
         "hero_propensity": pl.Float64, "hero_creative": blocks[f"{first}_creatives"].inner,
         "hero_creative_propensity": pl.Float64, "offer": pl.String, "offer_propensity": pl.Float64,
-        "offers": pl.Int64, "offer_reason": pl.String, **blocks, "code_version": pl.String, "seed": pl.Int64, "at": moment,
+        "offers": pl.Int64, "offer_reason": pl.String, **blocks, "code_version": pl.String,
+        "seed": pl.Int64, "at": moment,
     }  # fmt: skip

@@ -151,11 +151,16 @@ def read_facts(
         maintain_order="left",
     )  # fmt: skip
     columns = [_number(users[name], spec.words.get(name)) for name in spec.inputs]
+    cells = len(spec.levels) + 1
+    if offers is None and not has_table(tables, "decisions"):  # nobody was ever made an offer
+        empty = np.zeros((len(asked), cells), np.int64)
+        columns += list(np.zeros((2 * cells, len(asked))))
+        columns += _counts(tables, spec.events, asked.with_row_index("row"), until) if spec.events else []
+        return Facts(np.stack(columns, 1), empty, empty)
     offers = read_offers(tables, spec, until) if offers is None else offers
     if until is not None:
         # what could still be bought for then is not known yet
         offers = offers.filter(pl.col("at").dt.epoch("us") < until - round(spec.window_h * 3.6e9))
-    cells = len(spec.levels) + 1
     cell = pl.when(pl.col("opened")).then(pl.col("level")).otherwise(cells - 1)
     place = asked.with_row_index("row")
     at = offers.with_columns(cell=cell).join(place, on="user_id")

@@ -44,6 +44,7 @@ class Settled:
         plan: of those who do not explore.
         expected, worst: money that all offers cost.
         flagged: groups that get offers unequally often, in words.
+        left_out: columns, or people, that could not be compared.
     """
 
     table: pl.DataFrame
@@ -51,6 +52,7 @@ class Settled:
     expected: float
     worst: float
     flagged: list[str]
+    left_out: list[str]
 
 
 def decide_offers(campaign: Campaign, model: OfferModel, tables: Path, user_ids: pl.Series, at: int) -> Settled:
@@ -89,13 +91,15 @@ def decide_offers(campaign: Campaign, model: OfferModel, tables: Path, user_ids:
         },
         schema_overrides={"offers": pl.Int64, "offer": pl.String, "offer_reason": pl.String},
     )
-    flagged = unequal(campaign, tables, user_ids, level, of.worst[rows, level])
+    flagged, left_out = unequal(campaign, tables, user_ids, level, of.worst[rows, level])
     if flagged and not offers.release_unequal:
         raise PlaybillError(
             "offers are made unequally often: " + "; ".join(flagged[:3]) + ". Leave out the input that tells these "
             "groups apart, or set campaign.offers.release_unequal=true"
         )
-    return Settled(table, found, float(of.expected[rows, level].sum()), float(of.worst[rows, level].sum()), flagged)
+    return Settled(
+        table, found, float(of.expected[rows, level].sum()), float(of.worst[rows, level].sum()), flagged, left_out
+    )
 
 
 def keep(folder: Path, run: str, settled: Settled) -> None:
@@ -126,10 +130,13 @@ def _personal(tables: Path, user_ids: pl.Series) -> np.ndarray:
     return allowed_rows(rows.select(["user_id", *([name] if name in rows.columns else [])]).to_arrow(), PURPOSE)
 
 
-def unequal(campaign: Campaign, tables: Path, user_ids: pl.Series, level: np.ndarray, cost: np.ndarray) -> list[str]:
+def unequal(
+    campaign: Campaign, tables: Path, user_ids: pl.Series, level: np.ndarray, cost: np.ndarray
+) -> tuple[list[str], list[str]]:
     """Return in words which groups of people get offers more rarely, or of less money, than chance explains.
 
-    Compared are the groups of `offers.audit`, or of every protected column, and their intersections.
+    Compared are the groups of `offers.audit`, or of every protected column, and their intersections. Returned second
+    is what could not be compared, such as a protected column of many values.
     """
     columns = {c.name: c for c in read_folder(tables).columns.get("users", [])}
     named = campaign.offers.audit or [name for name, c in columns.items() if c.protected]
@@ -137,12 +144,12 @@ def unequal(campaign: Campaign, tables: Path, user_ids: pl.Series, level: np.nda
     if missing:
         raise ConfigError(f"offers.audit: users has no column {', '.join(missing)}; it has {', '.join(columns)}")
     if not named:
-        return []
-    question = DisparityQuestion(columns=named)
+        return [], []
+    question = DisparityQuestion(columns=campaign.offers.audit, cuts=campaign.offers.cuts)
     try:
-        people, families, _ = read_groups(question, tables)
+        people, families, left_out = read_groups(question, tables)
     except MeasureError as error:
-        raise ConfigError(f"offers.audit: {error}") from error
+        raise ConfigError(f"offers.audit: {error}; such cuts stand in campaign.offers.cuts") from error
     place = pl.DataFrame({"user_id": people}).with_row_index("row")
     row = user_ids.to_frame("user_id").join(place, on="user_id", how="left", maintain_order="left")["row"].to_numpy()
     found = _compare(families, row, level, cost, len(people), question)
@@ -150,7 +157,7 @@ def unequal(campaign: Campaign, tables: Path, user_ids: pl.Series, level: np.nda
         f"{c.measure}: {c.group} {c.rate:.3g}, {c.reference} {c.reference_rate:.3g} (adjusted p {c.adjusted:.2g})"
         for c in found
         if c.flagged
-    ]
+    ], left_out
 
 
 def _compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from playbill.errors import ConfigError
 
@@ -57,7 +58,9 @@ class Offers:
     explore: float = 0.05
     """Share of people whose level is drawn from all, so that offers can be learned from; paid from the same budget."""
     audit: list[str] = field(default_factory=list)
-    """Columns of users by whose groups offers are compared before the file is released; empty: all that are protected."""
+    """Columns of users by whose groups offers are compared before the file is released; empty: every protected one."""
+    cuts: dict[str, Any] = field(default_factory=dict)
+    """Borders that turn such a column of numbers into groups, such as {age: [18, 30, 50]}."""
     release_unequal: bool = False
     """Release the file though groups get offers unequally often; the report says so all the same."""
 

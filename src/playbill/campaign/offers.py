@@ -1,4 +1,4 @@
-"""Which offer each person gets: what each level is expected to earn them beyond nothing, and the plan within the budget.
+"""Which offer each person gets: what each level is expected to earn beyond nothing, and the plan within the budget.
 
 A model says how likely each person buys with each level. Of two kinds:
 
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from playbill.campaign.budget import Plan, plan
-from playbill.campaign.offer_facts import FactSpec, Facts
+from playbill.campaign.offer_facts import Facts, FactSpec
 from playbill.campaign.offer_settings import NONE, Guard, OfferLevel, Offers
 from playbill.errors import ConfigError, TableError
 
