@@ -3,13 +3,13 @@
     python tests/benchmarks/proof_reasons.py home=var [tables=ml-100k] [people=150] [k=10] [seed=0] [tries=0,5]
                                             [bundle=current]
 
-`home` holds a published bundle of these tables with towers and a ranker (`playbill demo home=var`). People's histories
-are cut at a moment drawn at random. Each is asked for a slate by the real engine; then again without each item of the
-history that scores read, one at a time. A case is an item that names one of the history; what counts is the share of
-the others whose removal moves its score less, which is what a comparison with one drawn at random comes to. Intervals
-are over people. `bundle` is another than the published one, sealed or not. EASE, iALS and a blend are added to a copy of the bundle, fitted on the same tables; the blend's
-weights are such as fits give, some members speaking against. EASE is left out above its limit of items. `tries` are those of the policy (`ReasonPolicy`); 0 names
-what is near.
+`home` holds a published bundle of these tables with towers and a ranker (`playbill demo home=var`); `bundle` is another
+than that, sealed or not. People's histories are cut at a moment drawn at random. Each is asked for a slate by the real
+engine; then again without each item of the history that scores read, one at a time. A case is an item that names one of
+the history; what counts is the share of the others whose removal moves its score less, which is what a comparison with
+one drawn at random comes to. Intervals are over people. EASE (up to its limit of items), iALS and a blend are added to
+a copy of the bundle, fitted on the same tables; the blend's weights are such as fits give, some members speaking
+against. `tries` are those of the policy (`ReasonPolicy`); 0 names what is near.
 """
 
 from __future__ import annotations
