@@ -143,6 +143,13 @@ def test_caps_of_earlier_campaigns_take_nobody_out_of_the_global_comparison(tmp_
     assert rate[False] - rate[True] < found.low  # what leaving the capped out would have said
 
 
+def test_days_before_narrow_nothing_against_a_holdout_that_is_older_than_they(shop: Path) -> None:
+    before = report(shop, pre_days=28)
+    assert "CUPED" not in figure(before, "buyers", EVERYWHERE).method
+    same = [figure(report(shop, pre_days=days), "buyers", EVERYWHERE).estimate for days in (0, 28)]
+    assert same[0] == same[1]
+
+
 def test_the_deal_is_checked_against_its_plan(shop: Path) -> None:
     dealt = read_dealt(shop / "campaigns" / "spring")
     people = arms(dealt, HELD)

@@ -102,7 +102,8 @@ def compare(settings: CampaignReportSettings, tables: Path, people: pl.DataFrame
             only=list(metrics),
             until=settings.until,
             window_days=settings.days,
-            pre_days=settings.pre_days,
+            # campaigns before this one did something to the days before it, but not to the global holdout's
+            pre_days=settings.pre_days if control == HELD else 0,
             correction=settings.correction,
             exposure="",
         )

@@ -28,7 +28,7 @@ class CampaignReportSettings:
     days: float = 0.0
     """Count so many days from the moment of the run; 0: as each metric declares it."""
     pre_days: float = 28.0
-    """Days before the run whose figures narrow the intervals (CUPED); 0: none."""
+    """Days before the run whose figures narrow the intervals against the campaign's holdout (CUPED); 0: none."""
     until: str = ""
     """End of the log, ISO 8601; empty: the last event in it."""
     segments: list[str] = field(default_factory=list)
