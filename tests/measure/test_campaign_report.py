@@ -57,11 +57,13 @@ def make_shop(home: Path, seed: int = 5, effect: float = 0.05, people: int = PEO
     (folder / "plan.json").write_text(json.dumps({"declaration": declared}))
     (folder / "success.json").write_text("{}")
     leaves = sent & (np.random.default_rng([seed, 2]).random(people) < 0.02)
-    who = np.concatenate([users[buys], users[opens], users[leaves], [1]])
+    earlier = users[keen & ~everywhere]  # they opened what earlier campaigns sent them
+    who = np.concatenate([users[buys], users[opens], users[leaves], [1], earlier])
     kinds = ["purchase"] * int(buys.sum()) + ["open"] * int(opens.sum()) + ["unsubscribe"] * int(leaves.sum())
-    kinds += ["visit"]
+    kinds += ["visit"] + ["open"] * len(earlier)
     since = dice.uniform(0.1, 7, len(who))
-    since[-1] = 20  # the log goes on until every window is over
+    since[-len(earlier) :] = -5
+    since[-len(earlier) - 1] = 20  # the log goes on until every window is over
     events = pl.DataFrame(
         {
             "event_id": np.arange(len(who)),
@@ -144,10 +146,10 @@ def test_caps_of_earlier_campaigns_take_nobody_out_of_the_global_comparison(tmp_
 
 
 def test_days_before_narrow_nothing_against_a_holdout_that_is_older_than_they(shop: Path) -> None:
-    before = report(shop, pre_days=28)
-    assert "CUPED" not in figure(before, "buyers", EVERYWHERE).method
-    same = [figure(report(shop, pre_days=days), "buyers", EVERYWHERE).estimate for days in (0, 28)]
-    assert same[0] == same[1]
+    narrowed, plain = report(shop, pre_days=28), report(shop, pre_days=0)
+    assert "CUPED" in figure(narrowed, "opens", HELD).method
+    both = [figure(reading, "opens", EVERYWHERE) for reading in (narrowed, plain)]
+    assert "CUPED" not in both[0].method and both[0].estimate == both[1].estimate
 
 
 def test_the_deal_is_checked_against_its_plan(shop: Path) -> None:
