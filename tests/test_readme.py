@@ -49,7 +49,7 @@ def test_every_playbill_command_composes() -> None:
     commands = [words[1:] for words in lines if words[:1] == ["playbill"]]
     assert len(commands) >= 10
     for words in commands:
-        cli.compose(words[0], words[1:])
+        cli.compose(*cli.job_of(words))
 
 
 def test_every_link_leads_somewhere() -> None:

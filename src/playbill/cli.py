@@ -276,11 +276,16 @@ def _with_own_folder(name: str, overrides: list[str], varied: Sequence[str]) -> 
     return [*(o for o in overrides if o.partition("=")[0] != key), f"{key}={base}-{suffix}"]
 
 
-def _job_name(args: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the job and what is left: `campaign run` is the job campaign-run, and `campaign` alone none."""
-    if len(args) > 1 and f"{args[0]}-{args[1]}" in JOBS:
-        return f"{args[0]}-{args[1]}", list(args[2:])
-    return args[0], list(args[1:])
+def job_of(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the job that a command line names, and what it says to it.
+
+    `campaign run` is the job campaign-run, and a first word without a `=` stands for the job's first field.
+    """
+    words = 2 if len(args) > 1 and f"{args[0]}-{args[1]}" in JOBS else 1
+    name, rest = "-".join(args[:words]), list(args[words:])
+    if name in JOBS and JOBS[name].first and rest[:1] and "=" not in rest[0] and not rest[0].startswith("-"):
+        rest = [f"{JOBS[name].first}={rest[0]}", *rest[1:]]
+    return name, rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -294,9 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    name, rest = _job_name(args)
-    if name in JOBS and JOBS[name].first and rest[:1] and "=" not in rest[0] and not rest[0].startswith("-"):
-        rest = [f"{JOBS[name].first}={rest[0]}", *rest[1:]]
+    name, rest = job_of(args)
     try:
         if name in JOBS and any(a in ("-h", "--help") for a in rest):
             # with the choices made before it: each choice has fields of its own
