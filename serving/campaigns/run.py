@@ -41,7 +41,7 @@ from playbill.serving.campaigns.folder import (
 )
 from playbill.serving.campaigns.preview import write_preview
 from playbill.serving.campaigns.settings import CampaignRunSettings
-from playbill.serving.campaigns.shards import RowWriter, put_contact
+from playbill.serving.campaigns.shards import RowWriter, has_contact, put_contact
 from playbill.serving.shard_work import end_leftovers, make_parts
 from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
@@ -62,8 +62,10 @@ def run(settings: CampaignRunSettings) -> None:
         if not mine:
             raise PlaybillError(f"campaign {campaign.name!r} is being decided in {home}; wait, or name another")
         end_leftovers(folder)
-        if settings.force and folder.exists():
-            shutil.rmtree(folder)
+        before = None if settings.force else read_plan(folder)
+        if before is not None and settings.bundle == "current":
+            # another may have been published since; a run ends with the one that it began with
+            settings = replace(settings, bundle=before.bundle)
         subjects, refused = _subjects(campaign)
         for fault in refused:
             console.print(f"[yellow]left out:[/] {fault}")
@@ -81,6 +83,8 @@ def run(settings: CampaignRunSettings) -> None:
         check_declared(tables, asked, "sensitive")
         times = find_send_times(settings.home, settings.bundle, settings.send_times)
         model = find_offers(settings.home, settings.bundle, campaign, settings.offers)
+        if settings.force and folder.exists():
+            shutil.rmtree(folder)  # not before all that is asked for was found to be possible
         plan = _plan(settings, folder, people, subjects, times, model, chances)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
@@ -89,7 +93,10 @@ def run(settings: CampaignRunSettings) -> None:
         if len(todo) < plan.num_parts:
             console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
         if model is not None and kept(folder, plan.run) is None:
-            settled = decide_offers(campaign, read_offer_model(model), tables, people.user_ids, plan.at)
+            # waves are parts of one audience by a hash: each has its part of the budget, and all together no more
+            budget = None if campaign.offers.budget is None else campaign.offers.budget / campaign.waves.count
+            part = replace(campaign, offers=replace(campaign.offers, budget=budget))
+            settled = decide_offers(part, read_offer_model(model), tables, people.user_ids, plan.at)
             keep(folder, plan.run, settled)
             _tell_offers(settled)
         if todo:
@@ -237,15 +244,9 @@ def _decide(
     times: Path | None,
     todo: list[int],
 ) -> None:
-    home, campaign = Path(settings.home), settings.campaign
-    others = sorted(
-        p for p in (home / "campaigns").glob(f"*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name
-    )
-    contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
-    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
-        contact = with_events_since(contact, store, campaign, plan.at)
-    put_contact(folder / ".contact", contact, plan, people.user_ids, todo)
-    del contact
+    # a run that goes on finds what it found when it began, whatever other campaigns decided meanwhile
+    if not has_contact(folder / ".contact", plan):
+        _put_contact(settings, folder, plan, people)
     arrow = people.user_ids.to_arrow()
     users = arrow.cast(pa.int64() if people.user_ids.dtype.is_integer() else pa.string())
     make_parts(
@@ -268,6 +269,17 @@ def _decide(
         doing="deciding for recipients",
         console=console,
     )
+
+
+def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan, people: People) -> None:
+    home, campaign = Path(settings.home), settings.campaign
+    others = sorted(
+        p for p in (home / "campaigns").glob(f"*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name
+    )
+    contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        contact = with_events_since(contact, store, campaign, plan.at)
+    put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts))
 
 
 def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign, preview: int) -> Success:

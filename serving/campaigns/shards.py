@@ -24,6 +24,8 @@ from playbill.state.settings import StoreSettings, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 
+_WHOLE = "whole"  # holds the run's id; written last
+
 
 def put_contact(
     folder: Path, contact: Contact, plan: CampaignPlan, user_ids: pl.Series, numbers: Sequence[int]
@@ -52,6 +54,14 @@ def put_contact(
             buffer = io.BytesIO()
             mine.write_parquet(buffer)
             write_atomic(folder / f"{name}-{number:05}.parquet", buffer.getvalue())
+    if set(numbers) >= set(range(plan.num_parts)):
+        write_atomic(folder / _WHOLE, plan.run.encode())
+
+
+def has_contact(folder: Path, plan: CampaignPlan) -> bool:
+    """Return whether `put_contact` wrote all of a plan's shards."""
+    whole = folder / _WHOLE
+    return whole.is_file() and whole.read_text() == plan.run
 
 
 def read_shard(folder: Path, number: int) -> Contact:

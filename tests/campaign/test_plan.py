@@ -79,7 +79,9 @@ def test_offers_are_counted_of_those_who_would_be_sent_them(tables: Path) -> Non
     cost = np.tile([0.0, 10.0], (PEOPLE, 1))
     best = plan(np.where(users % 2 == 0, 5.0, -5.0)[:, None] * [0, 1], cost, budget=1e9)
     assert (best.level == (users % 2 == 0)).all()
-    settled = Settled(table, best, expected=9_000.0, worst=25_000.0, flagged=["offers a person: f 0.1, m 0.5"])
+    settled = Settled(
+        table, best, expected=9_000.0, worst=25_000.0, flagged=["offers a person: f 0.1, m 0.5"], left_out=[]
+    )
     reading = planned(tables, settled=settled)
     spend = said(reading, "money for offers")
     assert spend.estimate == 10 * (PEOPLE // 2 - PEOPLE // 10)  # every tenth is held out, and all of those are even
