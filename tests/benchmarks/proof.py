@@ -26,6 +26,16 @@ PLAYBILL = [sys.executable, "-m", "playbill.cli"]
 # what the simulated service and the instruments that read logs must show, in the order of what rests on what
 STATEMENTS = ("fit", "world", "rehearsal", "ranking", "off_policy", "experiments", "experiment_reading")
 STATEMENTS += ("uplift", "disparity", "drift", "ranker", "objectives", "creatives", "upworthy", "open_bandit")
+# and what campaigns must
+STATEMENTS += (
+    "acts",
+    "subjects",
+    "campaign_report",
+    "offers_hillstrom",
+    "offers_journey",
+    "offers_world",
+    "offers_joint",
+)
 
 
 # published protocols, what takes minutes before what takes hours

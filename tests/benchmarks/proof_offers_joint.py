@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from offer_world import LEVELS
+from offer_world import LEVELS, ready
 from record import machine, record
 
 from playbill.campaign.budget import Plan, plan
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     home, started = Path(given.get("home", "var")), machine()
     figures = {}
     for name in given.get("worlds", "fitted-daily,hard-daily").split(","):
-        figures[name] = measured(home / "tables" / name)
+        figures[name] = measured(ready(home, name))
         print(name, *(f"{k}: {v}" for k, v in figures[name].items()), sep="\n  ")
     print(f"written to {record('offers_joint', figures, started)}")
     return 0

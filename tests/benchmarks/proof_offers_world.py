@@ -2,7 +2,7 @@
 
     python tests/benchmarks/proof_offers_world.py [home=var] [worlds=hard-daily,fitted-daily] [runs=1000]
 
-Each world is a folder of tables of `playbill generate` with everybody's decisions, offers drawn evenly. What is learned
+Each world is made by `offer_world.ready`, with everybody's decisions, offers drawn evenly. What is learned
 from its log is asked for a plan over all people who are mailed; the oracle knows every true probability. Both may spend
 the same, 30 % of what the oracle would spend without a limit. Beside them: everybody's average, a plan at random, and
 what somebody would do who knew the kinds of people and how each answers, yet of a person only the same log. In the
@@ -21,7 +21,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from offer_world import LEVELS, oracle, true_chances
+from offer_world import LEVELS, oracle, ready, true_chances
 from record import machine, record
 from scipy.special import expit
 
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
 
 def world_figures(home: Path, name: str, runs: int) -> dict[str, Any]:
     """Return one world's figures."""
-    tables = home / "tables" / name
+    tables = ready(home, name)
     world = open_truth(tables)
     person = np.flatnonzero(may_be_mailed(world) & ~world.people.anonymous)
     day, users = world.size.days - 1, pl.Series("user_id", person + 1)
