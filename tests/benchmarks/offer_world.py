@@ -22,8 +22,8 @@ LEVELS = [
 
 
 def ready(home: Path, name: str) -> Path:
-    """Return the tables of a world such as hard-daily, generated where they are not there: a mail a day for 18 months to
-    8,000 people, since with a mail a week nobody's taste for offers shows in that time."""
+    """Return the tables of a world such as hard-daily, generated where they are not there: a mail a day for 18 months
+    to 8,000 people, since with a mail a week nobody's taste for offers shows in that time."""
     tables = home / "tables" / name
     if not (tables / "tables.json").is_file():
         size = ["size=shop", "size.people=8000", "size.items=2000", "size.activity=0.05", "size.contexts=false"]
