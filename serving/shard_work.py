@@ -32,7 +32,7 @@ def make_parts(
     doing: str,
     console: Console,
 ) -> None:
-    """Let workers make what is missing.
+    """Let workers make what is missing; this process does where one is enough, without a Ray to wait for.
 
     Args:
         folder: of the job; notes who works on it, see `end_leftovers`.
@@ -45,8 +45,6 @@ def make_parts(
     Raises:
         PlaybillError: a part failed; says why. What is done stays.
     """
-    from playbill.serving.ray_local import local_ray
-
     workers = min(len(rows), workers or len(os.sched_getaffinity(0)))
     columns = (
         SpinnerColumn(),
@@ -56,18 +54,25 @@ def make_parts(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting Ray", total=total)
+        task = progress.add_task("starting Ray" if workers > 1 else doing, total=total)
         # a row is what Ray Data takes, a dict of anything: its user_ids are a list
         progress.advance(task, total - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]  # json: a list
-        # its core says as an error what holds for every pool of workers: that their arguments must outlive them
-        with local_ray(workers + 1, object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
-            write_atomic(folder / ".owner", mark.encode())
-            progress.update(task, description=f"{doing}, {workers} workers")
-            try:
+        try:
+            if workers == 1:
+                one = maker(*arguments)
+                for row in rows:
+                    progress.advance(task, int(one(row)["users"]))
+                return
+            from playbill.serving.ray_local import local_ray
+
+            # its core says as an error what holds for every pool of workers: that their arguments must outlive them
+            with local_ray(workers + 1, object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
+                write_atomic(folder / ".owner", mark.encode())
+                progress.update(task, description=f"{doing}, {workers} workers")
                 for done in _made(rows, maker, arguments, workers):
                     progress.advance(task, int(done["users"]))
-            except Exception as error:
-                raise PlaybillError(f"{_cause(error)}; what is done stays, run it again to go on") from error
+        except Exception as error:
+            raise PlaybillError(f"{_cause(error)}; what is done stays, run it again to go on") from error
     (folder / ".owner").unlink()
 
 

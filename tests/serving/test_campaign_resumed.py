@@ -35,7 +35,7 @@ def command(home: Path, name: str, *others: str) -> list[str]:
     return [
         sys.executable, "-m", "playbill.cli", "campaign", "run", f"home={home}", f"campaign.name={name}",
         "campaign.blocks=[{name: picks, k: 4}]", f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z",
-        "shard_users=40", "workers=2", "campaign.caps=[{most: 1, days: 7}]",
+        "shard_users=40", "workers=1", "campaign.caps=[{most: 1, days: 7}]",
         "campaign.holdouts={everywhere: 0, campaign: 0}", *others,
     ]  # fmt: skip
 

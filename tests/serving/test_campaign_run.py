@@ -51,7 +51,7 @@ def mailing(home: Path) -> Path:
 def command(home: Path, name: str, *others: str) -> list[str]:
     return [
         sys.executable, "-m", "playbill.cli", "campaign", "run", f"home={home}", f"campaign.name={name}", BLOCKS,
-        f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z", "shard_users=100", "workers=2",
+        f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z", "shard_users=100", "workers=1",
         "campaign.tokens=[{name: number, column: user_id, default: none}]", "campaign.caps=[]",
         "campaign.holdouts={everywhere: 0, campaign: 0}", *others,
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def told(mailing: Path) -> Path:
 def test_killed_again_and_again_it_decides_what_it_would_have(mailing: Path) -> None:
     folder = mailing / "campaigns" / "killed"
     for parts in (2, 6):
-        driver = subprocess.Popen(command(mailing, "killed"), stderr=subprocess.DEVNULL)
+        driver = subprocess.Popen(command(mailing, "killed", "workers=2"), stderr=subprocess.DEVNULL)
         while len(list(folder.glob("rows/part-*.parquet"))) < parts:
             assert driver.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
@@ -84,7 +84,7 @@ def test_killed_again_and_again_it_decides_what_it_would_have(mailing: Path) -> 
         driver.wait()
         assert not (folder / "success.json").exists()
     mark = (folder / ".owner").read_text()
-    again = ran(mailing, "killed")
+    again = ran(mailing, "killed", "workers=2")
     assert again.returncode == 0 and "going on" in again.stderr, again.stderr
     assert processes.marked(mark) == [], "the killed run's workers live on"
     assert sorted(p.name for p in folder.iterdir()) == [
