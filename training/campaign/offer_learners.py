@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lightgbm import LGBMRegressor
 
 Arrays = dict[str, np.ndarray]
 
@@ -133,6 +132,8 @@ def doubly_robust(
 def _fit(x: np.ndarray, target: np.ndarray, weight: np.ndarray, name: str, trees: int, seed: int) -> Arrays:
     if len(np.unique(target)) < 2:
         return _ensemble(None, name, float(target.mean()) if len(target) else 0.0)
+    from lightgbm import LGBMRegressor  # of the extra measure: training alone is installed without it
+
     model = LGBMRegressor(
         n_estimators=trees, num_leaves=8, learning_rate=0.05, min_child_samples=max(20, len(x) // 100), reg_lambda=10.0,
         subsample=0.8, subsample_freq=1, n_jobs=1, random_state=seed, deterministic=True, force_row_wise=True,
