@@ -424,8 +424,10 @@ class Engine:
         Otherwise a step that never ran would be taken to need its share, and the first requests to come, which are slow
         by themselves, would be given a cheaper rung with most of their time left.
         """
-        if self.bundle.policy.surface("slate").answers is not Form.SLATE or not self._events:
-            return
+        parts = self.parts
+        elsewhere = isinstance(parts.index, Sharded) or not isinstance(parts.ranker, Model | None)
+        if elsewhere or self.bundle.policy.surface("slate").answers is not Form.SLATE or not self._events:
+            return  # what is elsewhere may be starting, and need not answer yet
         faults = self.faults.copy()
         seen = [Recent(item_id=item_id, event=self._events[0]) for item_id in self.catalogue.ids[1:9]]
         visit = Request(request_id="rehearsal", recent=seen)
