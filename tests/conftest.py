@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy  # noqa: F401  # its BLAS must be loaded to be limited
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from playbill.errors import SourceError
@@ -24,6 +25,10 @@ threadpool_limits(1, user_api="blas")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # as do those of torch and FAISS, which are loaded later and read this then
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# no property is held to a time: how long one takes is the machine's affair
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 

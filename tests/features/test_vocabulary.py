@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from playbill.errors import FeatureError
@@ -47,7 +47,6 @@ def test_columns_of_every_width_are_understood() -> None:
     assert films.indices(pa.chunked_array([], pa.int64())).tolist() == []
 
 
-@settings(deadline=None)  # no timed assertion
 @given(st.lists(st.one_of(st.integers(-3, 3), st.text("ab", max_size=2), st.none(), st.floats(0, 2), st.booleans())))
 def test_one_value_a_short_list_and_a_long_list_agree(values: list[Any]) -> None:
     for vocabulary in (Vocabulary([2, -1, 0]), Vocabulary(["", "b", "ab"])):
