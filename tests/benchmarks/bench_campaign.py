@@ -30,10 +30,11 @@ from record import machine, record
 
 from playbill.bundle.open import open_bundle
 from playbill.bundle.write import current
+from playbill.campaign.blocks import TOGETHER
 from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, propose, read_copy, sendable, write_copy
 from playbill.campaign.copy_file import decide as approve
-from playbill.campaign.decide import Material, decide
+from playbill.campaign.decide import Material, decide, recipients
 from playbill.campaign.restraint import read_contact
 from playbill.campaign.send_time import read_send_times
 from playbill.campaign.settings import Block, Campaign
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     home, started = Path(given.get("home", "var")), machine()
     people, rounds, workers = (int(given.get(k, d)) for k, d in (("people", 12_000), ("rounds", 3), ("workers", 2)))
     campaign, material, at, store = _material(home)
-    ids = _known(material, people)
+    ids = _known(campaign, material, people, at)
     shards = [ids[low : low + SHARD] for low in range(0, len(ids), SHARD)]
     figures = _measure(campaign, material, shards, at, rounds)
     figures["online_s"] = _online(material.engine, campaign, ids[: int(given.get("online", 200))], at)
@@ -95,15 +96,14 @@ def _material(home: Path) -> tuple[Campaign, Material, int, Store]:
     return campaign, Material(Engine.open(bundle, store), contact, subjects, times), at, store
 
 
-def _known(material: Material, wanted: int) -> list[int | str]:
-    """Return the people of the table who may be written to and of whom something is known, over and over."""
-    users, store = material.contact.users, material.engine.store
+def _known(campaign: Campaign, material: Material, wanted: int, at: int) -> list[int | str]:
+    """Return people of the table who may be written to and of whom something is known: whose rows are whole ones."""
+    store = material.engine.store
     assert store is not None
-    ids = users.filter(pl.col("contactable")) if "contactable" in users.columns else users
-    all_ids = ids["user_id"].to_list()
-    profiles = store.profiles(all_ids)
-    known = [i for i, p in zip(all_ids, profiles, strict=True) if p is not None and p.history]
-    return known[:wanted]
+    ids = material.contact.users["user_id"].to_list()
+    found = recipients(campaign, material.contact, store, ids, at)
+    free = [not why and bool(p.history) for why, p in zip(found.found.reason, found.profiles, strict=True)]
+    return [user for user, may in zip(ids, free, strict=True) if may][:wanted]
 
 
 def _measure(campaign: Campaign, material: Material, shards: list[Any], at: int, rounds: int) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _at_once(home: Path, workers: int, people: int, rounds: int) -> float:
 
 def _worker(home: Path, number: int, workers: int, people: int, rounds: int, ready: Any, done: Any) -> None:
     campaign, material, at, store = _material(home)
-    ids = _known(material, people)[number::workers]
+    ids = _known(campaign, material, people, at)[number::workers]
     decide(campaign, material, ids[:256], at)
     ready.wait()
     sent = 0
@@ -195,7 +195,7 @@ class _Calls:
         def product(bulk: Any, stocked: Any) -> Any:
             found = nearest(bulk, stocked)
             width = len(found[1])
-            query = np.ones((256, width), np.float32)
+            query = np.ones((TOGETHER, width), np.float32)
             mine.append(lambda: query @ found[1])
             return found
 

@@ -130,7 +130,7 @@ def test_item_knn_scores_as_its_baseline(engine: Engine, store: Store) -> None:
     spec = msgspec.structs.replace(engine.bundle.spec, history_length=120)
     with store.view() as view:
         people = people_of([Request(user_id=user)], view, spec)
-    history = encode_people(people, [Request()], np.zeros(1, np.int64), spec, engine.bundle.vocabularies).history[0]
+    history = encode_people(people, [Request()], np.zeros(1, np.int64), spec, engine.bundle.vocabularies).newest(0)[0]
     assert len(history) == 120
     blocked = np.zeros(num_items + 1, bool)
     found = candidates_of(

@@ -38,7 +38,7 @@ COLUMNS = (
     "creative_counts", "reasons", "rung",
 )  # fmt: skip
 STAMPS = ("bundle", "policy", "state_version")
-TOGETHER = 256  # people in one call: their scores against a catalogue are a matrix
+TOGETHER = 512  # people in one call: more make a call's own cost no smaller
 Id = int | str
 
 
@@ -93,18 +93,19 @@ def _make(campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: 
     frames: dict[str, list[pl.DataFrame]] = {block.name: [] for block in campaign.blocks}
     groups = [list(blocks) for _, blocks in groupby(campaign.blocks, key=lambda b: (b.surface, b.novelty_days))]
     for group in groups:
-        hidden = [_hidden(campaign, group[0], engine, profile, at) for profile in profiles]
+        hidden = _hidden(campaign, group[0], engine, profiles, at)
         left = [place for place in range(size) if not reason[place]]
         if not campaign.reasons and not bulk.unfit(group[0].surface):
             done: set[int] = set()
             for low in range(0, len(left), TOGETHER):
                 some = left[low : low + TOGETHER]
                 exclude = [[*shown[place], *hidden[place]] for place in some]
-                for name, frame in _together(campaign, bulk, group, some, user_ids, exclude, at):
+                for name, frame in _together(campaign, bulk, group, some, user_ids, profiles, exclude, at):
                     frames[name].append(frame.cast({c: schema[c] for c in frame.columns if c in schema}))
-                    for place, items in zip(frame["row"], frame[f"{name}_items"], strict=True):
-                        shown[place] += items.to_list()
-                        done.add(place)
+                    answered, items = frame["row"].to_list(), frame[f"{name}_items"].to_list()
+                    for place, mine in zip(answered, items, strict=True):
+                        shown[place] += mine
+                    done.update(answered)
             left = [place for place in left if place not in done]
         for block in group:
             rows = _one_by_one(campaign, engine, block, left, user_ids, shown, hidden, reason, at)
@@ -168,6 +169,7 @@ def _together(
     group: Sequence[Block],
     places: Sequence[int],
     user_ids: Sequence[Id],
+    profiles: Sequence[Profile],
     exclude: Sequence[list[Id]],
     at: int,
 ) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -182,7 +184,7 @@ def _together(
         for block, mine in zip(group, keys, strict=True)
     ]
     try:
-        found = bulk.lists_of(requests, asked)
+        found = bulk.lists_of(requests, asked, [profiles[place] for place in places])
     except RequestError as error:
         raise _of_block(campaign, group[0], error) from None
     done = np.flatnonzero(found.done)
@@ -295,12 +297,16 @@ def _of_block(campaign: Campaign, block: Block, error: RequestError) -> RequestE
     return RequestError(f"blocks[{campaign.blocks.index(block)}].{error.field}", error.reason)
 
 
-def _hidden(campaign: Campaign, block: Block, engine: Engine, profile: Profile, at: int) -> list[Id]:
-    """Return what a block does not show of what the person did; of whom nothing may be known, nothing is."""
+def _hidden(campaign: Campaign, block: Block, engine: Engine, profiles: Sequence[Profile], at: int) -> list[list[Id]]:
+    """Return what a block does not show of what each person did; of whom nothing may be known, nothing is."""
     spec = engine.bundle.spec
-    if not allowed(profile.features, PURPOSE, spec.purposes):
-        return []
     days: dict[str, float | None] = {event.name: block.novelty_days for event in spec.events}
     for event in campaign.bought_events:
         days[event] = max(block.novelty_days, campaign.bought_days)
-    return suppressed(days, profile.history, profile.seen, profile.num_events, at)
+    purposes = list(spec.purposes)
+    return [
+        suppressed(days, profile.history, profile.seen, profile.num_events, at)
+        if allowed(profile.features, PURPOSE, purposes)
+        else []
+        for profile in profiles
+    ]

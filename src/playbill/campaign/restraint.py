@@ -33,7 +33,7 @@ from playbill.errors import TableError
 from playbill.measure.assignment import BUCKETS
 from playbill.measure.assignment_rows import buckets, hash_ids
 from playbill.state.store import Store
-from playbill.tables.consent import allowed, allowed_rows, purposes
+from playbill.tables.consent import allowed_rows, not_denied
 from playbill.tables.folder import has_table
 from playbill.tables.schema import CONSENT_PREFIX
 
@@ -228,7 +228,7 @@ def allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: 
     """Return [n] bool: who allows a purpose by the table, and does not deny it by the state."""
     name = CONSENT_PREFIX + purpose
     columns = ["user_id", name] if name in users.columns else ["user_id"]
-    by_state = [allowed(known, purpose, purposes(known)) for known in declared]
+    by_state = [not_denied(known, purpose) for known in declared]
     agreed: np.ndarray = allowed_rows(users.select(columns).to_arrow(), purpose) & np.asarray(by_state, bool)
     return agreed
 

@@ -6,13 +6,13 @@ are the belief about each creative, centred within its item.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 import numpy as np
 
+from playbill.chance import hashed, hashed_id, in_unit, mix64
 from playbill.creative.quadrature import chance_of_best
 from playbill.errors import CreativeError
 
@@ -148,12 +148,8 @@ def draw(chance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 def uniforms(seed: int, keys: Sequence[str], item_ids: Sequence[int | str]) -> np.ndarray:
     """Return a number in [0, 1) for each item, [n] float64, from (policy seed, its key, its id) alone.
 
-    A key is the session where there is one: then the same belief picks the same creative throughout it. One hash an
-    item, since a generator each would take longer than all else that is done for it.
+    A key is the session where there is one: then the same belief picks the same creative throughout it.
     """
-    numbers = []
-    for key, item_id in zip(keys, item_ids, strict=True):
-        text = f"{seed}|creative|{len(key)}|{key}|{'s' if isinstance(item_id, str) else 'i'}{item_id}"
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        numbers.append(int.from_bytes(digest, "big") >> 11)
-    return np.asarray(numbers, np.float64) * 2.0**-53
+    known = {key: hashed(f"{seed}|creative|{key}") for key in dict.fromkeys(keys)}
+    of_key = np.asarray([known[key] for key in keys], np.uint64)
+    return in_unit(mix64(of_key ^ np.asarray([hashed_id(item_id) for item_id in item_ids], np.uint64)))

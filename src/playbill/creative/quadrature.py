@@ -11,12 +11,12 @@ _AT, _WEIGHT = np.polynomial.hermite_e.hermegauss(NODES)
 _AT, _WEIGHT = _AT.astype(np.float32), (_WEIGHT / np.sqrt(2 * np.pi)).astype(np.float32)
 _LEAST_SD = 1e-9  # a score without spread still wins or loses, and ties with its equals
 _SURE = np.float32(8.0)  # standard deviations at which nothing is left to chance
-_PIECE = 4_096  # pairs of scores
+_PIECE = 2_048  # pairs of scores
 _FAR = 1e6  # beyond it float32 would only overflow
 
-# Phi(z) = (1 + tanh(z P(z^2))) / 2, P fitted so that Phi is off by 1.5e-6 at most, and rising. numpy's tanh
-# takes sixteen floats at once: with `ndtr` this file took as long as all else that chooses creatives.
-_PHI = tuple(np.float32(c) for c in (1.425008e-06, -3.669348e-05, -8.782638e-05, 3.6392286e-02, 7.97869712e-01))
+# Phi(z) = (1 + tanh(z P(z^2))) / 2, P fitted so that Phi is off by 2e-5 at most, and rising. numpy's tanh takes sixteen
+# floats at once: with `ndtr` this file took as long as all else that chooses creatives.
+_PHI = tuple(np.float32(c) for c in (-3.1626e-04, 3.6800e-02, 7.97717e-01))
 
 
 def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = None) -> np.ndarray:
@@ -37,50 +37,54 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     """
     mean, sd = np.asarray(mean, np.float64), np.maximum(np.asarray(sd, np.float64), _LEAST_SD)
     allowed = np.ones(mean.shape, bool) if there is None else np.broadcast_to(there, mean.shape)
-    # one row for every two scores of a set: how many of the other's deviations a drawn score lies above its mean
-    n = mean.shape[-1]
-    every = np.flatnonzero(allowed[..., :, None] & allowed[..., None, :] & ~np.eye(n, dtype=bool))
-    one = every // n
-    other = every + (one // n - one) * n
     chance = allowed.astype(np.float64)  # of a set of one
-    if len(one):
-        means, sds, other_sd = mean.ravel(), sd.ravel(), sd.ravel()[other]
-        apart = np.minimum(np.maximum((means[one] - means[other]) / other_sd, -_FAR), _FAR).astype(np.float32)
-        ratio = np.minimum(sds[one] / other_sd, _FAR).astype(np.float32)
-        first = np.concatenate([[0], np.flatnonzero(one[1:] != one[:-1]) + 1])
-        # some thousand at a time, which stay in a core's cache from one step to the next
-        pieces = np.searchsorted(first, np.arange(0, len(one), _PIECE))
-        starts = np.unique(first[np.minimum(pieces, len(first) - 1)])
-        for low, high in zip(starts.tolist(), [*starts[1:].tolist(), len(one)], strict=True):
-            above = ratio[low:high, None] * _AT
-            above += apart[low:high, None]
-            np.minimum(np.maximum(above, -_SURE, out=above), _SURE, out=above)
-            mine = first[np.searchsorted(first, low) : np.searchsorted(first, high)]
-            won = np.multiply.reduceat(_phi(above), mine - low) @ _WEIGHT
-            chance.ravel()[one[mine]] = np.maximum(won, 0.0)
-    pairs = allowed.sum(-1) == 2
-    if pairs.any():
-        chance[pairs] = _of_two(mean[pairs], sd[pairs], allowed[pairs])
+    counts = allowed.sum(-1)
+    for size in np.unique(counts[counts > 1]).tolist():
+        sets = counts == size
+        mine = sets[..., None] & allowed
+        means, sds = mean[mine].reshape(-1, size), sd[mine].reshape(-1, size)
+        chance[mine] = (_of_two(means, sds) if size == 2 else _of_more(means, sds)).ravel()
     chance /= chance.sum(-1, keepdims=True)
     return chance
 
 
-def _phi(z: np.ndarray) -> np.ndarray:
-    """Return the normal distribution function of float32 numbers in -8..8."""
+def _of_two(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Return the chances of sets [S, 2] of scores."""
+    spread = np.sqrt((sd**2).sum(1, keepdims=True))
+    found: np.ndarray = ndtr((mean - mean[:, ::-1]) / spread)
+    return found
+
+
+def _of_more(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Return what the chances of sets [S, n] of scores, n above 2, are in proportion to."""
+    size = mean.shape[1]
+    # [n - 1, n]: whom each score is held against
+    others = (np.arange(size) + np.arange(1, size)[:, None]) % size
+    found = np.empty(mean.shape)
+    # some thousand pairs at a time, which stay in a core's cache from one step to the next
+    step = max(1, _PIECE // (size * (size - 1)))
+    for low in range(0, len(mean), step):
+        own, own_sd = mean[low : low + step], sd[low : low + step]
+        # how many of the other's deviations a drawn score lies above its mean, [n - 1, S, n, NODES]
+        other_sd = own_sd[:, others].swapaxes(0, 1)
+        apart = (own - own[:, others].swapaxes(0, 1)) / other_sd
+        ratio = np.minimum(own_sd / other_sd, _FAR).astype(np.float32)
+        above = ratio[..., None] * _AT
+        above += np.minimum(np.maximum(apart, -_FAR), _FAR).astype(np.float32)[..., None]
+        np.clip(above, -_SURE, _SURE, out=above)
+        won = np.multiply.reduce(_twice_phi(above), axis=0) @ _WEIGHT
+        found[low : low + step] = np.maximum(won, 0.0)
+    return found
+
+
+def _twice_phi(z: np.ndarray) -> np.ndarray:
+    """Return twice the normal distribution function of float32 numbers in -8..8."""
     square: np.ndarray = z * z
     found: np.ndarray = square * _PHI[0]
-    for part in _PHI[1:]:
-        found += part
-        found *= square if part is not _PHI[-1] else z
+    found += _PHI[1]
+    found *= square
+    found += _PHI[2]
+    found *= z
     np.tanh(found, out=found)
     found += np.float32(1)
-    half: np.ndarray = np.multiply(found, np.float32(0.5), out=found)
-    return half
-
-
-def _of_two(mean: np.ndarray, sd: np.ndarray, there: np.ndarray) -> np.ndarray:
-    apart = np.where(there, mean, 0.0)
-    other = apart.sum(-1, keepdims=True) - apart
-    spread = np.sqrt(np.where(there, sd**2, 0.0).sum(-1, keepdims=True))
-    found: np.ndarray = np.where(there, ndtr((apart - other) / spread), 0.0)
     return found

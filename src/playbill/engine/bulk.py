@@ -21,7 +21,8 @@ from playbill.bundle.answers import ENJOY
 from playbill.bundle.creatives import QUERY
 from playbill.bundle.pages import Form
 from playbill.bundle.policy import Exploration
-from playbill.engine.compose import even_partners, uniforms
+from playbill.chance import numbers
+from playbill.engine.compose import draw_key, even_partners
 from playbill.engine.creative import CreativeNow
 from playbill.engine.creative_sets import locale_of, remember, sets_at
 from playbill.engine.encoding import encode_batch
@@ -34,8 +35,10 @@ from playbill.engine.retrieve import search_tower
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Request
 from playbill.features.encoder import Arrays
+from playbill.features.fold import Profile
 
 MATRIX_ITEMS = 100_000  # of a larger catalogue the index is quicker than a product with all of it
+SCORED = 128  # people whose scores of a whole catalogue are there at once
 RANK_ROWS = 1_024  # candidates in one run of the ranker: what it computes of so many stays in a core's cache
 
 
@@ -126,13 +129,16 @@ class Bulk:
         named = ", ".join(name for name, is_there in there.items() if is_there)
         return f"it has {named}" if named else ""
 
-    def lists_of(self, requests: list[Request], asked: Sequence[Ask]) -> Lists:
+    def lists_of(
+        self, requests: list[Request], asked: Sequence[Ask], profiles: Sequence[Profile] | None = None
+    ) -> Lists:
         """Return the lists of n people.
 
         Args:
             requests: one a person, all of one surface that is not unfit and of one moment, without filters; what they
                 exclude is on no list.
             asked: lists that go by the objective of that surface.
+            profiles: what the store knows of each, where that was read already.
         Raises:
             RequestError: a filter cannot be understood.
             StateError: the store cannot be read.
@@ -141,7 +147,7 @@ class Bulk:
         for ask in asked:
             if ask.filter is not None:
                 engine.conditions.check(ask.filter)
-        people, version, stocked, creatives = engine.look_up(requests)
+        people, version, stocked, creatives = engine.look_up(requests, profiles)
         ids: Sequence[int | str] = [] if creatives is None else creatives.stock.shelf.ids
         found = Lists(
             np.zeros(len(requests), bool),
@@ -279,11 +285,16 @@ class Bulk:
         if catalogue.num_items > MATRIX_ITEMS:
             return self._searched(query, left_out, owner, stocked, most)
         columns, vectors, place = self._vectors(stocked)
-        scores = query @ vectors
         gone = place[left_out] >= 0
-        scores[owner[gone], place[left_out[gone]]] = -np.inf
-        best = best_of(scores, min(most, len(columns)))
-        cosine = np.take_along_axis(scores, best, 1)
+        owner, hidden = owner[gone], place[left_out[gone]]
+        parts = []
+        for low in range(0, len(query), SCORED):
+            scores = query[low : low + SCORED] @ vectors
+            mine = slice(*np.searchsorted(owner, (low, low + SCORED)))
+            scores[owner[mine] - low, hidden[mine]] = -np.inf
+            found = best_of(scores, min(most, len(columns)))
+            parts.append((found, np.take_along_axis(scores, found, 1)))
+        best, cosine = (np.concatenate(values) for values in zip(*parts, strict=True))
         return np.where(np.isneginf(cosine), 0, columns[best]), np.where(np.isneginf(cosine), 0, cosine)
 
     def _vectors(self, stocked: Stock) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -366,17 +377,19 @@ def explored(
     epsilon, slots = exploration.strength(None), min(exploration.places(k), k)
     if epsilon <= 0 or slots <= 0:
         return chosen, chance
-    for row, (key, rest) in enumerate(zip(request_ids, (counts - k).tolist(), strict=True)):
-        drawn = min(slots, rest)
-        if drawn <= 0:
-            continue
-        numbers = uniforms(seed, key, "explore", 2 * drawn)
-        chance[row, k - drawn :] = 1 - epsilon
-        won = [n for n in range(drawn) if numbers[n] < epsilon]
-        if won:
-            partners = even_partners(rest, numbers[drawn:])[won]
-            at = k - drawn + np.asarray(won)
-            chosen[row, at], chance[row, at] = places[row, k + partners], epsilon / rest
+    rests = counts - k
+    keys = np.asarray([draw_key(seed, key, "explore") for key in request_ids], np.uint64)
+    uniform = numbers(keys, 2 * slots)
+    slot = np.arange(slots)
+    drawn = np.clip(rests, 0, slots)[:, None]  # places that are left to chance, the last of the list
+    chance[:, k - slots :] = np.where(slot >= slots - drawn, 1 - epsilon, 1.0)
+    won = (uniform[:, :slots] < epsilon) & (slot < drawn)
+    for row in np.flatnonzero(won.any(1)).tolist():
+        some, rest = int(drawn[row, 0]), int(rests[row])
+        mine = np.flatnonzero(won[row, :some])
+        partners = even_partners(rest, uniform[row, some : 2 * some].tolist())[mine]
+        at = k - some + mine
+        chosen[row, at], chance[row, at] = places[row, k + partners], epsilon / rest
     return chosen, chance
 
 

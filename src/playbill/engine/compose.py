@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 
 import numpy as np
+
+from playbill.chance import hashed, numbers
 
 
 def explore(
@@ -41,10 +42,10 @@ def explore(
     if epsilon <= 0 or slots <= 0:
         return slate, propensity, drawn
     if weight is None or (weight[rest] == weight[rest[0]]).all():
-        numbers = uniforms(seed, request_id, "explore", 2 * slots)
-        partners = even_partners(len(rest), numbers[slots:])
+        drawn_numbers = numbers(np.asarray([draw_key(seed, request_id, "explore")], np.uint64), 2 * slots)[0]
+        partners = even_partners(len(rest), drawn_numbers[slots:].tolist())
         chance = np.full(slots, 1 / len(rest))
-        won = np.asarray(numbers[:slots]) < epsilon
+        won = drawn_numbers[:slots] < epsilon
     else:
         dice = generator(seed, request_id, "explore")
         partners, chance = drawn_partners(weight[rest], slots, dice)
@@ -107,17 +108,9 @@ def inclusion(weight: np.ndarray, slots: int) -> np.ndarray:
     return found
 
 
-def uniforms(seed: int, request_id: str, step: str, count: int) -> list[float]:
-    """Return numbers in [0, 1) for one step of one request: a hash keyed by (policy seed, request id, step), counted.
-
-    For a few of them; a `generator` takes ten times as long to be made.
-    """
-    text = f"{seed}|{step}|{request_id}".encode("utf-8", "surrogatepass")
-    found: list[float] = []
-    for block in range(-(-count // 8)):
-        digest = hashlib.blake2b(text, salt=block.to_bytes(8, "big")).digest()
-        found += [number / 2**53 for number in (part >> 11 for part in struct.unpack("<8Q", digest))]
-    return found[:count]
+def draw_key(seed: int, request_id: str, step: str) -> int:
+    """Return 64 bits that name the draws of one step of one request."""
+    return hashed(f"{seed}|{step}|{request_id}")
 
 
 def generator(seed: int, request_id: str, step: str) -> np.random.Generator:

@@ -7,7 +7,7 @@ store can remember it and learn from it (`state.decisions`); nothing is written 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -65,16 +65,24 @@ class Scored:
 
     Attributes:
         asked: [K] bool.
-        phi: [K, n, d] float64.
+        phi: [M, d] float32 of M creatives, those of item `place` [M] at `column` [M]; none where no head was asked.
         title: [K, n] float64, logit of the reward without the creative's effect.
         mean, sd: [K, n] float64, of the creatives' scores, centred within the item.
     """
 
     asked: np.ndarray
-    phi: np.ndarray
     title: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
+    phi: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    column: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def wide(self) -> np.ndarray:
+        """Return phi [K, n, d] float64, 0 of creatives that are not there."""
+        found = np.zeros((*self.mean.shape, self.phi.shape[1]))
+        found[self.place, self.column] = self.phi
+        return found
 
 
 class CreativeStep:
@@ -236,7 +244,7 @@ class CreativeStep:
     ) -> Scored:
         """Ask the head about the items that have a choice; a head that fails leaves them to their defaults."""
         shape = sets.there.shape
-        found = Scored(np.zeros(shape[0], bool), np.zeros((*shape, 0)), *(np.zeros(shape) for _ in range(3)))
+        found = Scored(np.zeros(shape[0], bool), *(np.zeros(shape) for _ in range(3)))
         open_to = (sets.kept < 0) & (sets.there.sum(-1) > 1) & (policy.kind is not Kind.DEFAULT)
         belief = now.belief
         if self.head is None or belief is None or queries is None or not open_to.any():
@@ -249,18 +257,21 @@ class CreativeStep:
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("creative_head", error)
             return found
-        found.phi = np.zeros((*shape, belief.posterior.mean.shape[0]))
-        found.phi[place, column] = np.concatenate([phi for phi, *_ in parts])
-        found.title[:] = belief.posterior.offset()
+        found.phi, found.place, found.column = np.concatenate([phi for phi, *_ in parts]), place, column
+        title = np.full(len(place), belief.posterior.offset())
         if TITLE in self.head.outputs:
-            found.title[place, column] = np.concatenate([title for _, title in parts])
-        good = np.isfinite(found.phi).all((-1, -2)) & np.isfinite(found.title).all(-1)
-        if not good.all():
+            title = np.concatenate([title for _, title in parts])
+        found.title[place, column] = title
+        found.asked = open_to
+        bad = ~(np.isfinite(found.phi).all(1) & np.isfinite(title))
+        if bad.any():
+            found.asked[place[bad]], found.phi[bad] = False, 0.0
             self._fault("creative_head", ValueError("what the creative head says of a creative is not finite"))
-        found.asked = open_to & good
+        found.mean[place, column], found.sd[place, column] = marginals(
+            belief.posterior.mean.astype(np.float32), belief.covariance.astype(np.float32), _less_even(found.phi, place)
+        )
         mine = found.asked
-        even = centred(found.phi[mine], sets.there[mine].astype(np.float64))
-        found.mean[mine], found.sd[mine] = marginals(belief.posterior.mean, belief.covariance, even)
+        found.mean[~mine] = found.sd[~mine] = 0.0
         own_sd = now.stock.arrays.get(OWN_SD)
         if own_sd is not None:  # each creative's own is believed independently of the others', and of the weights
             found.sd[mine] = np.hypot(found.sd[mine], own_sd[now.stock.shelf.source[sets.rows[mine]] + 1])
@@ -340,7 +351,7 @@ class CreativeStep:
         if belief is None or spec is None or not scored.asked.any():
             return [None] * len(picked)
         every = np.arange(len(picked))
-        phi = centred(scored.phi, chance)[every, picked].astype(np.float32)
+        phi = centred(scored.wide(), chance)[every, picked].astype(np.float32)
         score = (phi.astype(np.float64) @ belief.posterior.mean).tolist()
         believed = expit(scored.title[every, picked] + scored.mean[every, picked]).tolist()
         taught = (scored.asked & (chance[every, picked] < 1)).tolist()
@@ -348,6 +359,19 @@ class CreativeStep:
             partial(_lesson, spec, phi[k].tobytes(), believed[k], score[k]) if taught[k] else None
             for k in range(len(taught))
         ]
+
+
+def _less_even(phi: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return phi [M, d] less its mean over each item's creatives, float32: `centred` with even weights.
+
+    Args:
+        place: [M] int64, the item of each, in order.
+    """
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    lengths = np.diff(np.append(starts, len(place)))
+    even = np.add.reduceat(phi, starts, axis=0) / lengths[:, None].astype(np.float32)
+    less: np.ndarray = phi - np.repeat(even, lengths, axis=0)
+    return less
 
 
 def _decisions(

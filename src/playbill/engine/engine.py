@@ -59,6 +59,7 @@ from playbill.engine.starting import Start
 from playbill.engine.stocking import Stocking
 from playbill.engine.types import MAX_RECENT, Page, Recent, Request, Slate, validate
 from playbill.errors import StateError
+from playbill.features.fold import Profile
 from playbill.index.sharded import Sharded, absent
 from playbill.state.decisions import Decision
 from playbill.state.events import Declared
@@ -315,8 +316,9 @@ class Engine:
         for i, row in enumerate(rows):
             personal = encoded is not None and row.rung != "popularity"
             if personal and encoded is not None:
-                row.history, row.events = encoded.history[i], encoded.events[i]
-                row.speaks = np.asarray([event.item_id not in row.person.against for event in row.events], bool)
+                row.history, row.events = encoded.newest(i)
+                against = row.person.against()
+                row.speaks = np.asarray([event.item_id not in against for event in row.events], bool)
             row.newcomers = self._newcomers.of(row, stocked)
             row.query = known = query[i] if query is not None else None
             row.encoded = None if encoded is None else (encoded.arrays, i)
@@ -368,12 +370,18 @@ class Engine:
             return make_page(row, self.bundle, self.parts, self.policy_name, version, self.conditions)
         return make_slate(row, self.bundle, row.stock.catalogue, self.parts, self.policy_name, version, self.conditions)
 
-    def look_up(self, requests: list[Request]) -> tuple[list[Person], int, Stock, CreativeNow | None]:
-        """Return what the store says at this moment: the people, its version, the stock and the creatives."""
+    def look_up(
+        self, requests: list[Request], profiles: Sequence[Profile] | None = None
+    ) -> tuple[list[Person], int, Stock, CreativeNow | None]:
+        """Return what the store says at this moment: the people, its version, the stock and the creatives.
+
+        Args:
+            profiles: [B], where they were read already.
+        """
         who = [(request.user_id, request.session_id) for request in requests]
         try:
             with self.store.view(who) if self.store is not None else nullcontext() as view:
-                people = people_of(requests, view, self.bundle.spec, self._newest)
+                people = people_of(requests, view, self.bundle.spec, self._newest, profiles)
                 stocked = self.stocking.now if view is None else self.stocking.at(view)
                 version = 0
                 if view is not None:  # a slate that names a version knows all of it

@@ -30,7 +30,7 @@ def best_of(scores: np.ndarray, most: int) -> np.ndarray:
     slot = np.arange(len(flat)) - np.repeat(ends - counts, counts)
     above = np.full((rows, max(most, int(counts.max(initial=0)))), -1, np.int64)
     above[owner, slot] = flat - owner * columns
-    value = np.where(above >= 0, np.take_along_axis(scores, np.maximum(above, 0), 1), -np.inf)
+    value = np.where(above >= 0, np.take_along_axis(scores, np.maximum(above, 0), 1), np.float32(-np.inf))
     found = _ordered(value, above, most)
     # a bound of -inf lets everything through; too few above it means that the sample was luckier than the row
     short = np.flatnonzero(counts < most)
@@ -40,7 +40,14 @@ def best_of(scores: np.ndarray, most: int) -> np.ndarray:
 
 
 def _ordered(value: np.ndarray, named: np.ndarray, most: int) -> np.ndarray:
-    """Return of each row the names of its largest values, largest first; equal ones in the order of their places."""
-    order = np.argsort(-value, axis=1, kind="stable")[:, :most]
-    found: np.ndarray = np.take_along_axis(named, order, 1)
-    return found
+    """Return of each row the names of its largest values, largest first; equal ones in the order of their names.
+
+    Args:
+        value: [B, n] float32; `named` [B, n] int64 below 2^32, -1 of what is none, whose value is -inf.
+    """
+    # numbers that sort as the values do, upside down, with the name behind: whole numbers are sorted many at a time
+    bits = (value + np.float32(0)).view(np.uint32)
+    upside_down = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))
+    keys = (upside_down.astype(np.uint64) << np.uint64(32)) | named.astype(np.uint32)
+    keys.sort(axis=1)
+    return keys[:, :most].astype(np.uint32).astype(np.int64)

@@ -19,6 +19,7 @@ from playbill.state.events import Id
 from playbill.state.store import View
 from playbill.state.wishes import Wishes
 from playbill.tables.consent import allowed
+from playbill.tables.schema import EventKind
 
 PURPOSE, TRAINING = "personalisation", "training"
 NOBODY = Profile()
@@ -37,7 +38,7 @@ class Person:
         teaches: whether what they do may teach a model.
         past: the whole stored history, for models that read it by a spec of their own.
         wishes: what they ask for in so many words; None for nothing.
-        against: items of their past that nothing is to be recommended by, see `verdicts`.
+        kinds: what is declared of events.
     """
 
     profile: Profile
@@ -46,8 +47,12 @@ class Person:
     remembered: bool = True
     teaches: bool = True
     past: list[Past] = field(default_factory=list)
-    against: frozenset[Id] = frozenset()
     wishes: Wishes | None = None
+    kinds: Sequence[EventKind] = ()
+
+    def against(self) -> frozenset[Id]:
+        """Return the items of their past that nothing is to be recommended by, see `verdicts`."""
+        return against(self.profile.history, self.kinds)
 
 
 @dataclass(slots=True)
@@ -56,16 +61,31 @@ class People:
 
     Attributes:
         arrays: query-side arrays of B people, see `features.encoder`.
-        history: B arrays of int64 item_index, known items of the history, newest first, each once.
-        events: B lists, the newest stored event for each entry of `history`.
+        pool: their folded histories; `profiles` [B] are theirs.
     """
 
     arrays: Arrays
-    history: list[np.ndarray]
-    events: list[list[Past]]
+    pool: EventPool
+    profiles: Sequence[Profile]
+
+    def newest(self, place: int) -> tuple[np.ndarray, list[Past]]:
+        """Return the known items of a person's history, int64 item_index, newest first, each once; and of each the
+        newest stored event."""
+        low, high = self.pool.offsets[place : place + 2].tolist()
+        newest = self.pool.item[low:high][::-1]
+        items, first = np.unique(newest, return_index=True)
+        first = np.sort(first[items > 0])
+        past = self.profiles[place].history
+        return newest[first], [past[-1 - at] for at in first.tolist()]
 
 
-def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec, newest: int = LENGTH) -> list[Person]:
+def people_of(
+    requests: Sequence[Request],
+    view: View | None,
+    spec: FeatureSpec,
+    newest: int = LENGTH,
+    profiles: Sequence[Profile] | None = None,
+) -> list[Person]:
     """Return what is known of each request's person, as far as it may be used.
 
     A person without consent to personalisation, where the users table asks for it, is treated as anonymous: no history,
@@ -75,9 +95,13 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec,
         requests: with ids in the spec's types.
         view: of the store; None means nobody is known.
         newest: events that the retrievers read, where that is more than the towers do.
+        profiles: of each request's user_id, where they were read already.
     """
     names, newest = spec.code_of(), max(spec.history_length, newest)
-    people = [_person(request, view, spec, names, newest) for request in requests]
+    known = [None] * len(requests) if profiles is None else profiles
+    people = [
+        _person(request, view, spec, names, newest, stored) for request, stored in zip(requests, known, strict=True)
+    ]
     if view is not None:
         for request, person in zip(requests, people, strict=True):
             try:
@@ -86,7 +110,7 @@ def people_of(requests: Sequence[Request], view: View | None, spec: FeatureSpec,
                 person.note = f"what this person asks for cannot be read: {error}"
         declared = view.declared
         for person in people:
-            person.against = against(person.profile.history, () if declared is None else declared.events)
+            person.kinds = () if declared is None else declared.events
     return people
 
 
@@ -105,15 +129,7 @@ def encode_people(
     """
     profiles = [p.profile for p in people]
     pool, arrays = encode_profiles(profiles, requests, now, spec, vocabularies)
-    history, events = [], []
-    for profile, low, high in zip(profiles, pool.offsets[:-1].tolist(), pool.offsets[1:].tolist(), strict=True):
-        newest = pool.item[low:high][::-1]
-        items, first = np.unique(newest, return_index=True)
-        first = np.sort(first[items > 0])
-        history.append(newest[first])
-        past = profile.history
-        events.append([past[-1 - place] for place in first.tolist()])
-    return People(arrays=arrays, history=history, events=events)
+    return People(arrays=arrays, pool=pool, profiles=profiles)
 
 
 def encode_profiles(
@@ -152,11 +168,17 @@ def _with_recent(stored: Profile, request: Request) -> Profile:
     )
 
 
-def _person(request: Request, view: View | None, spec: FeatureSpec, names: Mapping[str, object], newest: int) -> Person:
-    stored = None
+def _person(
+    request: Request,
+    view: View | None,
+    spec: FeatureSpec,
+    names: Mapping[str, object],
+    newest: int,
+    stored: Profile | None,
+) -> Person:
     if view is not None:
         try:
-            if request.user_id is not None:
+            if request.user_id is not None and stored is None:
                 stored = view.profile(request.user_id)
             if (stored is None or not stored.history) and request.session_id is not None:
                 visit = view.session(request.session_id)

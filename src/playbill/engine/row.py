@@ -27,7 +27,7 @@ class Row:
         why: reasons for not standing higher, in the order in which they came up.
         left_out: [S] int64 items seen or excluded; `blocked` [N + 1] bool those and what is not available.
         eligible: items that could be shown.
-        history, events: what may be used of the past; see `profile.People`.
+        history, events: what may be used of the past; see `profile.People.newest`.
         speaks: [H] bool, whether an item of the history may be what something is because of.
         newcomers: [n] int64 items that places are kept for; None where there are none.
         stock: the catalogue that this request draws from: what its filter and the rules that block leave.

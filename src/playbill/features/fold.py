@@ -197,13 +197,14 @@ def fold_profiles(profiles: Sequence[Profile], spec: FeatureSpec, items: Vocabul
     kept = [[e for e in p.history if e.event in known] for p in profiles]
     lengths = [len(history) for history in kept]
     past = [e for history in kept for e in history]
-    code = np.fromiter((known[e.event].code for e in past), np.int64, len(past))
-    value = np.fromiter((float("nan") if e.value is None else e.value for e in past), np.float64, len(past))
+    code_of = {name: event.code for name, event in known.items()}
+    code = np.array([code_of[e.event] for e in past], np.int64)
+    value = np.array([e.value for e in past], np.float64)  # None becomes nan
     return EventPool(
         item=items.indices([e.item_id for e in past]),
         code=code,
         value=map_values(value, code, spec),
-        at=np.fromiter((e.at for e in past), np.int64, len(past)),
+        at=np.array([e.at for e in past], np.int64),
         person=np.repeat(np.arange(len(profiles)), lengths),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         source_row=np.arange(len(past)),

@@ -16,6 +16,7 @@ import zlib
 import msgspec
 import numpy as np
 
+from playbill.chance import mix64
 from playbill.features.settings import FeatureSettings
 
 
@@ -87,7 +88,4 @@ def item_rows(table: ItemTable, num_items: int) -> np.ndarray:
 
 def _hash(index: np.ndarray, number: int) -> np.ndarray:
     """Return [n] uint64 of the splitmix64 generator; `number` picks the hash function."""
-    x = index.astype(np.uint64) + np.uint64((number + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
+    return mix64(index.astype(np.uint64) + np.uint64((number + 1) * 0x9E3779B97F4A7C15 % 2**64))

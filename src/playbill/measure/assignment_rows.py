@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from playbill.chance import mix64
 from playbill.errors import MeasureError
 from playbill.measure.assignment import (
     BUCKETS,
@@ -44,7 +45,7 @@ def hash_ids(ids: np.ndarray | pa.Array | Sequence[int] | Sequence[str]) -> np.n
         rows = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
         raise MeasureError(f"user_id: {len(rows):,} of {len(array):,} are missing, first in rows {rows[:5].tolist()}")
     if pa.types.is_integer(array.type) and array.type != pa.uint64():
-        return _mix64(array.to_numpy().astype(np.int64).view(np.uint64) + np.uint64(GOLDEN))
+        return mix64(array.to_numpy().astype(np.int64).view(np.uint64) + np.uint64(GOLDEN))
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         raise MeasureError(f"ids must be int64 or strings, got {array.type}")
     digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in array.to_pylist())
@@ -57,7 +58,7 @@ def buckets(hashes: np.ndarray, salt: str) -> np.ndarray:
     out = np.empty(len(hashes), np.int32)
     for low in range(0, len(hashes), _AT_ONCE):
         part = slice(low, low + _AT_ONCE)
-        mixed = _mix64(_mix64(hashes[part] ^ a) + b)
+        mixed = mix64(mix64(hashes[part] ^ a) + b)
         mixed >>= np.uint64(32)
         mixed *= np.uint64(BUCKETS)
         mixed >>= np.uint64(32)
@@ -147,16 +148,6 @@ def _owned(drawn: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
     for low, high in ranges:
         mine |= (drawn >= low) & (drawn < high)
     return mine
-
-
-def _mix64(x: np.ndarray) -> np.ndarray:
-    # in place on the copy that the first step makes; uint64 arithmetic wraps, as mix64 does with its mask
-    x = x ^ (x >> np.uint64(30))
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
 
 
 def _arrow(ids: Any) -> pa.Array:

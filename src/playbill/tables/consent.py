@@ -38,6 +38,11 @@ def allowed(columns: Mapping[str, Any], purpose: str, purposes: Sequence[str]) -
     return isinstance(value, bool | np.bool_) and bool(value)
 
 
+def not_denied(columns: Mapping[str, Any], purpose: str) -> bool:
+    """Return whether nothing in one person's columns denies a purpose: they say yes to it, or do not speak of it."""
+    return allowed(columns, purpose, (purpose,) if CONSENT_PREFIX + purpose in columns else ())
+
+
 def allowed_rows(table: pa.Table, purpose: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return [rows] bool: which people of a users table allow a purpose.
 
