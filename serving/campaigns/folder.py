@@ -22,9 +22,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from playbill.campaign.copy_file import Variant
 from playbill.campaign.settings import Campaign
 from playbill.campaign.subject_file import Chances
+from playbill.campaign.variants import Choice
 from playbill.tables.files import sha256_file, write_atomic
 
 ROWS, DECISIONS, ASIDE, PREVIEW = "rows", "decisions", "aside.parquet", "preview.html"
@@ -39,7 +39,7 @@ class CampaignPlan(msgspec.Struct, kw_only=True):
         declaration: the campaign, as it was composed.
         at: UTC microseconds, the moment of the run.
         state_version: of the store when it began; each row names the one that it was made from.
-        chances: of the subjects when it began; None: all alike.
+        chances, hero_chances: of the subjects and of the heroes when it began; None: all alike.
     """
 
     run: str
@@ -51,6 +51,7 @@ class CampaignPlan(msgspec.Struct, kw_only=True):
     num_users: int
     shard_users: int
     chances: Chances | None = None
+    hero_chances: Chances | None = None
 
     @property
     def num_parts(self) -> int:
@@ -81,16 +82,16 @@ def make_plan(
     state_version: int,
     users: pa.Array,
     shard_users: int,
-    subjects: list[Variant],
+    subjects: Choice,
+    heroes: Choice | None = None,
     send_times: Path | None,
     offers: Path | None = None,
     tables: str,
-    chances: Chances | None = None,
 ) -> CampaignPlan:
     """Return the plan of a campaign over these users, [N] int64 or string, each once.
 
     Args:
-        chances: no part of what is asked: a run that goes on keeps those that it began with.
+        subjects, heroes: their chances are no part of what is asked: a run that goes on keeps those it began with.
         tables: fingerprint of the folder that consent was read from.
     """
     declaration = msgspec.to_builtins(campaign)
@@ -100,7 +101,10 @@ def make_plan(
         "declaration": _hash(msgspec.json.encode(declaration, order="deterministic")),
         "bundle": bundle,
         "audience": _hash(pa.RecordBatch.from_arrays([users], ["user_id"]).serialize()),
-        "subjects": _hash(msgspec.json.encode([(v.name, v.text) for v in subjects])),
+        "subjects": _hash(msgspec.json.encode([(v.name, v.text) for v in subjects.variants])),
+        "heroes": _hash(msgspec.json.encode([(v.name, v.text, v.image) for v in heroes.variants]))
+        if heroes
+        else "none",
         "send_times": _hash("".join(sha256_file(p) for p in files).encode()) if files else "none",
         "offers": _hash("".join(sha256_file(p) for p in priced).encode()) if priced else "none",
         "tables": tables,
@@ -109,7 +113,8 @@ def make_plan(
     run = _hash(msgspec.json.encode([asked, at, state_version], order="deterministic"))
     return CampaignPlan(
         run=run, asked=asked, declaration=declaration, bundle=bundle, at=at, state_version=state_version,
-        num_users=len(users), shard_users=shard_users, chances=chances,
+        num_users=len(users), shard_users=shard_users, chances=subjects.chances,
+        hero_chances=None if heroes is None else heroes.chances,
     )  # fmt: skip
 
 

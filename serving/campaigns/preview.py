@@ -56,9 +56,7 @@ def _recipient(campaign: Campaign, row: dict[str, Any]) -> str:
     who = f"{_text(row['user_id'])} <span class=small>{_text(row['timezone'])}</span>"
     if not row["send"]:
         return f"<article class=held><h2>{who}</h2>held back: <b>{_text(row['reason'])}</b></article>"
-    subject = row["subject_text"]
-    for name, value in json.loads(row["tokens"]).items():
-        subject = subject.replace(f"{{{name}}}", str(value))
+    subject = _filled(row["subject_text"], row)
     chance = "" if row["open_probability"] is None else f", opened with probability {row['open_probability']:.2f}"
     drawn = f"1 of {row['hours']} hours with propensity {row['hour_propensity']:.3g}{chance}"
     subjects = f"subject {_text(row['subject'])} with {row['subject_propensity']:.3g}"
@@ -66,8 +64,20 @@ def _recipient(campaign: Campaign, row: dict[str, Any]) -> str:
         f"{_text(row['channel'])} at {_text(row['send_local'])} local, {row['send_at']:%Y-%m-%d %H:%M} UTC "
         f"<span class=small>({_text(row['hour_reason'])}, {drawn}; {subjects})</span>"
     )
-    blocks = "".join(_block(block.name, row) for block in campaign.blocks)
+    head = ""
+    if row["hero_variant"] is not None:
+        picture = "" if row["hero_variant_image"] is None else f" · {_text(row['hero_variant_image'])}"
+        chance = f"hero {_text(row['hero_variant'])} with {row['hero_variant_propensity']:.3g}"
+        line = _text(_filled(row["hero_variant_text"], row))
+        head = f"<div><b>{line}</b>{picture} <span class=small>({chance})</span></div>"
+    blocks = head + "".join(_block(block.name, row) for block in campaign.blocks)
     return f"<article><h2>{_text(subject)}</h2><div>{who}</div><div>{facts}</div>{blocks}</article>"
+
+
+def _filled(text: str, row: dict[str, Any]) -> str:
+    for name, value in json.loads(row["tokens"]).items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def _block(name: str, row: dict[str, Any]) -> str:

@@ -17,14 +17,15 @@ from playbill.bundle.open import open_bundle
 from playbill.campaign.audience import People, check_columns, check_declared, read_people
 from playbill.campaign.blocks import check_blocks
 from playbill.campaign.brand import tokens_of
-from playbill.campaign.copy_file import Variant, read_copy, sendable
+from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.draws import uniform
 from playbill.campaign.offer_run import Settled, decide_offers, keep, kept
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import REASONS, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
-from playbill.campaign.subject_file import Chances, check_variants, read_chances
+from playbill.campaign.subject_file import FILES, check_variants, read_chances
+from playbill.campaign.variants import Choice
 from playbill.errors import ConfigError, PlaybillError, TableError
 from playbill.serving import load, parts, processes
 from playbill.serving.campaigns.folder import (
@@ -66,18 +67,15 @@ def run(settings: CampaignRunSettings) -> None:
         if before is not None and settings.bundle == "current":
             # another may have been published since; a run ends with the one that it began with
             settings = replace(settings, bundle=before.bundle)
-        subjects, refused = _subjects(campaign)
-        for fault in refused:
-            console.print(f"[yellow]left out:[/] {fault}")
+        before_waves = home / "campaigns" / campaign.name if settings.wave > 1 else None
+        subjects = _choice(campaign, "subject", campaign.subjects, before_waves)
+        heroes = _choice(campaign, "hero", campaign.heroes, before_waves) if campaign.heroes else None
         tables = home / "tables" / settings.tables
         people = in_wave(read_people(tables, campaign.audience), campaign, settings.wave)
         named = [token.column for token in campaign.tokens]
         check_columns(tables, named, "tokens")
         for where, column in (("window", campaign.window.segment), ("waves", campaign.waves.segment)):
             check_columns(tables, [column] if column else [], f"{where}.segment")
-        chances = read_chances(home / "campaigns" / campaign.name) if settings.wave > 1 else None
-        if chances is not None:
-            check_variants(chances, subjects, home / "campaigns" / campaign.name)
         check_blocks(campaign, open_bundle(load.bundle_path(home, settings.bundle)))
         asked = [kind.declared for kind in campaign.sensitive if kind.declared is not None]
         check_declared(tables, asked, "sensitive")
@@ -85,7 +83,7 @@ def run(settings: CampaignRunSettings) -> None:
         model = find_offers(settings.home, settings.bundle, campaign, settings.offers)
         if settings.force and folder.exists():
             shutil.rmtree(folder)  # not before all that is asked for was found to be possible
-        plan = _plan(settings, folder, people, subjects, times, model, chances)
+        plan = _plan(settings, folder, people, subjects, heroes, times, model)
         todo = parts.missing(folder / ROWS, plan)
         if not todo and read_success(folder) is not None:
             console.print(f"{folder} is decided: {plan.num_users} recipients")
@@ -100,7 +98,10 @@ def run(settings: CampaignRunSettings) -> None:
             keep(folder, plan.run, settled)
             _tell_offers(settled)
         if todo:
-            _decide(settings, folder, plan, people, subjects, times, todo)
+            # a run that goes on draws by what was believed when it began
+            subjects = replace(subjects, chances=plan.chances)
+            heroes = None if heroes is None else replace(heroes, chances=plan.hero_chances)
+            _decide(settings, folder, plan, people, subjects, heroes, times, todo)
         success = _finish(folder, plan, people, campaign, settings.preview)
     _tell(folder, success, time.perf_counter() - began)
 
@@ -128,20 +129,34 @@ def in_wave(people: People, campaign: Campaign, wave: int) -> People:
     return replace(people, user_ids=mine)
 
 
-def _subjects(campaign: Campaign) -> tuple[list[Variant], list[str]]:
-    found, refused = sendable(read_copy(Path(campaign.subjects)))
+def _choice(campaign: Campaign, kind: str, path: str, waves: Path | None) -> Choice:
+    """Return the variants of a file that may be sent, and what is believed of them; say which may not.
+
+    Args:
+        kind: subject or hero.
+        waves: where it stands what is believed since an earlier wave; None before the second.
+    Raises:
+        ConfigError: none may be sent, a token that nothing fills in, or what is believed is about others.
+    """
+    where = "subjects" if kind == "subject" else "heroes"
+    found, refused = sendable(read_copy(Path(path)))
     if not found:
-        why = "; ".join(refused) or "it holds none"
-        raise ConfigError(f"campaign.subjects: {campaign.subjects}: none may be sent: {why}")
+        why = "; ".join(refused) or "nobody approved one; `playbill campaign copy` shows them"
+        raise ConfigError(f"campaign.{where}: {path}: none may be sent: {why}")
+    for fault in refused:
+        console.print(f"[yellow]left out:[/] {fault}")
     known = {token.name for token in campaign.tokens}
     for variant in found:
         unknown = sorted(tokens_of(variant.text) - known)
         if unknown:
             raise ConfigError(
-                f"campaign.tokens: subject {variant.name} of {campaign.subjects} asks for {{{unknown[0]}}}, and "
+                f"campaign.tokens: {kind} {variant.name} of {path} asks for {{{unknown[0]}}}, and "
                 "nothing says what stands there; name its column and its default"
             )
-    return list(found), list(refused)
+    chances = None if waves is None else read_chances(waves, kind)
+    if chances is not None and waves is not None:
+        check_variants(chances, found, waves / FILES[kind])
+    return Choice(found, chances)
 
 
 def find_send_times(home: str, bundle: str, given: str | None) -> Path | None:
@@ -195,10 +210,10 @@ def _plan(
     settings: CampaignRunSettings,
     folder: Path,
     people: People,
-    subjects: list[Variant],
+    subjects: Choice,
+    heroes: Choice | None,
     times: Path | None,
     offers: Path | None,
-    chances: Chances | None,
 ) -> CampaignPlan:
     """Return the plan to follow: that of the folder where it was begun for the same, else a new one.
 
@@ -217,10 +232,10 @@ def _plan(
         users=people.user_ids.to_arrow().cast(pa.int64() if people.user_ids.dtype.is_integer() else pa.string()),
         shard_users=settings.shard_users,
         subjects=subjects,
+        heroes=heroes,
         send_times=times,
         offers=offers,
         tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
-        chances=chances,
     )
     if before is None:
         begin(folder, plan)
@@ -240,7 +255,8 @@ def _decide(
     folder: Path,
     plan: CampaignPlan,
     people: People,
-    subjects: list[Variant],
+    subjects: Choice,
+    heroes: Choice | None,
     times: Path | None,
     todo: list[int],
 ) -> None:
@@ -258,6 +274,7 @@ def _decide(
             str(folder),
             plan,
             subjects,
+            heroes,
             None if times is None else str(times),
             settings.require_gpu,
             settings.state,

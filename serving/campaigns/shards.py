@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from playbill.campaign.copy_file import Variant
 from playbill.campaign.decide import Material, decide
 from playbill.campaign.decisions import decisions_of
 from playbill.campaign.offer_run import kept
 from playbill.campaign.restraint import Contact
 from playbill.campaign.send_time import SendTimes, read_send_times
 from playbill.campaign.settings import Campaign
+from playbill.campaign.variants import Choice
 from playbill.serving import load
 from playbill.serving.campaigns.folder import DECISIONS, ROWS, CampaignPlan
 from playbill.serving.parts import write_part
@@ -79,14 +79,15 @@ class RowWriter:
         home: str,
         folder: str,
         plan: CampaignPlan,
-        subjects: list[Variant],
+        subjects: Choice,
+        heroes: Choice | None,
         send_times: str | None,
         require_gpu: bool,
         state: str | None,
         limits: StoreSettings | None,
     ) -> None:
         """Open everything; `home`, `folder`, `send_times` and `state`, where it is a folder, are absolute."""
-        self._folder, self._plan, self._subjects = Path(folder), plan, subjects
+        self._folder, self._plan, self._subjects, self._heroes = Path(folder), plan, subjects, heroes
         self._campaign = msgspec.convert(plan.declaration, Campaign)
         self._times: SendTimes | None = None if send_times is None else read_send_times(Path(send_times))
         store = Store.open(state_place(home, state), readonly=True, settings=limits)
@@ -97,7 +98,7 @@ class RowWriter:
         """Write one shard's decisions, then its rows; take and return rows of Ray Data."""
         number, users = int(row["part"]), list(row["user_ids"])
         contact = read_shard(self._folder / ".contact", number)
-        material = Material(self._engine, contact, self._subjects, self._times, self._offers, self._plan.chances)
+        material = Material(self._engine, contact, self._subjects, self._times, self._offers, self._heroes)
         rows = decide(self._campaign, material, users, self._plan.at)
         for name, frame in ((DECISIONS, decisions_of(self._campaign, rows)), (ROWS, rows)):
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -1,4 +1,5 @@
-"""`playbill campaign subjects`: what was opened of the waves so far, and which subject the next one gives to whom."""
+"""`playbill campaign subjects`: what was opened and clicked of the waves so far, and which subject and which hero the
+next one gives to whom."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from playbill.campaign.delays import MOST_H, fit_delays, revealed
 from playbill.campaign.settings import Campaign
 from playbill.campaign.subject_file import ANYBODY, Chances, chance_of, read_chances, write_chances
 from playbill.campaign.thompson import Tally, believed, chances, tally
+from playbill.campaign.variants import PREFIX
 from playbill.errors import ConfigError, PlaybillError
 from playbill.serving.campaigns.folder import ROWS, read_plan, read_success
 from playbill.state.settings import StoreSettings, parse_moment, state_place
@@ -32,11 +34,13 @@ console = Console(soft_wrap=True, highlight=False)
 
 @dataclass(slots=True, kw_only=True)
 class CampaignSubjectsSettings:
-    """`playbill campaign subjects autumn tables=my_shop` reads what was opened, between two waves or after the last.
+    """`playbill campaign subjects autumn tables=my_shop` reads what was opened, between two waves or after the last,
+    and what was clicked where the campaign has heroes.
 
     Writes <home>/campaigns/<name>/subjects.json, which the next wave's run draws its subjects by, and
     subjects_report.json: what each subject's open rate would be, had everybody been sent it, with intervals that hold
-    although the choice followed what was seen. Until 72 hours after the last message the report is early.
+    although the choice followed what was seen; heroes.json and heroes_report.json likewise, of clicks. Until 72 hours
+    after the last message the reports are early.
     """
 
     home: str = "var"
@@ -49,8 +53,10 @@ class CampaignSubjectsSettings:
     """Name of the campaign."""
     open_event: str = "open"
     """Event that says that a message was opened."""
+    click_event: str = "click"
+    """Event that says that something in a message was clicked, for heroes."""
     machine_s: float = 120.0
-    """Openings so soon after arrival are a mail program's, and count nothing; a later one of the same message does."""
+    """Openings and clicks so soon after arrival are a mail program's, and count nothing; a later one does."""
     at: str | None = None
     """Moment of looking: ISO 8601 or UTC microseconds; null: now."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -75,8 +81,8 @@ class _Sent:
     chance: np.ndarray
 
 
-def run(settings: CampaignSubjectsSettings) -> Chances:
-    """Look at what was opened, say so, and write it.
+def run(settings: CampaignSubjectsSettings) -> dict[str, Chances]:
+    """Look at what became of subjects and heroes, say so, and write it.
 
     Raises:
         ConfigError: no name.
@@ -94,13 +100,38 @@ def run(settings: CampaignSubjectsSettings) -> Chances:
     plan = read_plan(waves[0])
     assert plan is not None  # it is decided
     campaign = msgspec.convert(plan.declaration, Campaign)
-    variants = [v.name for v in sendable(read_copy(Path(campaign.subjects)))[0]]
     given = parse_moment(settings.at)
     at = time.time_ns() // 1000 if given is None else given
+    asked = {"subject": (campaign.subjects, settings.open_event)}
+    if campaign.heroes:
+        asked["hero"] = (campaign.heroes, settings.click_event)
     with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
-        opens = _opens(store, settings.open_event, at)
-    sent, segments = _messages(settings, campaign, waves, variants, opens, at)
-    before = read_chances(folder)
+        answered = {kind: _moments(store, event, at) for kind, (_, event) in asked.items()}
+    return {
+        kind: _look(settings, campaign, kind, Path(path), folder, waves, answered[kind], at)
+        for kind, (path, _) in asked.items()
+    }
+
+
+def _look(
+    settings: CampaignSubjectsSettings,
+    campaign: Campaign,
+    kind: str,
+    path: Path,
+    folder: Path,
+    waves: list[Path],
+    answered: dict[int | str, list[int]],
+    at: int,
+) -> Chances:
+    """Learn of the variants of one kind, say so, and write it.
+
+    Args:
+        path: of their file; `folder` where what is believed of them stands.
+        answered: moments at which each person opened, or clicked, something.
+    """
+    variants = [v.name for v in sendable(read_copy(path))[0]]
+    sent, segments = _messages(settings, campaign, kind, waves, variants, answered, at)
+    before = read_chances(folder, kind)
     opened = sent.delay_h <= np.minimum(sent.age_h, MOST_H)
     share = fit_delays(sent.delay_h[opened], sent.age_h[opened], None if before is None else np.asarray(before.share))
     seen = tally(sent.segment, sent.variant, opened, revealed(share, sent.age_h), (len(segments), len(variants)))
@@ -117,13 +148,13 @@ def run(settings: CampaignSubjectsSettings) -> Chances:
         messages=np.bincount(sent.variant, minlength=len(variants)).tolist(),
         opened=np.bincount(sent.variant[opened], minlength=len(variants)).tolist(),
     )
-    write_chances(folder, found)
-    _report(folder, sent, opened, found, anybody)
+    write_chances(folder, found, kind)
+    _report(folder, kind, sent, opened, found, anybody)
     return found
 
 
-def _opens(store: Store, name: str, at: int) -> dict[int | str, list[int]]:
-    """Return the moments at which each person opened something, ascending."""
+def _moments(store: Store, name: str, at: int) -> dict[int | str, list[int]]:
+    """Return the moments of one event of each person, ascending."""
     found: dict[int | str, list[int]] = {}
     for _, _, event in store.events():
         if event.event == name and event.user_id is not None and event.at is not None and event.at <= at:
@@ -134,24 +165,25 @@ def _opens(store: Store, name: str, at: int) -> dict[int | str, list[int]]:
 def _messages(
     settings: CampaignSubjectsSettings,
     campaign: Campaign,
+    kind: str,
     waves: list[Path],
     variants: list[str],
-    opens: dict[int | str, list[int]],
+    answered: dict[int | str, list[int]],
     at: int,
 ) -> tuple[_Sent, list[str]]:
-    """Return the messages that have arrived, of subjects that may still be sent, and the names of the segments."""
+    """Return the messages that have arrived, of variants that may still be sent, and the names of the segments."""
     column = campaign.waves.segment
     tables = Path(settings.home) / "tables" / settings.tables
     parts, matrices = [], []
     for number, folder in enumerate(waves):
         plan = read_plan(folder)
         assert plan is not None  # it is decided
+        known = plan.chances if kind == "subject" else plan.hero_chances
         rows = pl.scan_parquet(folder / ROWS / "part-*.parquet").filter(
-            pl.col("send") & pl.col("subject").is_in(variants)
+            pl.col("send") & pl.col(PREFIX[kind]).is_in(variants)
         )
-        mine = (
-            rows.select("user_id", "subject", pl.col("send_at").dt.epoch("us")).filter(pl.col("send_at") < at).collect()
-        )
+        wanted = ("user_id", pl.col(PREFIX[kind]).alias("variant"), pl.col("send_at").dt.epoch("us"))
+        mine = rows.select(*wanted).filter(pl.col("send_at") < at).collect()
         if column is None:
             mine = mine.with_columns(segment=pl.lit(""))
         else:
@@ -159,19 +191,19 @@ def _messages(
             assert isinstance(users, pl.DataFrame)
             named = users.select("user_id", segment=pl.col(column).cast(pl.String).fill_null(""))
             mine = mine.join(named, on="user_id", how="left").with_columns(pl.col("segment").fill_null(""))
-        matrices.append(_as_decided(plan.chances, mine["segment"].to_list(), variants))
+        matrices.append(_as_decided(known, mine["segment"].to_list(), variants))
         parts.append(mine.with_columns(wave=pl.lit(number)))
     whole = pl.concat(parts)
     segments = sorted(set(whole["segment"].to_list())) or [""]
     arrived = whole["send_at"].to_numpy()
     first = arrived + round(settings.machine_s * 1e6)
     delays = [
-        next((moment - came for moment in opens.get(user, ()) if moment >= soonest), None)
+        next((moment - came for moment in answered.get(user, ()) if moment >= soonest), None)
         for user, came, soonest in zip(whole["user_id"].to_list(), arrived.tolist(), first.tolist(), strict=True)
     ]
     return _Sent(
         wave=whole["wave"].to_numpy().astype(np.int64),
-        variant=np.asarray([variants.index(v) for v in whole["subject"]], np.int64),
+        variant=np.asarray([variants.index(v) for v in whole["variant"]], np.int64),
         segment=np.asarray([segments.index(s) for s in whole["segment"]], np.int64),
         age_h=(at - arrived) / HOUR_US,
         delay_h=np.asarray([np.inf if d is None else d / HOUR_US for d in delays], np.float64),
@@ -191,20 +223,21 @@ def _as_decided(known: Chances | None, segments: list[str], variants: list[str])
     return found
 
 
-def _report(folder: Path, sent: _Sent, opened: np.ndarray, found: Chances, chance: np.ndarray) -> None:
-    """Print and write what each subject did: only messages that had all the time to be opened are estimated from."""
+def _report(folder: Path, kind: str, sent: _Sent, opened: np.ndarray, found: Chances, chance: np.ndarray) -> None:
+    """Print and write what each variant did: only messages that had all the time to be opened are estimated from."""
     ripe = sent.age_h >= MOST_H
     every = ripe & (sent.chance > 0).all(1)
     told = None
     if every.sum() >= 100:
         told = estimates(sent.wave[every], sent.variant[every], opened[every], sent.chance[every], len(found.variants))
-    table = Table(title=f"{folder.name}: subjects after look {found.version}", title_justify="left")
-    for name in ("subject", "messages", "opened", "next time", "open rate, had everybody got it", "best with"):
-        table.add_column(name, justify="left" if name == "subject" else "right")
+    name_of_all, did = ("subjects", "opened") if kind == "subject" else ("heroes", "clicked")
+    table = Table(title=f"{folder.name}: {name_of_all} after look {found.version}", title_justify="left")
+    for name in (kind, "messages", did, "next time", f"share {did}, had everybody got it", "best with"):
+        table.add_column(name, justify="left" if name == kind else "right")
     rows: list[dict[str, Any]] = []
     for place, name in enumerate(found.variants):
         row: dict[str, Any] = {
-            "subject": name, "messages": found.messages[place], "opened": found.opened[place],
+            kind: name, "messages": found.messages[place], "opened": found.opened[place],
             "next_chance": float(chance[place]),
         }  # fmt: skip
         shown = "not yet"
@@ -222,7 +255,7 @@ def _report(folder: Path, sent: _Sent, opened: np.ndarray, found: Chances, chanc
         rows.append(row)
     method = "adaptively weighted, Hadad et al. 2021; level 0.95; of messages 72 hours old or more"
     report = {"campaign": folder.name, "version": found.version, "early": bool((~ripe).any()), "method": method,
-              "estimated_from": int(every.sum()), "subjects": rows}  # fmt: skip
-    write_atomic(folder / "subjects_report.json", msgspec.json.format(msgspec.json.encode(report)))
+              "estimated_from": int(every.sum()), name_of_all: rows}  # fmt: skip
+    write_atomic(folder / f"{name_of_all}_report.json", msgspec.json.format(msgspec.json.encode(report)))
     console.print(table)
     console.print(f"written to {folder}")

@@ -214,6 +214,13 @@ JOBS: dict[str, Job] = {
         {},
         first="action",
     ),
+    "campaign-copy": Job(
+        "propose, approve and reject the subjects and heroes of a campaign, held against the brand's rules",
+        "playbill.campaign.copy_job:run",
+        "playbill.campaign.copy_settings:CampaignCopySettings",
+        {},
+        first="file",
+    ),
     "campaign-run": Job(
         "decide for each recipient of a campaign whether, what, when and with which subject",
         "playbill.serving.campaigns.run:run",
@@ -221,7 +228,7 @@ JOBS: dict[str, Job] = {
         {"campaign/declaration_schema": "playbill.campaign.settings:Campaign"},
     ),
     "campaign-subjects": Job(
-        "learn between the waves of a campaign which subject is opened by whom",
+        "learn between the waves of a campaign which subject is opened by whom, and which hero clicked",
         "playbill.serving.campaigns.subjects:run",
         "playbill.serving.campaigns.subjects:CampaignSubjectsSettings",
         {},

@@ -38,6 +38,7 @@ from playbill.campaign.decide import Material, decide, recipients
 from playbill.campaign.restraint import read_contact
 from playbill.campaign.send_time import read_send_times
 from playbill.campaign.settings import Block, Campaign
+from playbill.campaign.variants import Choice
 from playbill.engine import bulk as bulk_module
 from playbill.engine.engine import Engine
 from playbill.engine.runtime import Model
@@ -92,7 +93,7 @@ def _material(home: Path) -> tuple[Campaign, Material, int, Store]:
     campaign = Campaign(name="bench", blocks=BLOCKS, subjects=str(copy))
     contact = read_contact(tables, campaign, at)
     times = read_send_times(home / "runs" / "reference-campaign")
-    subjects = sendable(read_copy(copy))[0]
+    subjects = Choice(sendable(read_copy(copy))[0])
     return campaign, Material(Engine.open(bundle, store), contact, subjects, times), at, store
 
 

@@ -24,6 +24,7 @@ from playbill.campaign.rhythm import HOURS, fit_week
 from playbill.campaign.rhythm import people as believed
 from playbill.campaign.send_time import SendTimes
 from playbill.campaign.settings import Block, Campaign, Cap, Holdouts, QuietHours, Sensitive, Window
+from playbill.campaign.variants import Choice, schema_of
 from playbill.engine.engine import Engine
 from playbill.engine.types import Request
 from playbill.errors import ConfigError, RequestError, StateError
@@ -79,7 +80,7 @@ def engine(mail_bundle: Bundle, mail_store: Store) -> Engine:
 
 @pytest.fixture
 def material(engine: Engine, contact: Contact, subjects: Any, send_times: SendTimes) -> Material:
-    return Material(engine, contact, subjects, send_times)
+    return Material(engine, contact, Choice(subjects), send_times)
 
 
 IDS = list(range(1, 301))
@@ -94,7 +95,8 @@ def test_a_row_a_recipient_and_of_whom_is_held_nothing_is_decided(material: Mate
     assert counted["sent"] == len(sent) > 150 and counted["global_holdout"] > 10 and counted["campaign_holdout"] > 20
     kept = {"campaign", "user_id", "send", "reason", "global_holdout", "campaign_holdout", "timezone", "seed", "at",
             "code_version"}  # fmt: skip
-    none = ("hero_creative", "hero_creative_propensity", "offer", "offer_propensity", "offers", "offer_reason")
+    none = ("hero_creative", "hero_creative_propensity", "offer", "offer_propensity", "offers", "offer_reason",
+            *schema_of("hero"))  # fmt: skip
     for name in rows.columns:
         if name not in kept:
             assert held[name].is_null().all(), name
@@ -261,7 +263,7 @@ def test_the_cap_is_of_all_campaigns(material: Material) -> None:
 
 def test_what_is_missing_is_said(material: Material, mail_bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="subjects: none may be sent"):
-        decide(campaign(), Material(material.engine, material.contact, [], None), [1], AT)
+        decide(campaign(), Material(material.engine, material.contact, Choice([]), None), [1], AT)
     with pytest.raises(StateError, match="needs the store"):
         decide(campaign(), Material(Engine.open(mail_bundle), material.contact, material.subjects, None), [1], AT)
     with pytest.raises(RequestError, match=r"blocks\[0\].filter"):

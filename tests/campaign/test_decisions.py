@@ -16,6 +16,7 @@ from playbill.campaign.decisions import SCHEMA, decisions_of
 from playbill.campaign.mail_log import read_mail_log
 from playbill.campaign.restraint import read_contact
 from playbill.campaign.settings import Block, Campaign, Cap, Holdouts, QuietHours, Window
+from playbill.campaign.variants import Choice
 from playbill.engine.engine import Engine
 from playbill.state.store import Store
 
@@ -46,7 +47,7 @@ def home(ml100k_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(home: Path, mail_bundle: Bundle, mail_store: Store) -> pl.DataFrame:
     subjects = [Variant(name="v1", text="Films", proposed_by="ada", state="approved")]
     contact = read_contact(home, FIRST, AT)
-    material = Material(Engine.open(mail_bundle, mail_store), contact, subjects, None)
+    material = Material(Engine.open(mail_bundle, mail_store), contact, Choice(subjects), None)
     return decide(FIRST, material, list(range(1, 201)), AT)
 
 

@@ -34,7 +34,8 @@ def wave(home: Path, number: int, day: int, *others: str) -> subprocess.Complete
     return ran(
         "run", f"home={home}", "campaign.name=spring", "campaign.blocks=[{name: picks, k: 3, surface: trending}]",
         f"campaign.subjects={home}/copy.json", "campaign.waves={count: 2, floor: 0.05}", f"wave={number}", "workers=1",
-        f"at={DAY.format(day)}", "campaign.holdouts={everywhere: 0, campaign: 0}", "campaign.caps=[]", "preview=0",
+        f"at={DAY.format(day)}", "campaign.holdouts={everywhere: 0, campaign: 0}", "campaign.caps=[]", "preview=4",
+        f"campaign.heroes={home}/heads.json",
         "campaign.window={weekdays: [0, 1, 2, 3, 4, 5, 6], hours: [12], explore: 0}", *others,
     )  # fmt: skip
 
@@ -45,6 +46,13 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     assert propose(copy, ["Your films this spring", "Spring is here", "Films"], "ada") == []
     for name in ("v1", "v2", "v3"):
         decide(copy, name, "ada", True)
+    heads = home / "heads.json"
+    write_copy(heads, Copy(facts=[], rules=BrandRules()))
+    assert propose(heads, ["Blossom", "Rain", "Snow"], "ada", ["blossom.png", "rain.png", "snow.png"]) == []
+    unapproved = wave(home, 1, 20)
+    assert unapproved.returncode == 2 and "campaign.heroes" in unapproved.stderr and "approved" in unapproved.stderr
+    for name in ("v1", "v2"):
+        decide(heads, name, "ada", True)
     early = ran("subjects", "spring", f"home={home}")
     assert early.returncode == 1 and "nothing of campaign 'spring' is decided" in early.stderr
     wrong = wave(home, 3, 20)
@@ -54,7 +62,13 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     rows = pl.read_parquet(home / "campaigns/spring-wave01/rows/*.parquet")
     assert 400 < len(rows) < 550 and set(rows["subject"]) == {"v1", "v2", "v3"}
     assert set(rows["subject_propensity"]) == {1 / 3} and set(rows["subject_version"]) == {0}
-    _open(home, rows, {"v1": 0.8, "v2": 0.2, "v3": 0.2})
+    # nobody approved the third head, so nobody is sent it
+    assert set(rows["hero_variant_text"]) == {"Blossom", "Rain"} and set(rows["hero_variant_propensity"]) == {0.5}
+    assert set(rows["hero_variant_image"]) == {"blossom.png", "rain.png"}
+    decisions = pl.read_parquet(home / "campaigns/spring-wave01/decisions/*.parquet").filter(pl.col("kind") == "hero")
+    assert len(decisions) == len(rows) and set(decisions["eligible_count"]) == {2.0}
+    assert "blossom.png" in (home / "campaigns/spring-wave01/preview.html").read_text()
+    _open(home, rows, {"v1": 0.8, "v2": 0.2, "v3": 0.2}, {"v1": 0.05, "v2": 0.6})
 
     looked = ran("subjects", "spring", f"home={home}", f"at={DAY.format(25)}")
     assert looked.returncode == 0, looked.stderr
@@ -67,6 +81,13 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     # a mail program opened half of them at once: that counts nothing
     assert told["v2"]["low"] < 0.2 < told["v2"]["high"]
 
+    clicked: Any = msgspec.json.decode((home / "campaigns/spring/heroes.json").read_bytes())
+    heads_chance = clicked["chance"][""]
+    assert heads_chance == pytest.approx([0.05, 0.95], abs=1e-4)
+    heads_report: Any = msgspec.json.decode((home / "campaigns/spring/heroes_report.json").read_bytes())
+    best = {row["hero"]: row for row in heads_report["heroes"]}
+    assert best["v2"]["best"] > 0.99 and best["v2"]["low"] < 0.6 < best["v2"]["high"]
+
     second = wave(home, 2, 26)
     assert second.returncode == 0, second.stderr
     later = pl.read_parquet(home / "campaigns/spring-wave02/rows/*.parquet")
@@ -76,6 +97,10 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     assert drawn["v1"] > 0.8 * len(later) and drawn.get("v2", 0) + drawn.get("v3", 0) > 10
     for name, propensity in later.select("subject", "subject_propensity").unique().iter_rows():
         assert propensity == pytest.approx(chance[["v1", "v2", "v3"].index(name)])
+    shown = dict(later.group_by("hero_variant").len().iter_rows())
+    assert shown["v2"] > 0.85 * len(later) and shown["v1"] > 3
+    for name, propensity in later.select("hero_variant", "hero_variant_propensity").unique().iter_rows():
+        assert propensity == pytest.approx(heads_chance[["v1", "v2"].index(name)])
     again = ran("subjects", "spring", f"home={home}", f"at={DAY.format(27)}")
     assert again.returncode == 0
     report = msgspec.json.decode((home / "campaigns/spring/subjects_report.json").read_bytes())
@@ -88,14 +113,21 @@ def test_a_subject_that_was_withdrawn_since_is_not_sent_by_what_was_believed_of_
     assert done.returncode == 2 and "v1, v2 may be sent now; run `playbill campaign subjects` again" in done.stderr
 
 
-def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float]) -> None:
-    """Let people open their messages hours later, and mail programs half of all at once."""
+def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float], clicks: dict[str, float]) -> None:
+    """Let people open their messages hours later, and mail programs half of all at once; and click by the hero."""
     dice = np.random.default_rng(7)
     with Store.open(home / "state") as store:
         assert store.declared is not None
-        store.declare(msgspec.structs.replace(store.declared, events=[*store.declared.events, EventKind(name="open")]))
+        store.declare(
+            msgspec.structs.replace(
+                store.declared, events=[*store.declared.events, EventKind(name="open"), EventKind(name="click")]
+            )
+        )
         events = []
-        for user, subject, at in rows.select("user_id", "subject", pl.col("send_at").dt.epoch("us")).iter_rows():
+        told = rows.select("user_id", "subject", "hero_variant", pl.col("send_at").dt.epoch("us"))
+        for user, subject, hero, at in told.iter_rows():
+            if dice.random() < clicks[hero]:
+                events.append(Event(event_id=f"c{user}", user_id=user, event="click", at=at + 2 * HOUR_US))
             if dice.random() < 0.5:
                 events.append(Event(event_id=f"m{user}", user_id=user, event="open", at=at + 5_000_000))
             if dice.random() < rates[subject]:

@@ -1,4 +1,4 @@
-"""The subjects of a campaign in one file: what was proposed, by whom, and what somebody approved.
+"""The subjects of a campaign, or its heads, in one file: what was proposed, by whom, and what somebody approved.
 
     {"format": 1, "facts": ["..."], "rules": {...}, "variants": [
       {"name": "v1", "text": "...", "proposed_by": "model m", "state": "proposed"},
@@ -25,10 +25,12 @@ from playbill.tables.files import write_atomic
 
 
 class Variant(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One subject. Attributes: as above; `at` in ISO 8601, UTC."""
+    """One subject, or one head of a message: its line, and in `image` where its picture is. Attributes: as above; `at`
+    in ISO 8601, UTC."""
 
     name: str
     text: str
+    image: str = ""
     proposed_by: str
     state: Literal["proposed", "approved", "rejected"]
     approved_by: str = ""
@@ -70,16 +72,17 @@ def write_copy(path: Path, copy: Copy) -> None:
     write_atomic(path, msgspec.json.format(msgspec.json.encode(copy), indent=1) + b"\n")
 
 
-def propose(path: Path, texts: Sequence[str], by: str) -> list[str]:
+def propose(path: Path, texts: Sequence[str], by: str, images: Sequence[str] = ()) -> list[str]:
     """Add variants as proposed, those that keep the rules; return the faults of the others.
 
     Args:
         by: who wrote them.
+        images: of heads, one for each text; none for subjects.
     """
     copy, found = read_copy(path), list[str]()
     number = len(copy.variants)
-    for text in texts:
-        if any(variant.text == text for variant in copy.variants):
+    for text, image in zip(texts, images or [""] * len(texts), strict=True):
+        if any((variant.text, variant.image) == (text, image) for variant in copy.variants):
             continue
         number += 1
         while any(variant.name == f"v{number}" for variant in copy.variants):
@@ -87,7 +90,7 @@ def propose(path: Path, texts: Sequence[str], by: str) -> list[str]:
         wrong = faults(f"v{number}: {text[:60]}", text, copy.rules, copy.facts)
         found += wrong
         if not wrong:
-            copy.variants.append(Variant(name=f"v{number}", text=text, proposed_by=by, state="proposed"))
+            copy.variants.append(Variant(name=f"v{number}", text=text, image=image, proposed_by=by, state="proposed"))
     write_copy(path, copy)
     return found
 
@@ -146,5 +149,15 @@ def sendable(copy: Copy) -> tuple[list[Variant], list[str]]:
 def _digest(copy: Copy, variant: Variant) -> str:
     """Return the hash of all that an approval is about."""
     return hashlib.sha256(
-        msgspec.json.encode([variant.name, variant.text, variant.approved_by, copy.facts, copy.rules], order="sorted")
+        msgspec.json.encode(
+            [
+                variant.name,
+                variant.text,
+                *([variant.image] if variant.image else []),
+                variant.approved_by,
+                copy.facts,
+                copy.rules,
+            ],
+            order="sorted",
+        )
     ).hexdigest()

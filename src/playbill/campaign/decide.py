@@ -18,14 +18,12 @@ import polars as pl
 
 from playbill import __version__
 from playbill.campaign.blocks import block_schema, make_blocks
-from playbill.campaign.copy_file import Variant
 from playbill.campaign.draws import uniform
 from playbill.campaign.restraint import Contact, Restraint, allows, restrain
 from playbill.campaign.rhythm import HOURS
 from playbill.campaign.send_time import SendTimes, choose_hours
 from playbill.campaign.settings import Campaign
-from playbill.campaign.subject_file import Chances, chance_of
-from playbill.campaign.thompson import choose
+from playbill.campaign.variants import Choice, columns_of, schema_of
 from playbill.campaign.window import Week, known_zone, local, week_of
 from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
@@ -44,18 +42,17 @@ class Material:
     Attributes:
         engine: with its store, that knows the recipients.
         contact: see `restraint.Contact`.
-        subjects: that may be sent, see `copy_file.sendable`; one at least.
+        subjects: that may be sent, one at least; `heroes` None where the message has no head of its own.
         send_times: None where no model was learned.
         offers: of these recipients and maybe of others, see `offer_run.Settled.table`; None where none are made.
-        chances: of the subjects, in their order; None: all alike.
     """
 
     engine: Engine
     contact: Contact
-    subjects: Sequence[Variant]
+    subjects: Choice
     send_times: SendTimes | None
     offers: pl.DataFrame | None = None
-    chances: Chances | None = None
+    heroes: Choice | None = None
 
 
 def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: int) -> pl.DataFrame:
@@ -67,8 +64,8 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
     Returns:
         campaign, user_id, send, reason ("" where it is sent), global_holdout, campaign_holdout, channel, send_at (UTC),
         send_local (ISO 8601 with its offset), timezone, hour (of the local week), hour_reason, hour_propensity,
-        hours (that it was chosen from), open_probability, subject, subject_text, subject_propensity, subjects (that it
-        was chosen from), subject_version, tokens (json), hero_item, hero_title, hero_propensity, hero_creative,
+        hours (that it was chosen from), open_probability, what `variants.schema_of` says of the subject and of the
+        hero (null where the campaign has none), tokens (json), hero_item, hero_title, hero_propensity, hero_creative,
         hero_creative_propensity (the first of the first block), offer, offer_propensity, offers and offer_reason (null
         where none are decided on), and a block's
         `<name>_request_id, _items, _titles, _scores, _propensities, _eligible_count, _creatives,
@@ -81,7 +78,7 @@ def decide(campaign: Campaign, material: Material, user_ids: Sequence[Id], at: i
         RequestError: a block's filter or surface does not fit the bundle.
         TableError: see `restrain`.
     """
-    if not material.subjects:
+    if not material.subjects.variants:
         raise ConfigError("subjects: none may be sent; let somebody approve one")
     if material.engine.store is None:
         raise StateError("a campaign needs the store: what people bought stands there; run `playbill ingest`")
@@ -116,7 +113,8 @@ def _decided(campaign: Campaign, material: Material, store: Store, ids: list[Id]
         **hours_of(
             campaign, material.send_times, users[sent], personal, mine, [zones[r] for r in sent.tolist()], weeks
         ),
-        **_subjects(campaign, material.subjects, material.chances, users[sent], mine),
+        **columns_of(campaign, "subject", material.subjects, users[sent], mine),
+        **columns_of(campaign, "hero", material.heroes, users[sent], mine),
         "tokens": _tokens(campaign, users[sent]),
     }
     schema = _schema(campaign, material)
@@ -250,25 +248,6 @@ def hours_of(
     }
 
 
-def _subjects(
-    campaign: Campaign, subjects: Sequence[Variant], chances: Chances | None, users: pl.DataFrame, ids: Sequence[Id]
-) -> dict[str, Any]:
-    column = campaign.waves.segment
-    if column is not None and column not in users.columns:
-        raise ConfigError(f"waves.segment: users has no column {column!r}; it has {', '.join(users.columns)}")
-    segments = [""] * len(ids) if column is None else users[column].cast(pl.String).fill_null("").to_list()
-    chance = chance_of(chances, segments, len(subjects))
-    chosen, propensity = choose(chance, [uniform(campaign, "subject", user) for user in ids])
-    variants = [subjects[row] for row in chosen.tolist()]
-    return {
-        "subject": [variant.name for variant in variants],
-        "subject_text": [variant.text for variant in variants],
-        "subject_propensity": propensity,
-        "subjects": [len(subjects)] * len(ids),
-        "subject_version": [0 if chances is None else chances.version] * len(ids),
-    }
-
-
 def _with_offers(decided: pl.DataFrame, offers: pl.DataFrame | None, schema: dict[str, Any]) -> pl.DataFrame:
     """Return the rows with each recipient's offer, as it was settled for the whole audience."""
     names = ("offer", "offer_propensity", "offers", "offer_reason")
@@ -305,9 +284,8 @@ def _schema(campaign: Campaign, material: Material) -> dict[str, Any]:
         "campaign": pl.String, "user_id": material.contact.users.schema["user_id"], "send": pl.Boolean,
         "reason": pl.String, "global_holdout": pl.Boolean, "campaign_holdout": pl.Boolean, "channel": pl.String,
         "send_at": moment, "send_local": pl.String, "timezone": pl.String, "hour": pl.Int64, "hour_reason": pl.String,
-        "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64, "subject": pl.String,
-        "subject_text": pl.String, "subject_propensity": pl.Float64, "subjects": pl.Int64, "subject_version": pl.Int64,
-        "tokens": pl.String,
+        "hour_propensity": pl.Float64, "hours": pl.Int64, "open_probability": pl.Float64,
+        **schema_of("subject"), **schema_of("hero"), "tokens": pl.String,
         "hero_item": blocks[f"{first}_items"].inner, "hero_title": pl.String,
         "hero_propensity": pl.Float64, "hero_creative": blocks[f"{first}_creatives"].inner,
         "hero_creative_propensity": pl.Float64, "offer": pl.String, "offer_propensity": pl.Float64,

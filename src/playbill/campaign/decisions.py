@@ -1,7 +1,7 @@
 """What a campaign decided, as rows of the decisions table: all that measuring it later needs.
 
 A recipient who is held back has one decision, of kind `hold`, whose choice is the reason. Of a message there is one
-of kind `channel`, `subject` and `send_hour` each, and `offer` where there is one, under the request
+of kind `channel`, `subject` and `send_hour` each, and `hero` and `offer` where there is one, under the request
 `<campaign>:<user id>`, and one of kind `item` and `creative` for each place of a block, under the block's own request.
 `context` names the campaign and the channel, by which later campaigns keep to their caps.
 """
@@ -48,6 +48,9 @@ def decisions_of(campaign: Campaign, rows: pl.DataFrame) -> pl.DataFrame:
             sent, "send_hour", pl.col("hour") % 24, pl.col("send_at"), pl.col("hour_propensity"), pl.col("hours"), whole
         ),
     ]
+    headed = sent.filter(pl.col("hero_variant").is_not_null())
+    chance, count = pl.col("hero_variant_propensity"), pl.col("hero_variants")
+    parts.append(_plain(headed, "hero", pl.col("hero_variant"), pl.col("at"), chance, count, whole))
     offered = sent.filter(pl.col("offer").is_not_null())
     parts.append(
         _plain(offered, "offer", pl.col("offer"), pl.col("at"), pl.col("offer_propensity"), pl.col("offers"), whole)

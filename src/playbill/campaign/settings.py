@@ -102,14 +102,15 @@ class Token:
 
 @dataclass(slots=True, kw_only=True)
 class Waves:
-    """A campaign that is sent in waves learns between them which subject is opened: `playbill campaign subjects`."""
+    """A campaign that is sent in waves learns between them which subject is opened, and which hero clicked: `playbill
+    campaign subjects`."""
 
     count: int = 1
     """Waves, each a run with wave=1, 2 ...: who is in which is a matter of a hash."""
     floor: float = 0.02
-    """Least probability of every subject that may be sent, for everybody."""
+    """Least probability of every subject and every hero that may be sent, for everybody."""
     segment: str | None = None
-    """Column of the users table by whose values subjects may do differently; none that is protected or sensitive."""
+    """Column of the users table by whose values variants may do differently; none that is protected or sensitive."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,6 +177,9 @@ class Campaign:
     """See Waves."""
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
+    heroes: str = ""
+    """File of heads, a line and a picture each, as `subjects`; each recipient gets one, beside the artwork of items, and
+    waves learn of them by clicks. Empty: the message has none."""
     offers: Offers = field(default_factory=Offers)
     """See Offers; without levels none is made."""
     unsubscribe_event: str = "unsubscribe"

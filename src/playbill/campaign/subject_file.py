@@ -1,4 +1,5 @@
-"""What is believed of a campaign's subjects between two of its waves: subjects.json, written whole or not at all."""
+"""What is believed of a campaign's variants between two of its waves: subjects.json and heroes.json, each written
+whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ from playbill.campaign.copy_file import Variant
 from playbill.errors import ConfigError
 from playbill.tables.files import write_atomic
 
-FILE = "subjects.json"
+FILES = {"subject": "subjects.json", "hero": "heroes.json"}
 ANYBODY = ""  # the segment of people who are in none that is known
 
 
 class Chances(msgspec.Struct, kw_only=True, frozen=True):
-    """How likely each subject is for whom.
+    """How likely each variant is for whom.
 
     Attributes:
         version: grows by one with each look at what was opened; 0 is nobody's.
-        variants: names of the subjects.
+        variants: names of them.
         column: of the users table, by which people are told apart; "" where they are not.
         chance: by the column's value, and ANYBODY, [V] probabilities.
-        share: [73] of opens within so many hours, see `delays.fit_delays`.
-        messages, opened: by variant, what they rest on.
+        share: [73] of opens, of heroes clicks, within so many hours, see `delays.fit_delays`.
+        messages, opened: by variant, what they rest on; of heroes those that were clicked.
     """
 
     version: int
@@ -37,43 +38,43 @@ class Chances(msgspec.Struct, kw_only=True, frozen=True):
     opened: list[int]
 
 
-def write_chances(folder: Path, chances: Chances) -> None:
-    """Put the file in its place."""
-    write_atomic(folder / FILE, msgspec.json.format(msgspec.json.encode(chances)))
+def write_chances(folder: Path, chances: Chances, kind: str) -> None:
+    """Put the file in its place. Args: kind: subject or hero."""
+    write_atomic(folder / FILES[kind], msgspec.json.format(msgspec.json.encode(chances)))
 
 
-def read_chances(folder: Path) -> Chances | None:
+def read_chances(folder: Path, kind: str) -> Chances | None:
     """Return what `write_chances` wrote; None where it never did.
 
     Raises:
         ConfigError: the file holds something else.
     """
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Chances)
+        return msgspec.json.decode((folder / FILES[kind]).read_bytes(), type=Chances)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"{folder / FILE} cannot be read ({error}); run `playbill campaign subjects` again"
+            f"{folder / FILES[kind]} cannot be read ({error}); run `playbill campaign subjects` again"
         ) from error
 
 
-def check_variants(chances: Chances, subjects: Sequence[Variant], where: Path) -> None:
-    """Do nothing where the subjects that may be sent are those that something is believed of.
+def check_variants(chances: Chances, sendable: Sequence[Variant], where: Path) -> None:
+    """Do nothing where the variants that may be sent are those that something is believed of.
 
     Raises:
         ConfigError: one was approved, changed or withdrawn since.
     """
-    names = [variant.name for variant in subjects]
+    names = [variant.name for variant in sendable]
     if names != chances.variants:
         raise ConfigError(
-            f"{where / FILE} is about {', '.join(chances.variants)}, and {', '.join(names)} may be sent now; run "
+            f"{where} is about {', '.join(chances.variants)}, and {', '.join(names)} may be sent now; run "
             "`playbill campaign subjects` again"
         )
 
 
 def chance_of(chances: Chances | None, segments: Sequence[str], num_variants: int) -> np.ndarray:
-    """Return [n, V] float64, how likely each subject is for n people; all alike where nothing is believed yet.
+    """Return [n, V] float64, how likely each variant is for n people; all alike where nothing is believed yet.
 
     Args:
         segments: [n], value of the column, or "".
