@@ -1,6 +1,7 @@
 """A campaign's rows against the bare cost of what computes them, and against a loop of online calls, in one run.
 
-    python tests/benchmarks/bench_campaign.py home=DIR [people=12000] [rounds=3] [workers=2] [online=200]
+    python tests/benchmarks/bench_campaign.py home=DIR [bundle=VERSION] [people=12000] [rounds=3] [workers=2]
+                                              [online=200]
 
 Wants the home that `reference_home.py home=DIR items=20000 people=20000 candidates=100` makes, and
 `playbill train-campaign home=DIR tables=reference`: 20,000 items, 100 candidates through a ranker of about 200,000
@@ -13,6 +14,7 @@ own. The last line counts what 16 million rows would take.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sys
 import tempfile
@@ -54,7 +56,8 @@ def main(arguments: list[str]) -> int:
     given = dict(a.split("=", 1) for a in arguments)
     home, started = Path(given.get("home", "var")), machine()
     people, rounds, workers = (int(given.get(k, d)) for k, d in (("people", 12_000), ("rounds", 3), ("workers", 2)))
-    campaign, material, at, store = _material(home)
+    version = given.get("bundle")
+    campaign, material, at, store = _material(home, version)
     ids = _known(campaign, material, people, at)
     shards = [ids[low : low + SHARD] for low in range(0, len(ids), SHARD)]
     figures = _measure(campaign, material, shards, at, rounds)
@@ -62,10 +65,11 @@ def main(arguments: list[str]) -> int:
     figures["over_online"] = figures["online_s"] * figures["recipients_per_s"]
     store.close()
     figures["workers"] = workers
-    figures["recipients_per_s_of_workers"] = _at_once(home, workers, people, rounds)
+    figures["recipients_per_s_of_workers"] = _at_once(home, version, workers, people, rounds)
     figures["hours_for_16_million"] = 16e6 / figures["recipients_per_s_of_workers"] / 3600
     print(
-        f"{figures['recipients']} recipients, {figures['share_in_bulk']:.0%} of them on the best rung: "
+        f"{figures['ranker_weights']}: {figures['recipients']} recipients, "
+        f"{figures['share_in_bulk']:.0%} of them on the best rung: "
         f"{figures['recipients_per_s']:.0f}/s in one process, bare calls {figures['bare_per_s']:.0f}/s: "
         f"{figures['of_bare']:.2f} of it\n"
         f"a loop of online calls: {1 / figures['online_s']:.0f}/s, {figures['over_online']:.1f} times slower\n"
@@ -76,9 +80,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _material(home: Path) -> tuple[Campaign, Material, int, Store]:
+def _material(home: Path, version: str | None) -> tuple[Campaign, Material, int, Store]:
     folder = home / "bundles"
-    version = current(folder) or sorted(p.name for p in folder.iterdir() if p.is_dir())[-1]
+    version = version or current(folder) or sorted(p.name for p in folder.iterdir() if p.is_dir())[-1]
     bundle = open_bundle(folder / version, require_sealed=False, verify=False)
     store = Store.open(home / "state", readonly=True)
     tables = home / "tables" / "reference"
@@ -133,8 +137,15 @@ def _measure(campaign: Campaign, material: Material, shards: list[Any], at: int,
         "recipients_per_s": people / whole_s,
         "bare_per_s": people / bare_s,
         "of_bare": bare_s / whole_s,
-        "dtype": "float32",
+        "ranker_weights": weights_of(material.engine),
     }
+
+
+def weights_of(engine: Engine) -> str:
+    """Return of what numbers the ranker's products are, as the bundle's report says."""
+    report = engine.bundle.path / "report" / "lighter.json"
+    told = json.loads(report.read_text()) if report.is_file() else {"used": False}
+    return str(told["weights"]) if told["used"] else "float32"
 
 
 def _online(engine: Engine, campaign: Campaign, ids: list[Any], at: int) -> float:
@@ -149,12 +160,13 @@ def _online(engine: Engine, campaign: Campaign, ids: list[Any], at: int) -> floa
     return (time.perf_counter() - began) / len(ids)
 
 
-def _at_once(home: Path, workers: int, people: int, rounds: int) -> float:
+def _at_once(home: Path, version: str | None, workers: int, people: int, rounds: int) -> float:
     """Return recipients a second of several processes at once, from when all are ready until the last is done."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(workers + 1), context.Queue()
     started = [
-        context.Process(target=_worker, args=(home, n, workers, people, rounds, ready, done)) for n in range(workers)
+        context.Process(target=_worker, args=(home, version, n, workers, people, rounds, ready, done))
+        for n in range(workers)
     ]
     for process in started:
         process.start()
@@ -167,8 +179,10 @@ def _at_once(home: Path, workers: int, people: int, rounds: int) -> float:
     return sent / took_s
 
 
-def _worker(home: Path, number: int, workers: int, people: int, rounds: int, ready: Any, done: Any) -> None:
-    campaign, material, at, store = _material(home)
+def _worker(
+    home: Path, version: str | None, number: int, workers: int, people: int, rounds: int, ready: Any, done: Any
+) -> None:
+    campaign, material, at, store = _material(home, version)
     ids = _known(campaign, material, people, at)[number::workers]
     decide(campaign, material, ids[:256], at)
     ready.wait()

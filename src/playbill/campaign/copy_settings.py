@@ -14,7 +14,7 @@ class CampaignCopySettings:
     """`playbill campaign copy autumn.json` shows a file of subjects, or of heroes: who proposed what, who approved it,
     and which brand rule each breaks. Nothing is sent but what somebody approved here and nobody changed since.
 
-        playbill campaign copy autumn.json 'facts=["Half price until Sunday"]' 'rules={length: [10, 60], banned: [free]}'
+        playbill campaign copy autumn.json 'facts=["Half price until Sunday"]' 'rules={banned: [free]}'
         playbill campaign copy autumn.json 'texts=["Half price until Sunday"]' by=ada
         playbill campaign copy autumn.json wanted=5 writer.url=http://127.0.0.1:11434/v1 writer.model=NAME
         playbill campaign copy autumn.json approve=[v1,v3] reject=[v2] by=grace

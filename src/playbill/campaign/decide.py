@@ -226,9 +226,9 @@ def hours_of(
         named = [""] * len(ids) if column is None else users[column].cast(pl.String).fill_null("").to_list()
         chances, codes = model.chances(list(ids), named)
         if not personal.all():  # of whom nothing may be known, everybody's hours
-            others = replace(model, least=np.iinfo(np.int64).max).chances(list(ids), [""] * len(ids))
-            chances = np.where(personal[:, None], chances, others[0])
-            codes = [mine if may_ else other for mine, other, may_ in zip(codes, others[1], personal, strict=True)]
+            others, [code] = replace(model, least=np.iinfo(np.int64).max).chances(list(ids[:1]), [""])
+            chances = np.where(personal[:, None], chances, others)
+            codes = [mine if may_ else code for mine, may_ in zip(codes, personal, strict=True)]
     draws = np.asarray([uniform(campaign, "hour", user) for user in ids])
     hour, propensity = choose_hours(chances, may, campaign.window.explore, draws)
     every = np.arange(len(ids))

@@ -178,8 +178,8 @@ class Campaign:
     subjects: str = ""
     """File of subjects of which those that somebody approved may be sent; see campaign/copy_file.py."""
     heroes: str = ""
-    """File of heads, a line and a picture each, as `subjects`; each recipient gets one, beside the artwork of items, and
-    waves learn of them by clicks. Empty: the message has none."""
+    """File of heads, a line and a picture each, as `subjects`; each recipient gets one, beside the artwork of items.
+    Waves learn of them by clicks. Empty: the message has none."""
     offers: Offers = field(default_factory=Offers)
     """See Offers; without levels none is made."""
     unsubscribe_event: str = "unsubscribe"
