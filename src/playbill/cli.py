@@ -25,6 +25,9 @@ from playbill.jobs import JOBS, Job
 # hydra and omegaconf are imported inside the functions: `playbill --help` answers at once
 
 
+_OWN = "own_"  # before the name of a choice that is a file of one's own
+
+
 def load(path: str) -> Any:
     """Return the object named `module:attribute`."""
     module, _, attribute = path.partition(":")
@@ -52,6 +55,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     _store_schemas(name)
     with initialize_config_module("playbill.conf", version_base="1.3"):
         try:
+            overrides = [_own_choice(o, job) for o in overrides]
             plain = [o for o in overrides if _is_choice(o, job)]
             _refuse_unknown_choices(plain, name)
             others = [o for o in overrides if o not in plain]
@@ -106,6 +110,40 @@ def _is_choice(override: str, job: Job) -> bool:
     return any(path.rpartition("/")[0] == key for path in job.groups)
 
 
+def _own_choice(override: str, job: Job) -> str:
+    """Return the override by which a file of one's own is a choice like those in conf/: campaign=my/autumn.yaml.
+
+    Raises:
+        ConfigError: no such file, no YAML, or nothing says of which schema it is.
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    key, _, value = override.partition("=")
+    if not (_is_choice(override, job) and value.endswith((".yaml", ".yml"))):
+        return override
+    group = key.lstrip("+~").partition("@")[0]
+    try:
+        told = OmegaConf.to_container(OmegaConf.load(value))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{group}: {value} cannot be read: {' '.join(str(error).split())}") from error
+    schemas = [path.rpartition("/")[2] for path in job.groups if path.rpartition("/")[0] == group]
+    if not isinstance(told, dict) or ("defaults" not in told and len(schemas) > 1):
+        raise ConfigError(
+            f"{group}: {value}: expected fields as in conf/{group}/, with `defaults: [SCHEMA, _self_]` where there are "
+            f"several schemas: {', '.join(schemas)}"
+        )
+    for field in told:
+        known = {f.name for f in fields(load(job.groups[f"{group}/{schemas[0]}"]))} if len(schemas) == 1 else {field}
+        if field not in known | {"defaults"}:
+            raise ConfigError(f"{group}: {value}: no field {field!r}; {_nearest(str(field), known)[:-1]}")
+    name = _OWN + re.sub(r"[^A-Za-z0-9]+", "_", value).strip("_")
+    ConfigStore.instance().store(group=group, name=name, node={"defaults": [schemas[0], "_self_"], **told})
+    return f"{key}={name}"
+
+
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key; an open mapping is yielded with a trailing `.*`, one that takes anything with `.**`."""
     for field in typed(settings):
@@ -136,7 +174,7 @@ def _refuse_unknown_choices(overrides: Sequence[str], job: str) -> None:
         key, _, value = override.partition("=")
         group = key.lstrip("+~").partition("@")[0]
         there = [o for o in _options(group) if not o.endswith("_schema")]
-        if value and value not in there:
+        if value and value not in there and not value.startswith(_OWN):
             near = _nearest(value, there)
             raise ConfigError(f"playbill {job}: no choice {group}={value}; {near} there are {', '.join(there)}")
 
