@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from playbill.campaign.audience import read_people
+from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.decide import hours_of, recipients
 from playbill.campaign.offer_run import Settled, decide_offers
 from playbill.campaign.offers import read_model as read_offer_model
@@ -111,9 +112,12 @@ def run(settings: CampaignPlanSettings) -> Reading:
             given_ = {"user_id": who.users["user_id"], "reason": who.found.reason, "open_probability": chance}
             rows.append(pl.DataFrame(given_, schema_overrides={"open_probability": pl.Float64}))
     settled, why = _settled(settings, home, tables, people.user_ids, at)
+    copies = {"subject": campaign.subjects, **({"hero": campaign.heroes} if campaign.heroes else {})}
+    found_of = {kind: _sendable(path) for kind, path in copies.items()}
     reading = plan_of(
         campaign, pl.concat(rows), tables, at, settings.days, settings.level,
         lift=settings.lift, settled=settled, why_no_offers=why,
+        variants={kind: count for kind, count in found_of.items() if count},
     )  # fmt: skip
     with atomic_folder(folder / "plan") as out:
         png = to_png(reading)
@@ -124,6 +128,11 @@ def run(settings: CampaignPlanSettings) -> Reading:
     console.print(to_text(reading), markup=False, end="")
     console.print(f"\nwritten to {folder / 'plan'}", markup=False)
     return reading
+
+
+def _sendable(path: str) -> int:
+    """Return how many variants of a file may be sent; a plan may be made before there are any."""
+    return len(sendable(read_copy(Path(path)))[0]) if Path(path).is_file() else 0
 
 
 def _settled(

@@ -18,7 +18,7 @@ from playbill.campaign.audience import People, check_columns, check_declared, re
 from playbill.campaign.blocks import check_blocks
 from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import read_copy, sendable
-from playbill.campaign.draws import uniform
+from playbill.campaign.draws import wave_of
 from playbill.campaign.offer_run import Settled, decide_offers, keep, kept
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
@@ -122,7 +122,7 @@ def in_wave(people: People, campaign: Campaign, wave: int) -> People:
     """
     if not wave:
         return people
-    number = [int(uniform(campaign, "wave", user) * campaign.waves.count) + 1 for user in people.user_ids.to_list()]
+    number = [wave_of(campaign, user) for user in people.user_ids.to_list()]
     mine = people.user_ids.filter(pl.Series(number) == wave)
     if not len(mine):
         raise TableError(f"wave: nobody of {len(people.user_ids)} recipients is in wave {wave}; declare fewer")

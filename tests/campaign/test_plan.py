@@ -12,7 +12,7 @@ import pytest
 from playbill.campaign.budget import plan
 from playbill.campaign.offer_run import Settled
 from playbill.campaign.plan import plan_of
-from playbill.campaign.settings import Block, Campaign, Holdouts
+from playbill.campaign.settings import Block, Campaign, Holdouts, Waves
 from playbill.measure.statement import Reading, Statement
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import CONTRACT, Column, EventKind, Kind
@@ -92,3 +92,28 @@ def test_offers_are_counted_of_those_who_would_be_sent_them(tables: Path) -> Non
 def test_opens_are_the_sum_of_chances(tables: Path) -> None:
     opens = said(planned(tables), "messages opened")
     assert opens.estimate == pytest.approx(0.2 * 4500) and opens.low is not None and opens.low < 900
+
+
+def test_waves_say_what_they_could_learn(tables: Path) -> None:
+    campaign = Campaign(
+        name="spring", blocks=[Block(name="picks")], subjects="s.json", waves=Waves(count=4, floor=0.05),
+        holdouts=Holdouts(everywhere=0, campaign=0.1),
+    )  # fmt: skip
+    users = np.arange(1, PEOPLE + 1)
+    reason = np.where(users % 10 == 0, "campaign_holdout", "")
+    rows = pl.DataFrame({"user_id": users, "reason": reason, "open_probability": np.where(reason == "", 0.2, np.nan)})
+    rows = rows.with_columns(pl.col("open_probability").fill_nan(None))
+    found = plan_of(campaign, rows, tables, round(AT.timestamp() * 1e6), 14, 0.95, variants={"subject": 3, "hero": 2})
+    told = found.tables["waves, and what they could learn"]
+    assert [row["wave"] for row in told] == [1, 2, 3, 4] and sum(row["recipients"] for row in told) == PEOPLE
+    assert sum(row["would be sent"] for row in told) == 4_500
+    first, second = told[:2]
+    assert first["messages of each subject, at least"] == first["would be sent"] // 3
+    assert second["messages of each hero, at least"] == int(second["would be sent"] * 0.05)
+    shown = [row["difference of opens that would show"] for row in told]
+    assert shown == sorted(shown, reverse=True)
+    # two rates of 0.2 and 0.2 + shown: a test of 0.8 power, by the usual normal formula
+    of_each = first["would be sent"] // 3
+    expected = 2.8 * np.sqrt(2 * 0.2 * 0.8 / of_each)
+    assert shown[0] == pytest.approx(expected, rel=0.15)
+    assert said(found, "messages opened").estimate == pytest.approx(900)

@@ -12,6 +12,11 @@ def uniform(campaign: Campaign, what: str, user_id: int | str) -> float:
     return int.from_bytes(digest(campaign, what, user_id)[:6], "little") / 2**48
 
 
+def wave_of(campaign: Campaign, user_id: int | str) -> int:
+    """Return in which of its waves, 1 and on, a campaign writes to somebody."""
+    return int(uniform(campaign, "wave", user_id) * campaign.waves.count) + 1
+
+
 def digest(campaign: Campaign, what: str, user_id: int | str) -> bytes:
     """Return 16 bytes; a person of the id 1 is another than one of the id "1"."""
     kind = "s" if isinstance(user_id, str) else "i"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from playbill.campaign.offer_run import Settled
+from playbill.campaign.plan_waves import waves
 from playbill.campaign.restraint import DAY_US, REASONS, counts
 from playbill.campaign.settings import Campaign
 from playbill.measure.disparity.parity import Family, compare, correct
@@ -32,6 +34,7 @@ def plan_of(
     lift: float = 0.1,
     settled: Settled | None = None,
     why_no_offers: str = "no offers declared",
+    variants: Mapping[str, int] | None = None,
 ) -> Reading:
     """Return the plan of a campaign.
 
@@ -45,6 +48,7 @@ def plan_of(
         lift: relative, of buyers, that a holdout is suggested for.
         settled: the audience's offers, None where none can be told.
         why_no_offers: what is said then.
+        variants: by kind (subject, hero), how many may be sent.
     """
     from scipy.stats import norm
 
@@ -64,6 +68,7 @@ def plan_of(
             "what the holdout can show": _power(len(sent) + len(held), shares, money, level),
             "whom it would reach, by group (for audits)": _reached(people, tables, level),
             "offers": _offers(sent["user_id"], settled),
+            "waves, and what they could learn": waves(campaign, people, variants or {}, level),
         },
         warnings=[] if settled is None else [f"unequal offers: {line}" for line in settled.flagged],
         verdict=f"{len(sent):,} of {len(people):,} recipients would be sent it",
