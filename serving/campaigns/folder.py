@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import pyarrow as pa
 
 from playbill.campaign.settings import Campaign
@@ -87,11 +88,13 @@ def make_plan(
     send_times: Path | None,
     offers: Path | None = None,
     tables: str,
+    given: pl.DataFrame | None = None,
 ) -> CampaignPlan:
     """Return the plan of a campaign over these users, [N] int64 or string, each once.
 
     Args:
         subjects, heroes: their chances are no part of what is asked: a run that goes on keeps those it began with.
+        given: see `audience.People`.
         tables: fingerprint of the folder that consent was read from.
     """
     declaration = msgspec.to_builtins(campaign)
@@ -110,6 +113,8 @@ def make_plan(
         "tables": tables,
         "shard_users": str(shard_users),
     }
+    if given is not None:
+        asked["items"] = _hash(b"".join(batch.serialize() for batch in given.to_arrow().to_batches()))
     run = _hash(msgspec.json.encode([asked, at, state_version], order="deterministic"))
     return CampaignPlan(
         run=run, asked=asked, declaration=declaration, bundle=bundle, at=at, state_version=state_version,

@@ -90,7 +90,7 @@ def _block(name: str, row: dict[str, Any]) -> str:
         told += [] if propensity == 1 else [f"with {propensity:.3g}"]
         told += [] if reason is None else [_text(reason)]
         items += f"<li>{_text(item if title is None else title)} <span class=small>{', '.join(told)}</span></li>"
-    rung = f"<span class=small>{_text(row[f'{name}_rung'])}</span>"
+    rung = f"<span class=small>{_text(row[f'{name}_rung'] or 'no items')}</span>"
     return f"<div class=block>{_text(name)} {rung}</div><ol>{items}</ol>"
 
 

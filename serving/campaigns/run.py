@@ -233,6 +233,7 @@ def _plan(
         shard_users=settings.shard_users,
         subjects=subjects,
         heroes=heroes,
+        given=people.given,
         send_times=times,
         offers=offers,
         tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
@@ -296,6 +297,7 @@ def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan
     contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
     with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
         contact = with_events_since(contact, store, campaign, plan.at)
+    contact = replace(contact, given=people.given)
     put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts))
 
 

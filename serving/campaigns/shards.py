@@ -47,6 +47,7 @@ def put_contact(
         ("users", users),
         ("sends", contact.sends.join(place, on="user_id")),
         ("opened", opened.join(place, on="user_id")),
+        *([] if contact.given is None else [("given", contact.given.join(place, on="user_id"))]),
     ):
         by_part = frame.partition_by("part", as_dict=True, include_key=False)
         for number in numbers:
@@ -68,7 +69,10 @@ def read_shard(folder: Path, number: int) -> Contact:
     """Return what `put_contact` wrote of one shard."""
     users, sends, opened = (pl.read_parquet(folder / f"{n}-{number:05}.parquet") for n in ("users", "sends", "opened"))
     gone = users.filter("__unsubscribed")["user_id"]
-    return Contact(users.drop("__unsubscribed"), gone, sends, opened)
+    given = folder / f"given-{number:05}.parquet"
+    return Contact(
+        users.drop("__unsubscribed"), gone, sends, opened, pl.read_parquet(given) if given.is_file() else None
+    )
 
 
 class RowWriter:

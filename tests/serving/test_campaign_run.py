@@ -100,6 +100,42 @@ def test_killed_again_and_again_it_decides_what_it_would_have(mailing: Path) -> 
     assert third.returncode == 0 and "is decided" in third.stderr
 
 
+def test_a_basket_left_behind_stands_in_its_owners_message(mailing: Path, tmp_path: Path) -> None:
+    """Not what they bought since, and nothing twice in a message."""
+    baskets = {1: [300, 301], 2: [50], 3: [], 4: [9999, 302, 303, 304, 305], 5: [306, 307]}
+    with Store.open(mailing / "state") as store:
+        assert store.declared is not None
+        kinds = [*store.declared.events, EventKind(name="purchase")]
+        store.declare(msgspec.structs.replace(store.declared, events=kinds))
+        at = round(datetime(1998, 4, 24, 9).timestamp() * 1e6)
+        assert all(store.append([Event(event_id="bought", user_id=5, event="purchase", item_id=306, at=at)]))
+    file = tmp_path / "left.parquet"
+    pl.DataFrame({"user_id": list(baskets), "left": list(baskets.values())}).write_parquet(file)
+    blocks = "campaign.blocks=[{name: left, k: 3, surface: rerank}, {name: more, k: 4, surface: trending}]"
+    given = (f"campaign.audience={{file: {file}, items: left}}", blocks, "preview=5")
+    done = ran(mailing, "basket", *given)
+    assert done.returncode == 0, done.stderr
+    rows = {row["user_id"]: row for row in rows_of(mailing, "basket").iter_rows(named=True)}
+    assert not rows[3]["send"] and rows[3]["reason"] == "too_few_items"
+    assert set(rows[1]["left_items"]) == {300, 301} and rows[2]["left_items"] == [50]
+    assert len(rows[4]["left_items"]) == 3 and set(rows[4]["left_items"]) <= {302, 303, 304, 305}
+    assert rows[5]["left_items"] == [307]
+    for row in rows.values():
+        if row["send"]:
+            assert not set(row["left_items"]) & set(row["more_items"]) and len(row["more_items"]) == 4
+    decided = rows_of(mailing, "basket", "decisions").filter(pl.col("kind") == "item", pl.col("user_id") == 1)
+    assert {"300", "301"} <= set(decided["chosen"])
+    # without a need for the block the message goes out with the others
+    least = blocks.replace("k: 3,", "k: 3, least: 0,")
+    assert ran(mailing, "basket", given[0], least, "preview=5", "force=true").returncode == 0
+    [third] = rows_of(mailing, "basket").filter(pl.col("user_id") == 3).iter_rows(named=True)
+    assert third["send"] and third["left_items"] == [] and third["bundle"]
+    nowhere = f"campaign.audience={{file: {file}, items: nothing}}"
+    for others, said in (((blocks,), "names no column"), ((nowhere, blocks), "has no column 'nothing'")):
+        wrong = ran(mailing, "nobasket", *others)
+        assert wrong.returncode == 2 and said in " ".join(wrong.stderr.split())
+
+
 def test_every_decision_stands_in_the_contracts_table(told: Path) -> None:
     rows, decisions = rows_of(told, "told"), rows_of(told, "told", "decisions")
     assert decisions.columns == list(SCHEMA) and decisions["decision_id"].n_unique() == len(decisions)

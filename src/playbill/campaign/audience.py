@@ -30,10 +30,12 @@ class People:
         user_ids: int64 or string, each once.
         aside: rows of the file that are none: row (1-based, the header not counted), user_id (as it stood there),
             reason.
+        given: user_id, items (list) of those for whom the file lists some; None where it names none.
     """
 
     user_ids: pl.Series
     aside: pl.DataFrame
+    given: pl.DataFrame | None = None
 
 
 def read_people(tables: Path, audience: Audience) -> People:
@@ -50,6 +52,7 @@ def read_people(tables: Path, audience: Audience) -> People:
     file = Path(audience.file)
     known = pl.scan_parquet(tables / "users.parquet").select("user_id").collect()["user_id"]
     given = _read(file)
+    lists = None if audience.items is None else _lists(file, audience.items)
     ids = given.cast(known.dtype, strict=False)
     text = given.cast(pl.String, strict=False)
     if known.dtype == pl.String and given.dtype != pl.String:
@@ -70,11 +73,14 @@ def read_people(tables: Path, audience: Audience) -> People:
         .then(pl.lit("is there before"))
         .otherwise(pl.lit(""))
     )
-    good = named.filter(pl.col("reason") == "")["user_id"]
+    fine = named["reason"] == ""
+    good = named.filter(fine)["user_id"]
     if not len(good):
         raise TableError(f"audience.file: {file}: nobody is left of {len(rows)} rows; they are {_worst(named)}")
     aside = named.filter(pl.col("reason") != "").select("row", "text", "reason").rename({"text": "user_id"})
-    return People(good, aside.cast(ASIDE))  # type: ignore[arg-type]  # a schema
+    theirs = None if lists is None else pl.DataFrame({"user_id": good, "items": lists.filter(fine)})
+    given_to = None if theirs is None else theirs.filter(pl.col("items").list.len() > 0)
+    return People(good, aside.cast(ASIDE), given_to)  # type: ignore[arg-type]  # a schema
 
 
 def _worst(named: pl.DataFrame) -> str:
@@ -91,6 +97,27 @@ def _read(file: Path) -> pl.Series:
     except (OSError, pl.exceptions.PolarsError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableError(f"audience.file: {file}: expected parquet or csv with a column user_id: {first}") from error
+
+
+def _lists(file: Path, column: str) -> pl.Series:
+    """Return each row's items, as a list that has none where nothing is said.
+
+    Raises:
+        ConfigError: no such column, or it holds no ids.
+    """
+    if file.suffix == ".csv":
+        raise ConfigError(f"audience.items: {file} is csv, which holds no lists; give parquet")
+    there = pl.scan_parquet(file).collect_schema()
+    if column not in there:
+        raise ConfigError(f"audience.items: {file} has no column {column!r}; it has {', '.join(there.names())}")
+    found = pl.read_parquet(file, columns=[column])[column]
+    if not isinstance(found.dtype, pl.List):
+        found = found.to_frame().select(pl.concat_list(column))[column]
+    if not (found.dtype.inner.is_integer() or found.dtype.inner == pl.String):  # type: ignore[attr-defined]  # a list
+        raise ConfigError(
+            f"audience.items: column {column!r} of {file} holds {found.dtype}; expected lists of item ids"
+        )
+    return found.list.drop_nulls().fill_null([])
 
 
 def _of_table(tables: Path, condition: str | None) -> pl.Series:

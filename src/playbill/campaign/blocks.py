@@ -20,14 +20,14 @@ import polars as pl
 from playbill.bundle.open import Bundle, item_kinds
 from playbill.bundle.pages import Form
 from playbill.campaign.draws import digest
-from playbill.campaign.restraint import TOO_FEW, TOO_LONG
+from playbill.campaign.restraint import TOO_FEW, TOO_LONG, Contact
 from playbill.campaign.sensitive import apart, condition
 from playbill.campaign.settings import Block, Campaign
 from playbill.engine.bulk import Ask, Bulk, List, Lists
 from playbill.engine.engine import Engine
 from playbill.engine.profile import PURPOSE
 from playbill.engine.suppression import suppressed
-from playbill.engine.types import MAX_EXCLUDE, Request, Slate
+from playbill.engine.types import MAX_EXCLUDE, MAX_K, Request, Slate
 from playbill.errors import ConfigError, FilterError, RequestError
 from playbill.features.fold import Profile
 from playbill.filters.check import parse
@@ -62,6 +62,7 @@ def make_blocks(
     user_ids: Sequence[Id],
     profiles: Sequence[Profile],
     at: int,
+    given: Sequence[list[Id]] | None = None,
 ) -> Blocks:
     """Return every block of n recipients.
 
@@ -69,6 +70,7 @@ def make_blocks(
         users: [n], their rows of the users table.
         profiles: [n], what the store knows of them.
         at: UTC microseconds.
+        given: [n], each one's own items, for blocks that put a list in order; None: nobody has any.
     Raises:
         RequestError: a block does not fit the bundle; names its field.
         ConfigError: see `sensitive.apart`.
@@ -77,7 +79,8 @@ def make_blocks(
     rows, frames = [np.zeros(0, np.int64)], [pl.DataFrame(schema=block_schema(campaign, engine))]
     for theirs, places in apart(campaign, users, [profile.features for profile in profiles]):
         mine = places.tolist()
-        made = _make(theirs, engine, [user_ids[place] for place in mine], [profiles[place] for place in mine], at)
+        own = [[] if given is None else given[place] for place in mine]
+        made = _make(theirs, engine, [user_ids[place] for place in mine], [profiles[place] for place in mine], at, own)
         for place, why in zip(mine, made.reason, strict=True):
             reason[place] = why
         rows.append(places)
@@ -85,7 +88,22 @@ def make_blocks(
     return Blocks(reason, pl.concat(frames)[np.argsort(np.concatenate(rows))])
 
 
-def _make(campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: Sequence[Profile], at: int) -> Blocks:
+def given_to(contact: Contact, user_ids: Sequence[Id]) -> list[list[Id]] | None:
+    """Return the items that the audience gives each of n recipients; None where it gives nobody any."""
+    if contact.given is None:
+        return None
+    lists = dict(contact.given.select("user_id", "items").iter_rows())
+    return [lists.get(user, []) for user in user_ids]
+
+
+def _make(
+    campaign: Campaign,
+    engine: Engine,
+    user_ids: Sequence[Id],
+    profiles: Sequence[Profile],
+    at: int,
+    given: Sequence[list[Id]],
+) -> Blocks:
     """Return every block of n recipients from whom the same is kept."""
     bulk, size, schema = Bulk(engine), len(user_ids), block_schema(campaign, engine)
     reason = [""] * size
@@ -108,7 +126,7 @@ def _make(campaign: Campaign, engine: Engine, user_ids: Sequence[Id], profiles: 
                     done.update(answered)
             left = [place for place in left if place not in done]
         for block in group:
-            rows = _one_by_one(campaign, engine, block, left, user_ids, shown, hidden, reason, at)
+            rows = _one_by_one(campaign, engine, block, left, user_ids, shown, hidden, reason, at, given)
             mine = {"row": pl.Int64, **{c: schema[c] for c in (*_names(block), *STAMPS)}}
             frames[block.name].append(pl.DataFrame(rows, mine, orient="row"))
             left = [place for place in left if not reason[place]]
@@ -137,10 +155,15 @@ def check_blocks(campaign: Campaign, bundle: Bundle) -> None:
             raise ConfigError(f"campaign.{path}: {error}") from error
     for at, block in enumerate(campaign.blocks):
         form = bundle.policy.surface(block.surface).answers
-        if form not in (Form.SLATE, Form.TRENDING):
+        if form not in (Form.SLATE, Form.TRENDING, Form.RERANK):
             raise ConfigError(
-                f"campaign.blocks[{at}].surface: {block.surface!r} is of the form {form.value}; a block is a slate, or "
-                "what is trending"
+                f"campaign.blocks[{at}].surface: {block.surface!r} is of the form {form.value}; a block is a slate, "
+                "what is trending, or a list that the audience gives, in order"
+            )
+        if form is Form.RERANK and campaign.audience.items is None:
+            raise ConfigError(
+                f"campaign.blocks[{at}].surface: {block.surface!r} puts a given list in order, and audience.items "
+                "names no column that holds one"
             )
 
 
@@ -236,10 +259,19 @@ def _one_by_one(
     hidden: Sequence[list[Id]],
     reason: list[str],
     at: int,
+    given: Sequence[list[Id]],
 ) -> list[dict[str, Any]]:
     """Return a block's rows of some people, each a slate of its own; note what is shown, and who cannot be sent."""
-    asked, requests = [], []
+    asked, requests, rows = [], [], list[dict[str, Any]]()
+    ordered = engine.bundle.policy.surface(block.surface).answers is Form.RERANK
     for place in places:
+        # of a long list the first, which the audience puts there as the latest
+        own = list(dict.fromkeys(given[place]))[:MAX_K] if ordered else []
+        if ordered and not own:
+            if block.least:
+                reason[place] = TOO_FEW
+            rows.append(_no_items(block, place, engine))
+            continue
         exclude = list(dict.fromkeys([*shown[place], *hidden[place]]))
         if len(exclude) > MAX_EXCLUDE:
             reason[place] = TOO_LONG
@@ -252,6 +284,7 @@ def _one_by_one(
                 k=block.k,
                 surface=block.surface,
                 exclude=exclude,
+                items=own,
                 filter=condition(campaign, block),
                 at=at,
             )
@@ -261,8 +294,8 @@ def _one_by_one(
     except RequestError as error:
         raise _of_block(campaign, block, error) from None
     counts = {(d.request_id, d.position): len(d.eligible) for d in decisions}
-    rows = []
     for place, slate in zip(asked, slates, strict=True):
+        slate.items = slate.items[: block.k]  # a list that is put in order comes back whole
         if len(slate.items) < block.least:
             reason[place] = TOO_FEW
         shown[place] += [item.item_id for item in slate.items]
@@ -290,6 +323,13 @@ def _row(
         slate.rung,
     )
     stamps = (slate.bundle, slate.policy, slate.state_version)
+    return {"row": place, **dict(zip((*_names(block), *STAMPS), (*values, *stamps), strict=True))}
+
+
+def _no_items(block: Block, place: int, engine: Engine) -> dict[str, Any]:
+    """Return the row of somebody whom the audience gives none."""
+    values: tuple[Any, ...] = (None, [], [], [], [], 0, [], [], [], None, None)
+    stamps = (engine.bundle.version, engine.policy_name, None)
     return {"row": place, **dict(zip((*_names(block), *STAMPS), (*values, *stamps), strict=True))}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from playbill import __version__
-from playbill.campaign.blocks import block_schema, make_blocks
+from playbill.campaign.blocks import block_schema, given_to, make_blocks
 from playbill.campaign.draws import uniform
 from playbill.campaign.restraint import Contact, Restraint, allows, restrain
 from playbill.campaign.rhythm import HOURS
@@ -106,7 +106,7 @@ def _decided(campaign: Campaign, material: Material, store: Store, ids: list[Id]
     sent = np.asarray([row for row, reason in enumerate(found.reason) if not reason], np.int64)
     mine = [ids[row] for row in sent.tolist()]
     theirs = [profiles[row] for row in sent.tolist()]
-    blocks = make_blocks(campaign, material.engine, users[sent], mine, theirs, at)
+    blocks = make_blocks(campaign, material.engine, users[sent], mine, theirs, at, given_to(material.contact, mine))
     personal = allows(users[sent], [p.features for p in theirs], PURPOSE)
     told = {
         "channel": [found.channel[row] for row in sent.tolist()],

@@ -54,12 +54,14 @@ class Contact:
         unsubscribed: ids of those whose last word was to unsubscribe.
         sends: a row a message decided on: user_id, at (int64 UTC microseconds), channel (null where none was noted).
         opened: a row a person who opened something: user_id, at (int64, the last time); None: nobody did.
+        given: see `audience.People`.
     """
 
     users: pl.DataFrame
     unsubscribed: pl.Series
     sends: pl.DataFrame
     opened: pl.DataFrame | None = None
+    given: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ class Audience:
     """Parquet file with a column user_id."""
     filter: str | None = None
     """Condition over columns of the users table, such as "country = 'IT' and orders > 2"."""
+    items: str | None = None
+    """Column of the file that lists each recipient's own items, such as `items` of an audience of baskets: what blocks
+    of a surface that puts a given list in order (`rerank`) show."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Block:
     least: int = 1
     """Items without which the message is not sent; 0: it goes out without the block."""
     surface: str = "slate"
-    """Surface of the bundle's policy."""
+    """Surface of the bundle's policy; `rerank` shows the items that the audience gives each recipient."""
     filter: str | None = None
     """Condition over columns of the items table that every item meets."""
     novelty_days: float = 0.0
@@ -199,6 +202,8 @@ class Campaign:
         _word("name", self.name)
         if self.audience.file is not None and self.audience.filter is not None:
             raise ConfigError("audience: file and filter are both given; give one of them")
+        if self.audience.items is not None and self.audience.file is None:
+            raise ConfigError("audience.items: names a column of audience.file, and there is no file")
         _condition("audience.filter", self.audience.filter)
         _blocks(self.blocks)
         _word("purpose", self.purpose)
