@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from playbill.campaign.restraint import DAY_US, Contact, counts, read_contact, restrain
-from playbill.campaign.settings import Block, Campaign, Cap, Holdouts
+from playbill.campaign.settings import Block, Campaign, Cap, Fatigue, Holdouts
 from playbill.errors import TableError
 from playbill.measure.assignment import Plan, bucket_of, hash_id, held_out
 
@@ -130,6 +130,36 @@ def test_caps_count_all_campaigns_and_not_the_one_that_is_run_again(ml100k_table
     assert {u for u, why in reason.items() if why} == {5}
     found, _, _ = held(contact, campaign(caps=[Cap(most=0, days=7)]))
     assert counts(found.reason) == {"sent": 0, "frequency_cap": 943}
+
+
+def test_whoever_read_nothing_is_left_alone_and_a_mail_program_reads_nothing(
+    ml100k_tables: Path, tmp_path: Path
+) -> None:
+    """Four mails each. The 1st's are opened by a program within seconds; the 2nd read the last but one, an hour later;
+    the 3rd opened nothing; the 4th reads one of them at once and the others never, as people do."""
+    days, hour = (8, 6, 4, 2), 3_600_000_000
+    opens = [(1, AT - day * DAY_US + 5_000_000) for day in days]
+    opens += [(2, AT - 4 * DAY_US + hour), (4, AT - 2 * DAY_US + 30_000_000)]
+    sends = [(user, AT - day * DAY_US) for user in (1, 2, 3, 4) for day in days]
+    at = pl.col("at").cast(pl.Datetime("us", "UTC"))
+    decided = pl.DataFrame(
+        {"decision_id": [str(n) for n in range(len(sends))], "kind": "send_hour", "chosen": "9",
+         "user_id": [user for user, _ in sends], "at": [moment for _, moment in sends],
+         "context": ['{"campaign": "spring", "channel": "email"}'] * len(sends)}
+    ).with_columns(at)  # fmt: skip
+    decided.write_parquet(tmp_path / "decisions.parquet")
+    events = pl.read_parquet(ml100k_tables / "events.parquet")
+    told = pl.DataFrame({"user_id": [u for u, _ in opens], "event": "open", "at": [t for _, t in opens]})
+    told = told.with_columns(at).cast({"user_id": events.schema["user_id"]})
+    pl.concat([events, told], how="diagonal").write_parquet(tmp_path / "events.parquet")
+    for name in ("users.parquet", "tables.json"):
+        (tmp_path / name).write_bytes((ml100k_tables / name).read_bytes())
+    tired = campaign(fatigue=Fatigue(sends=3, days=30))
+    _, reason, _ = held(read_contact(tmp_path, tired, AT), tired)
+    assert {u for u, why in reason.items() if why == "fatigue"} == {1, 3}
+    believing = campaign(fatigue=Fatigue(sends=3, days=30, machine_s=0))
+    _, reason, _ = held(read_contact(tmp_path, believing, AT), believing)
+    assert {u for u, why in reason.items() if why == "fatigue"} == {3}
 
 
 def test_without_an_hour_nobody_is_written_to(people: Contact) -> None:

@@ -15,7 +15,7 @@ from playbill.blend.model import SCORE, Blend, read_blend, write_blend
 from playbill.bundle.answers import ENJOY, unlike
 from playbill.bundle.campaign_files import campaign_files, checksums
 from playbill.bundle.policy import Policy, Surface, check_policy, check_weights, read_policy, read_policy_yaml
-from playbill.bundle.rungs import RUNG_FILES, Rung
+from playbill.bundle.rungs import Rung
 from playbill.dataset.dataset import dataset_fingerprint
 from playbill.dataset.settings import SplitSettings
 from playbill.dataset.tasks import Task
@@ -187,6 +187,8 @@ def make_plan(settings: ExportSettings) -> Plan:
         inputs.append([hashlib.sha256(write_blend(blend)).hexdigest()])
     runs = [_campaign_run(home, name, settings.tables, fingerprint) for name in settings.campaign_runs]
     campaign = campaign_files(runs)
+    stems = {path.stem for path in campaign.values()}
+    rungs = {name: rung for name, rung in rungs.items() if _OF_CAMPAIGNS.get(name, ("",))[0] not in stems}
     if campaign:
         inputs.append(["campaign", checksums(campaign)])
     return Plan(
@@ -211,6 +213,10 @@ def make_plan(settings: ExportSettings) -> Plan:
     )
 
 
+# what the data suffices for that campaigns use: the stem of its files, and the job that learns it
+_OF_CAMPAIGNS = {"send_time": ("send_time", "train-campaign"), "uplift": ("offers", "train-offers")}
+
+
 def _campaign_run(home: Path, name: str, tables: str, fingerprint: str) -> Path:
     """Return the folder of a finished run of a campaign's models, learned on these tables."""
     path = home / "runs" / name if (home / "runs" / name).is_dir() else Path(name)
@@ -229,8 +235,9 @@ def checkpoint(run: Run) -> Path:
 
 
 def _carry(name: str, rung: Rung) -> Rung:
-    if rung.carried and name not in RUNG_FILES:
-        return _without(rung, f"the data would carry it, but export does not build {name} yet")
+    if rung.carried and name in _OF_CAMPAIGNS:
+        stem, job = _OF_CAMPAIGNS[name]
+        return _without(rung, f"campaign_runs names no run that holds {stem}; run `playbill {job}`, and name it there")
     return rung
 
 

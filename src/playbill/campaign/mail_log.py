@@ -89,7 +89,7 @@ def read_mail_log(
         events = events.filter(pl.col("at").dt.epoch("us") < until)
     opens = events.filter(pl.col("event") == open_event).join(people.lazy(), on="user_id").collect()
     others = events.filter(~pl.col("event").is_in([open_event, *not_there])).join(people.lazy(), on="user_id").collect()
-    opens, machines, left_out = _human(opens, sends, machine_s, len(people))
+    opens, machines, left_out = human(opens, sends, machine_s, len(people))
     matched = opens.sort("at").join_asof(
         sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",
         tolerance=f"{int(within_h * 60)}m", check_sortedness=False,
@@ -127,7 +127,7 @@ def opened_requests(
     opens = events.select("user_id", "at", "decision_id").join(people.lazy(), on="user_id").collect()
     if until is not None:
         opens = opens.filter(pl.col("at").dt.epoch("us") < until)
-    opens, _, _ = _human(opens, sends, machine_s, len(people))
+    opens, _, _ = human(opens, sends, machine_s, len(people))
     if opens["decision_id"].null_count() < len(opens):  # the log says itself which mail was opened
         which = pl.scan_parquet(tables / "decisions.parquet").select("decision_id", "request_id")
         found = opens.lazy().join(which, on="decision_id").select("request_id").unique().collect()
@@ -188,10 +188,15 @@ def _sends(tables: Path, people: pl.DataFrame, since: int | None, until: int | N
     return found.with_row_index("send")
 
 
-def _human(
-    opens: pl.DataFrame, sends: pl.DataFrame, machine_s: float, num: int
-) -> tuple[pl.DataFrame, np.ndarray, int]:
-    """Return the openings by people, who is read by a machine [P] bool, and how many openings were machines'."""
+def human(opens: pl.DataFrame, sends: pl.DataFrame, machine_s: float, num: int) -> tuple[pl.DataFrame, np.ndarray, int]:
+    """Return the openings by people, who is read by a machine [P] bool, and how many openings were machines'.
+
+    Args:
+        opens: person (uint32, 0 .. P - 1), at (datetime), and any columns.
+        sends: person, arrived (datetime), send (each one's number).
+        machine_s: see `read_mail_log`.
+        num: P.
+    """
     quick = (
         opens.with_row_index("opening").sort("at").join_asof(
             sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",

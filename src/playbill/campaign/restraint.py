@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from playbill.campaign.mail_log import human
 from playbill.campaign.settings import Campaign
 from playbill.errors import TableError
 from playbill.measure.assignment import BUCKETS
@@ -53,7 +54,7 @@ class Contact:
         users: the users table.
         unsubscribed: ids of those whose last word was to unsubscribe.
         sends: a row a message decided on: user_id, at (int64 UTC microseconds), channel (null where none was noted).
-        opened: a row a person who opened something: user_id, at (int64, the last time); None: nobody did.
+        opened: a row a person who opened something themselves: user_id, at (int64, the last time); None: nobody did.
         given: see `audience.People`.
     """
 
@@ -111,17 +112,26 @@ def read_contact(tables: Path, campaign: Campaign, at: int, decided: Sequence[Pa
         .filter((pl.col("event") == campaign.fatigue.open_event) & pl.col("user_id").is_not_null())
         .select("user_id", pl.col("at").dt.epoch("us"))
         .filter(pl.col("at") <= at)
-        .group_by("user_id")
-        .agg(pl.col("at").max())
     )
     own = [tables / "decisions.parquet"] if has_table(tables, "decisions") else []
     id_type = users.schema["user_id"]
     sends = [pl.DataFrame(schema={"user_id": id_type, "at": pl.Int64, "channel": pl.String})]
     sends += [_sends(path, campaign).cast({"user_id": id_type}) for path in (*own, *decided)]
     # one message may stand in the tables and in the file that they were made of
-    return Contact(
-        users, told["user_id"], pl.concat(sends).unique(), opened.collect() if campaign.fatigue.sends else None
-    )
+    every = pl.concat(sends).unique()
+    read = _last_read(opened.collect(), every, campaign.fatigue.machine_s) if campaign.fatigue.sends else None
+    return Contact(users, told["user_id"], every, read)
+
+
+def _last_read(opens: pl.DataFrame, sends: pl.DataFrame, machine_s: float) -> pl.DataFrame:
+    """Return when each person opened something the last time, openings by machines left out: `mail_log.human`."""
+    ids = pl.concat([opens["user_id"], sends["user_id"]]).unique().to_frame()
+    people = ids.with_row_index("person")
+    moment = pl.from_epoch("at", "us")
+    named = opens.join(people, on="user_id").select("user_id", "person", at=moment)
+    arrived = sends.join(people, on="user_id").select("person", arrived=moment).sort("arrived").with_row_index("send")
+    kept, _, _ = human(named, arrived, machine_s, len(people))
+    return kept.group_by("user_id").agg(pl.col("at").max().dt.epoch("us"))
 
 
 def with_events_since(contact: Contact, store: Store, campaign: Campaign, at: int) -> Contact:

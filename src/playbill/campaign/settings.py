@@ -78,6 +78,9 @@ class Fatigue:
     """Before the run."""
     open_event: str = "open"
     """Name of the event that says that a message was read."""
+    machine_s: float = 120.0
+    """Seconds after arrival within which a mail program opens; of people nearly all of whose mails were opened so soon,
+    such openings are no reading."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,6 +223,7 @@ class Campaign:
                 raise ConfigError(f"caps[{at}].channel: {cap.channel!r} is none of {', '.join(self.channels)}")
         _within("fatigue.sends", self.fatigue.sends, 0, 1e6)
         _within("fatigue.days", self.fatigue.days, 1 / 24, 3650)
+        _within("fatigue.machine_s", self.fatigue.machine_s, 0, 3600)
         for at, token in enumerate(self.tokens):
             _word(f"tokens[{at}].name", token.name)
             if not token.default.strip():
