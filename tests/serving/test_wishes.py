@@ -116,6 +116,18 @@ def test_what_is_declared_stands_in_reasons_and_in_what_was_left_out(api: Api) -
     assert "removed" not in slate(api, k=20)
 
 
+def test_a_misspelt_category_and_a_context_that_nothing_reads_are_named(api: Api) -> None:
+    misspelt, well = ({"kind": "more", "categories": names} for names in (["Horor", "War"], ["War"]))
+    [kept] = told(api, "PUT", "/v1/preferences", {"user_id": USER, "preferences": [misspelt]})["preferences"]
+    assert kept["reason"] == "no item is of 'Horor', nearest is 'Horror'" and kept["items"] > 0
+    [kept] = told(api, "PUT", "/v1/preferences", {"user_id": USER, "preferences": [well]})["preferences"]
+    assert kept["reason"] == ""
+    context = {"devise": "tv", "locale": "de"}
+    assert slate(api, context=context)["unread_context"] == ["devise"]
+    home = told(api, "POST", "/v1/home", {"user_id": USER, "k": 4, "request_id": "h", "context": context})
+    assert home["unread_context"] == ["devise"] and "unread_context" not in slate(api)
+
+
 def test_visitors_say_what_they_want_by_their_session_alone(api: Api) -> None:
     visit = {"session_id": "visit-1"}
     told(api, "PUT", "/v1/preferences", {**visit, "preferences": [{"kind": "never", "categories": ["Drama"]}]})

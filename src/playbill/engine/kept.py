@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 import msgspec
+import numpy as np
 
 from playbill.engine.engine import Engine
-from playbill.engine.wishes import check_preferences, condition_of, left_of
+from playbill.engine.wishes import CATEGORIES, check_preferences, condition_of, left_of
 from playbill.errors import FilterError, RequestError
 from playbill.state.events import Id, coerce_id
 from playbill.state.store import Store
@@ -32,7 +35,7 @@ class KeptPreference(msgspec.Struct, kw_only=True):
 
     Attributes:
         items: of the catalogue as it is now, that it is about; null where the bundle does not know what it asks for.
-        reason: why it does not; empty where it does.
+        reason: why it does not; or which of the categories no item is of, with the nearest that some are; else empty.
     """
 
     kind: Lean
@@ -121,11 +124,28 @@ def note_preferences(
     return store.tell(Wish(user_id=user_id, session_id=session_id, preferences=preferences))
 
 
+def _of_no_item(engine: Engine, preference: Preference) -> str:
+    """Return which of a preference's categories no item is of: a misspelt one is kept, and does nothing."""
+    conditions, stock = engine.conditions, engine.stock
+    alone = {name: msgspec.structs.replace(preference, categories=[name]) for name in preference.categories}
+    strange = [n for n, one in alone.items() if not conditions.mask(condition_of(one, conditions), stock).any()]
+    if not strange:
+        return ""
+    every = np.arange(1, stock.catalogue.num_items + 1)
+    known = sorted({str(value) for mine in conditions.values(CATEGORIES, every, stock) for value in mine})
+    near = [difflib.get_close_matches(name, known, n=1, cutoff=0.0) for name in strange]
+    return "; ".join(
+        f"no item is of {name!r}" + (f", nearest is {found[0]!r}" if found else "")
+        for name, found in zip(strange, near, strict=True)
+    )
+
+
 def _kept(engine: Engine, preference: Preference) -> KeptPreference:
     items, reason = None, ""
     try:
         text = condition_of(preference, engine.conditions)
         items = int(engine.conditions.mask(text, engine.stock).sum())
+        reason = _of_no_item(engine, preference)
     except FilterError as error:
         reason = str(error)
     return KeptPreference(

@@ -122,6 +122,7 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
         latency_ms=0.0,
         at=int(request.at or 0),
         removed=_together(removed) or msgspec.UNSET,
+        unread_context=row.unread_context or msgspec.UNSET,
     )
 
 

@@ -40,6 +40,7 @@ class Row:
         tries: items of the history, the newest first, that models are asked without, for reasons.
         asked: what the person asks for in so many words, None for nothing.
         probabilities: by task, for each candidate; empty below the best rung.
+        unread_context: keys of its context that nothing reads.
     """
 
     request: Request
@@ -66,3 +67,4 @@ class Row:
     tries: int = 0
     asked: Asked | None = None
     probabilities: dict[str, np.ndarray] = field(default_factory=dict)
+    unread_context: list[str] = field(default_factory=list)

@@ -110,6 +110,7 @@ def make_slate(
         at=int(request.at or 0),
         removed=removed or msgspec.UNSET,
         not_ordered=_not_ordered(row, catalogue, chosen) or msgspec.UNSET,
+        unread_context=row.unread_context or msgspec.UNSET,
     )
 
 

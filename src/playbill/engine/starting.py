@@ -10,6 +10,7 @@ from playbill.bundle.open import Bundle
 from playbill.bundle.pages import Form
 from playbill.bundle.rules import Act, user_kinds
 from playbill.engine.conditions import Conditions
+from playbill.engine.creative_sets import LOCALE
 from playbill.engine.forms import rungs_of
 from playbill.engine.fresh import Stock
 from playbill.engine.ladder import Ladder
@@ -22,6 +23,14 @@ from playbill.engine.rules import acting, ready_rules
 from playbill.engine.suppression import suppressed
 from playbill.engine.types import Removal, Request
 from playbill.engine.wishes import asked_of, hide
+from playbill.features.spec import Encoding, Side
+
+
+def _read_context(bundle: Bundle, parts: Parts) -> set[str]:
+    """Return the keys of a request's context by which anything is done; hour and weekday are read off its moment."""
+    fields = [f for f in bundle.spec.side(Side.CONTEXT) if f.encoding is not Encoding.CYCLE]
+    near = set() if parts.near is None else {parts.near.column}
+    return {LOCALE, *near, *(field.name for field in fields)}
 
 
 class Start:
@@ -30,6 +39,7 @@ class Start:
     def __init__(self, bundle: Bundle, parts: Parts, conditions: Conditions, ladder: Ladder) -> None:
         self._policy, self._parts, self._conditions, self._ladder = bundle.policy, parts, conditions, ladder
         self._rules, self._users = ready_rules(bundle), user_kinds(bundle.spec, bundle.vocabularies)
+        self._context = _read_context(bundle, parts)
         self._tasks = () if parts.ranker is None else (*tasks(parts.ranker), ENJOY)
 
     def row(self, request: Request, person: Person, stocked: Stock) -> Row:
@@ -85,4 +95,5 @@ class Start:
             rules=[rule for rule in rules if rule.kind is not Act.BLOCK],
             removed=removed,
             asked=asked,
+            unread_context=[key for key in request.context if key not in self._context],
         )

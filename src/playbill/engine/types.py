@@ -64,7 +64,7 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             `home` are there in any case (`bundle.pages.Form`).
         item_id: the item that a surface of the form `similar` shows the like of.
         items: what a surface of the form `rerank` puts in order; `k` does not cut them.
-        context: columns of the moment (device, ...) by name.
+        context: columns of the moment (device, ...) by name; answers name those that nothing reads.
         recent: what happened in this visit, oldest first: for visitors who give no id, and of whom nothing is kept.
             It stands behind what the store knows.
         exclude: item ids that must not be shown.
@@ -203,10 +203,13 @@ class Slate(Answer, kw_only=True):
         removed: what rules of the policy, and what the person asks for, took from it; left out where that is nothing.
         not_ordered: of the items that a request wants in order, those that may not be shown, that a cap leaves over
             or that nobody knows, as they came; left out where there are none.
+        unread_context: keys of the request's context that nothing in this bundle reads, such as misspelt ones; left out
+            where there are none.
     """
 
     items: list[SlateItem]
     removed: list[Removal] | msgspec.UnsetType = msgspec.UNSET
+    unread_context: list[str] | msgspec.UnsetType = msgspec.UNSET
     not_ordered: list[int | str] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -235,11 +238,12 @@ class Page(Answer, kw_only=True):
 
     Attributes:
         shelves: by expected utility, of what those above leave.
-        removed: see `Slate`.
+        removed, unread_context: see `Slate`.
     """
 
     shelves: list[PageShelf]
     removed: list[Removal] | msgspec.UnsetType = msgspec.UNSET
+    unread_context: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Events(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
