@@ -36,15 +36,25 @@ USERS, K = 943, 20
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def client(port: int, connections: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Return what a closed loop over this many connections measured."""
+def client(
+    port: int, connections: int, seconds: float, seed: int, path: str = "/v1/recommend", people: str = ""
+) -> dict[str, Any]:
+    """Return what a closed loop over this many connections measured.
+
+    Args:
+        path: of the request; without a body where it is not /v1/recommend.
+        people: file of the ids to ask about, json; empty: those of MovieLens-100K.
+    """
     draw = random.Random(seed)
-    bodies = [json.dumps({"user_id": draw.randint(1, USERS), "k": K}).encode() for _ in range(512)]
+    ids = json.loads(Path(people).read_bytes()) if people else range(1, USERS + 1)
+    bodies = [json.dumps({"user_id": draw.choice(ids), "k": K}).encode() for _ in range(512)]
     requests = [
         b"POST /v1/recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n%s" % (len(body), body)
         for body in bodies
     ]
+    if path != "/v1/recommend":
+        requests = [b"GET %s HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode()] * len(bodies)
     selector = selectors.DefaultSelector()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     for number, sock in enumerate(sockets):
@@ -203,6 +213,7 @@ def cells_of(rows: list[dict[str, Any]], name: str, connections: int) -> dict[st
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["client"]:
-        print(json.dumps(client(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))))
+        port, connections, seconds, seed = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+        print(json.dumps(client(port, connections, seconds, seed, *sys.argv[6:])))
     else:
         main(sys.argv[1:])

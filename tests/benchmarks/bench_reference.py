@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     bundle = open_bundle(home / "bundles" / version, require_sealed=False, verify=False)
     with Store.open(home / "state", readonly=True) as store:
         engine = Engine.open(bundle, store)
-        people = _people(store, int(given.get("people", 300)))
+        people = people_of(store, int(given.get("people", 300)))
         figures = measure(engine, people, int(given.get("rounds", 7)), given.get("surface", "slate"))
     show(figures)
     print(f"written to {record('reference', figures, started)}")
@@ -183,7 +183,7 @@ def ratio(whole: np.ndarray, limit: np.ndarray) -> float:
     return round(float(np.median(whole) / np.median(limit)), 3)
 
 
-def _people(store: Store, most: int) -> list[int | str]:
+def people_of(store: Store, most: int) -> list[int | str]:
     """Return people with a past, spread over the first events of the store."""
     first = itertools.islice(store.events(), 200_000)
     found = sorted({event.user_id for _, _, event in first if event.user_id is not None}, key=str)

@@ -4,10 +4,10 @@
                                              [only=NAME,NAME]
 
 Each layout is started, warmed, put under `playbill load` from a process of its own, searched for the highest rate that
-keeps the percentile, and stopped; a round goes through all of them, so that a noisy machine is noisy to each. The
-generator runs on the same cores: what it costs, and where it could not keep up, is measured beside. Figures are medians
-over rounds; ratios are to bare uvicorn. Needs a published bundle and an ingested state. (bench_http.py asks in a closed
-loop: how fast one caller after another is answered.)
+keeps the percentile, put under twice that rate, and stopped; a round goes through all of them, so that a noisy machine
+is noisy to each. The generator runs on the same cores: what it costs, and where it could not keep up, is measured
+beside. Figures are medians over rounds; ratios are to bare uvicorn. Needs a published bundle and an ingested state.
+(bench_http.py asks in a closed loop: how fast one caller after another is answered.)
 """
 
 from __future__ import annotations
@@ -86,9 +86,16 @@ def measure(home: str, port: int, processes: list[int], name: str, given: dict[s
     requests = sum(step["requests"] + step["warmup"] for step in swept["steps"])
     first = given["rates"].split(",")[0]
     searched = load(home, port, f"{name}-find", f"find={given['find']}", f"rates=[{first}]", duration)
+    kept = float(searched["found"]["rate"] or first)
+    [over] = load(home, port, f"{name}-over", f"rates=[{2 * kept:g}]", duration)["steps"]
     figures: dict[str, Any] = {
         "server_cpu_ms_per_request": used * 1e3 / requests,
         "kept_requests_per_s": searched["found"]["rate"] or 0.0,
+        # twice what it keeps: whoever is let in is answered in time, the others are told when to come again
+        "over_requests_per_s": 2 * kept,
+        "over_admitted_p99_ms": over["latency"]["p99_ms"],
+        "over_refused_share": _share(over, "429", "503"),
+        "over_failed_share": 1 - _share(over, "200", "429", "503"),
     }
     for step in swept["steps"]:
         at = f"at_{step['rate']:g}"
@@ -101,6 +108,10 @@ def measure(home: str, port: int, processes: list[int], name: str, given: dict[s
                 figures[f"{at}_{stage}_p50_ms"] = step["stages"][stage]["p50_ms"]
     figures["generator_was_the_limit"] = searched["found"]["generator"]
     return figures
+
+
+def _share(step: dict[str, Any], *statuses: str) -> float:
+    return sum(step["statuses"].get(status, 0) for status in statuses) / step["requests"]
 
 
 def middle(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,7 +139,8 @@ def main(arguments: list[str]) -> None:
     rows = {name: middle(found) for name, found in cells.items()}
     rates = [f"{float(rate):g}" for rate in given["rates"].split(",")]
     columns = [f"at_{rate}_{q}" for rate in rates for q in ("p50_ms", "p99_ms")]
-    columns += ["kept_requests_per_s", "server_cpu_ms_per_request"]
+    columns += ["kept_requests_per_s", "over_admitted_p99_ms", "over_refused_share", "over_failed_share"]
+    columns += ["server_cpu_ms_per_request"]
     print(f"{'layout':18}", *(f"{c.replace('_requests_per_s', '/s').replace('_per_request', ''):>16}" for c in columns))
     for name, row in rows.items():
         print(f"{name:18}", *(f"{row[c]:>16.2f}" if c in row else f"{'-':>16}" for c in columns))
