@@ -12,6 +12,7 @@ _AT, _WEIGHT = _AT.astype(np.float32), (_WEIGHT / np.sqrt(2 * np.pi)).astype(np.
 _LEAST_SD = 1e-9  # a score without spread still wins or loses, and ties with its equals
 _SURE = np.float32(8.0)  # standard deviations at which nothing is left to chance
 _PIECE = 2_048  # pairs of scores
+_FEW = 64  # sets
 _FAR = 1e6  # beyond it float32 would only overflow
 
 # Phi(z) = (1 + tanh(z P(z^2))) / 2, P fitted so that Phi is off by 2e-5 at most, and rising. numpy's tanh takes sixteen
@@ -39,11 +40,20 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     allowed = np.ones(mean.shape, bool) if there is None else np.broadcast_to(there, mean.shape)
     chance = allowed.astype(np.float64)  # of a set of one
     counts = allowed.sum(-1)
-    for size in np.unique(counts[counts > 1]).tolist():
-        sets = counts == size
-        mine = sets[..., None] & allowed
-        means, sds = mean[mine].reshape(-1, size), sd[mine].reshape(-1, size)
-        chance[mine] = (_of_two(means, sds) if size == 2 else _of_more(means, sds)).ravel()
+    pairs = counts == 2
+    if pairs.any():
+        mine = pairs[..., None] & allowed
+        chance[mine] = _of_two(mean[mine].reshape(-1, 2), sd[mine].reshape(-1, 2)).ravel()
+    more = counts > 2
+    if counts[more].size <= _FEW:  # in one go: each size by itself would cost more than what is computed in vain
+        if more.any():
+            low = np.where(allowed[more], mean[more], -_FAR)
+            chance[more] = np.where(allowed[more], _of_more(low, np.where(allowed[more], sd[more], 1.0)), 0.0)
+    else:
+        for size in np.unique(counts[more]).tolist():
+            mine = (counts == size)[..., None] & allowed
+            means, sds = mean[mine].reshape(-1, size), sd[mine].reshape(-1, size)
+            chance[mine] = _of_more(means, sds).ravel()
     chance /= chance.sum(-1, keepdims=True)
     return chance
 
