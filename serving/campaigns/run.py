@@ -294,11 +294,13 @@ def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan
     others = sorted(
         p for p in (home / "campaigns").glob(f"*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name
     )
-    contact = read_contact(home / "tables" / settings.tables, campaign, plan.at, others)
+    tables = home / "tables" / settings.tables
+    contact = read_contact(tables, campaign, plan.at, others, with_users=False)
     with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
         contact = with_events_since(contact, store, campaign, plan.at)
     contact = replace(contact, given=people.given)
-    put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts))
+    users = pl.scan_parquet(tables / "users.parquet")
+    put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts), users)
 
 
 def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign, preview: int) -> Success:

@@ -24,11 +24,17 @@ from playbill.state.settings import StoreSettings, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 
+_AT_ONCE = 128  # shards whose people are read at a time
 _WHOLE = "whole"  # holds the run's id; written last
 
 
 def put_contact(
-    folder: Path, contact: Contact, plan: CampaignPlan, user_ids: pl.Series, numbers: Sequence[int]
+    folder: Path,
+    contact: Contact,
+    plan: CampaignPlan,
+    user_ids: pl.Series,
+    numbers: Sequence[int],
+    users: pl.LazyFrame | None = None,
 ) -> None:
     """Write for each shard what is known of contact with its recipients, so that no worker reads everybody's.
 
@@ -36,11 +42,31 @@ def put_contact(
         folder: written and removed by the run.
         user_ids: of all recipients, in the order of their shards.
         numbers: of the shards.
+        users: the users table; None: it stands in `contact`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = pl.DataFrame({"user_id": user_ids, "part": pl.int_range(len(user_ids), eager=True) // plan.shard_users})
-    place = place.filter(pl.col("part").is_in(list(numbers)))
-    users = place.join(contact.users, on="user_id", how="left", maintain_order="left")
+    whole = contact.users.lazy() if users is None else users
+    for low in range(0, len(numbers), _AT_ONCE):
+        some = list(numbers[low : low + _AT_ONCE])
+        places = [pl.DataFrame({"user_id": _of_part(user_ids, plan, n), "part": n}) for n in some]
+        _put_some(folder, contact, pl.concat(places), some, whole)
+    if set(numbers) >= set(range(plan.num_parts)):
+        write_atomic(folder / _WHOLE, plan.run.encode())
+
+
+def _of_part(user_ids: pl.Series, plan: CampaignPlan, number: int) -> pl.Series:
+    return user_ids.slice(number * plan.shard_users, plan.shard_users)
+
+
+def _put_some(folder: Path, contact: Contact, place: pl.DataFrame, numbers: list[int], whole: pl.LazyFrame) -> None:
+    """Write the files of a few hundred shards: a users table of millions is never there at once.
+
+    Args:
+        place: user_id, part: of each recipient of these shards.
+    """
+    ids = place["user_id"]
+    theirs = whole.filter(pl.col("user_id").is_in(ids.implode())).collect()
+    users = place.join(theirs, on="user_id", how="left", maintain_order="left")
     users = users.with_columns(__unsubscribed=pl.col("user_id").is_in(contact.unsubscribed.implode()))
     opened = contact.opened if contact.opened is not None else contact.sends.select("user_id", "at").clear()
     for name, frame in (
@@ -55,8 +81,6 @@ def put_contact(
             buffer = io.BytesIO()
             mine.write_parquet(buffer)
             write_atomic(folder / f"{name}-{number:05}.parquet", buffer.getvalue())
-    if set(numbers) >= set(range(plan.num_parts)):
-        write_atomic(folder / _WHOLE, plan.run.encode())
 
 
 def has_contact(folder: Path, plan: CampaignPlan) -> bool:

@@ -29,6 +29,7 @@ STATEMENTS += ("uplift", "disparity", "drift", "ranker", "objectives", "creative
 # and what campaigns must
 STATEMENTS += (
     "acts",
+    "send_times",
     "subjects",
     "campaign_report",
     "offers_hillstrom",

@@ -81,7 +81,9 @@ class Restraint:
     campaign: np.ndarray
 
 
-def read_contact(tables: Path, campaign: Campaign, at: int, decided: Sequence[Path] = ()) -> Contact:
+def read_contact(
+    tables: Path, campaign: Campaign, at: int, decided: Sequence[Path] = (), *, with_users: bool = True
+) -> Contact:
     """Return what prepared tables say, as of a moment in UTC microseconds.
 
     A message is a decision of kind `send_hour`; its channel and campaign are fields of its context. Those of the
@@ -89,13 +91,14 @@ def read_contact(tables: Path, campaign: Campaign, at: int, decided: Sequence[Pa
 
     Args:
         decided: files of decisions that the tables do not have yet, such as other campaigns'.
+        with_users: false leaves `Contact.users` empty, for whoever reads it piece by piece.
 
     Raises:
         TableError: no users table: consent stands there.
     """
     if not has_table(tables, "users"):
         raise TableError(f"{tables} has no table of users: whom one may write to stands there")
-    users = pl.read_parquet(tables / "users.parquet")
+    users = pl.read_parquet(tables / "users.parquet", n_rows=None if with_users else 0)
     told = (
         pl.scan_parquet(tables / "events.parquet")
         .filter(pl.col("event").is_in([campaign.unsubscribe_event, campaign.subscribe_event]))
