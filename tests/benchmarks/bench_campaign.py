@@ -3,10 +3,11 @@
     python tests/benchmarks/bench_campaign.py home=DIR [bundle=VERSION] [people=12000] [rounds=3] [workers=2]
                                               [online=200]
 
-Wants the home that `reference_home.py home=DIR items=20000 people=20000 candidates=100` makes, and
-`playbill train-campaign home=DIR tables=reference`: 20,000 items, 100 candidates through a ranker of about 200,000
-parameters in float32, three blocks of 16 items in all, each with its creative, the hour out of 168, the subject. The
-bare cost are the runs of the graphs and the products of matrices that the rows took, done again on the very arrays.
+Wants the home that `reference_home.py home=DIR items=20000 people=20000 candidates=100` makes, and there
+`playbill train-campaign tables=reference` and `train-offers tables=reference inputs=[segment]` with the levels below:
+20,000 items, 100 candidates through a ranker of about 200,000 parameters, three blocks of 16 items in all, each with its
+creative, the hour out of 168, the subject, the offer. The bare cost are the runs of the graphs and the products of
+matrices that the rows took, done again on the very arrays.
 
 Both are timed in turns in one process; what `workers` processes reach at once is timed besides, each on people of its
 own. The last line counts what 16 million rows would take.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, propose, read_copy, sendable, write_copy
 from playbill.campaign.copy_file import decide as approve
 from playbill.campaign.decide import Material, decide, recipients
+from playbill.campaign.offer_run import decide_offers
+from playbill.campaign.offer_settings import OfferLevel, Offers
+from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import read_contact
 from playbill.campaign.send_time import read_send_times
 from playbill.campaign.settings import Block, Campaign
@@ -48,6 +53,15 @@ from playbill.engine.types import Request
 from playbill.state.store import Store
 
 SHARD = 2_048
+OFFERS = Offers(
+    levels=[
+        OfferLevel(name="free_shipping", discount=0.05, most=5),
+        OfferLevel(name="ten_percent", discount=0.1, most=5),
+        OfferLevel(name="twenty_percent", discount=0.2, most=10),
+    ],
+    budget=20_000,
+    release_unequal=True,
+)
 BLOCKS = [Block(name="hero", k=4), Block(name="picks", k=6), Block(name="more", k=6)]
 
 
@@ -59,8 +73,10 @@ def main(arguments: list[str]) -> int:
     version = given.get("bundle")
     campaign, material, at, store = _material(home, version)
     ids = _known(campaign, material, people, at)
+    offers, settled_s = _offers(home, campaign, ids, at)
+    material = replace(material, offers=offers)
     shards = [ids[low : low + SHARD] for low in range(0, len(ids), SHARD)]
-    figures = _measure(campaign, material, shards, at, rounds)
+    figures = _measure(campaign, material, shards, at, rounds, settled_s)
     figures["online_s"] = _online(material.engine, campaign, ids[: int(given.get("online", 200))], at)
     figures["over_online"] = figures["online_s"] * figures["recipients_per_s"]
     store.close()
@@ -94,11 +110,20 @@ def _material(home: Path, version: str | None) -> tuple[Campaign, Material, int,
     )
     for name in ("v1", "v2", "v3", "v4", "v5"):
         approve(copy, name, "ada", True)
-    campaign = Campaign(name="bench", blocks=BLOCKS, subjects=str(copy))
+    campaign = Campaign(name="bench", blocks=BLOCKS, subjects=str(copy), offers=OFFERS)
     contact = read_contact(tables, campaign, at)
     times = read_send_times(home / "runs" / "reference-campaign")
     subjects = Choice(sendable(read_copy(copy))[0])
     return campaign, Material(Engine.open(bundle, store), contact, subjects, times), at, store
+
+
+def _offers(home: Path, campaign: Campaign, ids: list[Any], at: int) -> tuple[pl.DataFrame, float]:
+    """Return everybody's offer, as a run settles them once for all its shards, and the seconds that took."""
+    tables = home / "tables" / "reference"
+    model = read_offer_model(home / "runs" / "reference-offers")
+    everybody = pl.Series("user_id", ids)
+    began = time.perf_counter()
+    return decide_offers(campaign, model, tables, everybody, at).table, time.perf_counter() - began
 
 
 def _known(campaign: Campaign, material: Material, wanted: int, at: int) -> list[int | str]:
@@ -111,8 +136,10 @@ def _known(campaign: Campaign, material: Material, wanted: int, at: int) -> list
     return [user for user, may in zip(ids, free, strict=True) if may][:wanted]
 
 
-def _measure(campaign: Campaign, material: Material, shards: list[Any], at: int, rounds: int) -> dict[str, Any]:
-    """Time whole shards and their bare calls in turns; the best round of each shard counts."""
+def _measure(
+    campaign: Campaign, material: Material, shards: list[Any], at: int, rounds: int, settled_s: float
+) -> dict[str, Any]:
+    """Time whole shards and their bare calls in turns; the best round of each shard counts, and the offers besides."""
     calls = _Calls(material.engine)
     whole, bare = np.full((rounds, len(shards)), np.inf), np.full((rounds, len(shards)), np.inf)
     sent, ranked = np.zeros(len(shards)), np.zeros(len(shards))
@@ -130,9 +157,11 @@ def _measure(campaign: Campaign, material: Material, shards: list[Any], at: int,
                 call()
             bare[turn, place] = time.perf_counter() - began
     calls.close()
-    people, whole_s, bare_s = int(sent.sum()), float(whole.min(0).sum()), float(bare.min(0).sum())
+    people, bare_s = int(sent.sum()), float(bare.min(0).sum())
+    whole_s = float(whole.min(0).sum()) + settled_s
     return {
         "recipients": people,
+        "offers_settled_s": settled_s,
         "share_in_bulk": float(ranked.sum() / people),
         "recipients_per_s": people / whole_s,
         "bare_per_s": people / bare_s,
@@ -184,6 +213,7 @@ def _worker(
 ) -> None:
     campaign, material, at, store = _material(home, version)
     ids = _known(campaign, material, people, at)[number::workers]
+    material = replace(material, offers=_offers(home, campaign, ids, at)[0])
     decide(campaign, material, ids[:256], at)
     ready.wait()
     sent = 0

@@ -1,6 +1,6 @@
 """What hours of one's own are worth where mails come for long: the share of what somebody who knows the truth gains.
 
-    python tests/benchmarks/proof_send_times.py home=DIR [world=fitted] [people=1500] [days=540] [every_days=3]
+    python tests/benchmarks/proof_send_times.py home=DIR [world=fitted] [people=4000] [days=720] [every_days=3]
 
 A simulated service mails everybody every few days at hours drawn at random; `playbill train-campaign` learns from it.
 Held against the truth of the service: how much likelier an open is at each person's best hour than at the hour that is
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from record import machine, record
 
+from playbill.campaign.mail_log import arrivals
 from playbill.campaign.send_time import read_send_times
 from playbill.cli import compose
 from playbill.training.campaign.learn import SendTimeReport
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     """Measure, print and record."""
     given = dict(a.split("=", 1) for a in arguments)
     home, began = Path(given.get("home", "var")), machine()
-    size = {name: given.get(name, default) for name, default in (("people", "1500"), ("days", "540"))}
+    size = {name: given.get(name, default) for name, default in (("people", "4000"), ("days", "720"))}
     world = [
         f"world={given.get('world', 'fitted')}", "size=tiny", f"size.people={size['people']}",
         f"size.days={size['days']}", "size.activity=1", "seed=11", "world.messages.machine_share=0",
@@ -92,13 +93,10 @@ def _spoil(tables: Path, out: Path) -> None:
     """Write the tables again, with openings by machines: each mail of some people, seconds after it arrived."""
     shutil.copytree(tables, out)
     dice = np.random.default_rng(5)
-    users = pl.read_parquet(tables / "users.parquet")["user_id"]
-    some = users.sample(fraction=MACHINES, seed=5)
-    mails = (
-        pl.read_parquet(tables / "decisions.parquet")
-        .filter((pl.col("kind") == "send_hour") & pl.col("user_id").is_in(some.implode()))
-        .select("user_id", "at")
-    )
+    users = pl.read_parquet(tables / "users.parquet", columns=["user_id", "timezone"])
+    some = users.with_row_index("person").sample(fraction=MACHINES, seed=5)
+    sent = arrivals(tables, some.select("person", "user_id", zone="timezone"), None, None)
+    mails = sent.join(some, on="person").select("user_id", at="arrived")
     late = pl.Series((dice.exponential(20.0, len(mails)).clip(1, 100) * 1e6).astype(np.int64))
     events = pl.read_parquet(tables / "events.parquet")
     told = mails.with_columns(at=pl.col("at") + pl.duration(microseconds=late), event=pl.lit("open"))

@@ -83,7 +83,7 @@ def read_mail_log(
     zones = users["timezone"] if "timezone" in users.columns else pl.Series([None] * len(users), dtype=pl.String)
     people = pl.DataFrame({"user_id": users["user_id"], "zone": zones.fill_null("UTC")}).with_row_index("person")
     last = None if until is None else until - round(within_h * 3.6e9)
-    sends = _sends(tables, people, since, last)
+    sends = arrivals(tables, people, since, last)
     events = pl.scan_parquet(tables / "events.parquet").select("user_id", "event", "at")
     if until is not None:
         events = events.filter(pl.col("at").dt.epoch("us") < until)
@@ -120,7 +120,7 @@ def opened_requests(
     people = pl.read_parquet(tables / "users.parquet")
     zones = people["timezone"] if "timezone" in people.columns else pl.Series([None] * len(people), dtype=pl.String)
     people = pl.DataFrame({"user_id": people["user_id"], "zone": zones.fill_null("UTC")}).with_row_index("person")
-    sends = _sends(tables, people, None, until)
+    sends = arrivals(tables, people, None, until)
     if not len(sends):
         return sends.select("request_id", opened=pl.lit(True))
     events = pl.scan_parquet(tables / "events.parquet").filter(pl.col("event") == open_event)
@@ -140,7 +140,7 @@ def opened_requests(
     return sends.select("request_id", opened=pl.col("request_id").is_in(found["request_id"].implode()))
 
 
-def _sends(tables: Path, people: pl.DataFrame, since: int | None, until: int | None) -> pl.DataFrame:
+def arrivals(tables: Path, people: pl.DataFrame, since: int | None, until: int | None) -> pl.DataFrame:
     """Return a row a mail: send (its number), person, arrived (UTC), hour (local, of the week), request_id."""
     shape: dict[str, Any] = {
         "send": pl.UInt32,
