@@ -5,8 +5,8 @@
 
 Wants the home that `reference_home.py home=DIR items=20000 people=20000 candidates=100` makes, and there
 `playbill train-campaign tables=reference` and `train-offers tables=reference inputs=[segment]` with the levels below:
-20,000 items, 100 candidates through a ranker of about 200,000 parameters, three blocks of 16 items in all, each with its
-creative, the hour out of 168, the subject, the offer. The bare cost are the runs of the graphs and the products of
+20,000 items, 100 candidates through a ranker of about 200,000 parameters, three blocks of 16 items in all, each with
+its creative, the hour out of 168, the subject, the offer. The bare cost are the runs of the graphs and the products of
 matrices that the rows took, done again on the very arrays.
 
 Both are timed in turns in one process; what `workers` processes reach at once is timed besides, each on people of its
