@@ -225,3 +225,15 @@ def test_what_cannot_be_read_is_said(shop: Path) -> None:
     (folder / "success.json").write_text("{}")
     with pytest.raises(MeasureError, match="held nobody out"):
         report(shop, name="everybody")
+
+
+def test_what_was_learned_of_variants_stands_in_the_report(tmp_path: Path) -> None:
+    home = make_shop(tmp_path, people=3_000)
+    told = {"method": "weights", "early": True, "heroes": [{"hero": "v1", "messages": 9, "rate": 0.2, "best": 0.9}]}
+    file = home / "campaigns" / "spring" / "heroes_report.json"
+    file.write_text(json.dumps(told))
+    tables = report(home).tables
+    assert tables["heroes, had everybody got one (weights, some messages are younger than 72 hours)"] == told["heroes"]
+    file.write_text("{}")
+    with pytest.raises(MeasureError, match=r"heroes_report.json cannot be read .* run `playbill campaign subjects`"):
+        report(home)

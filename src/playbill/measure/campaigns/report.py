@@ -78,6 +78,7 @@ def _read(settings: CampaignReportSettings, tables: Path, dealt: Dealt) -> Readi
                 if (rows := _per_thousand(reading))
             },
             **_delivered(settings, dealt),
+            **_variants(Path(settings.home) / "campaigns" / settings.name),
             "segments, corrected over all of them and all metrics": segments,
             "segments, too small to be read": skipped,
             "declared, not in this log": whole[0].tables["declared, not in this log"],
@@ -108,6 +109,25 @@ def compare(settings: CampaignReportSettings, tables: Path, people: pl.DataFrame
             exposure="",
         )
         return experiment.run(question, folder, MeasureSettings(level=settings.level))
+
+
+def _variants(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what `playbill campaign subjects` said last of subjects and heroes; nothing where it was not asked.
+
+    Raises:
+        MeasureError: its report cannot be read.
+    """
+    found = {}
+    for name in ("subjects", "heroes"):
+        path = folder / f"{name}_report.json"
+        if path.is_file():
+            try:
+                told = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+                early = ", some messages are younger than 72 hours" if told["early"] else ""
+                found[f"{name}, had everybody got one ({told['method']}{early})"] = told[name]
+            except (msgspec.MsgspecError, KeyError) as error:
+                raise MeasureError(f"{path} cannot be read ({error}); run `playbill campaign subjects` again") from None
+    return found
 
 
 def _thousand(control: str) -> str:
