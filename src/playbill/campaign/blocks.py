@@ -119,7 +119,8 @@ def _make(
                 some = left[low : low + TOGETHER]
                 exclude = [[*shown[place], *hidden[place]] for place in some]
                 for name, frame in _together(campaign, bulk, group, some, user_ids, profiles, exclude, at):
-                    frames[name].append(frame.cast({c: schema[c] for c in frame.columns if c in schema}))
+                    other = {c: schema[c] for c, kind in frame.schema.items() if schema.get(c, kind) != kind}
+                    frames[name].append(frame.cast(other) if other else frame)
                     answered, items = frame["row"].to_list(), frame[f"{name}_items"].to_list()
                     for place, mine in zip(answered, items, strict=True):
                         shown[place] += mine
@@ -134,8 +135,11 @@ def _make(
     for name, parts in frames.items():
         stamped = [c for c in STAMPS if c not in whole.columns]
         columns = ["row", *(f"{name}_{c}" for c in COLUMNS), *stamped]
-        block_rows = pl.concat([part.select(columns) for part in parts])
-        whole = whole.join(block_rows, on="row", how="left", maintain_order="left")
+        block_rows = pl.concat([part.select(columns) for part in parts]).sort("row")
+        if len(block_rows) == size:  # nobody fell out before this block
+            whole = whole.hstack(block_rows.drop("row"))
+        else:
+            whole = whole.join(block_rows, on="row", how="left", maintain_order="left")
     return Blocks(reason, whole.drop("row"))
 
 
