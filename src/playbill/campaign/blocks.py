@@ -119,8 +119,8 @@ def _make(
                 some = left[low : low + TOGETHER]
                 exclude = [[*shown[place], *hidden[place]] for place in some]
                 for name, frame in _together(campaign, bulk, group, some, user_ids, profiles, exclude, at):
-                    other = {c: schema[c] for c, kind in frame.schema.items() if schema.get(c, kind) != kind}
-                    frames[name].append(frame.cast(other) if other else frame)
+                    other: dict[str, Any] = {c: schema[c] for c, k in frame.schema.items() if schema.get(c, k) != k}
+                    frames[name].append(frame.cast(other) if other else frame)  # type: ignore[arg-type]  # a schema
                     answered, items = frame["row"].to_list(), frame[f"{name}_items"].to_list()
                     for place, mine in zip(answered, items, strict=True):
                         shown[place] += mine
