@@ -105,9 +105,8 @@ def test_less_like_an_item_lowers_by_likeness_and_fades(engine: Engine, store: S
     for item, cosine in cosines.items():
         assert fall[item] == pytest.approx(0.5 * distance * max(cosine, 0), abs=1e-5)
     assert liked not in ids(ask(engine, k=10))
-    [name] = removed(ask(engine))
-    assert name.startswith("asked: less like ") and engine.catalogue.titles[index(liked)] in name
-    assert removed(ask(engine))[name] == len(set(ids(before)[:20]) - set(ids(after)[:20]))
+    # some left the first places, but none of them was taken away: they were only lowered
+    assert set(ids(before)[:20]) - set(ids(after)[:20]) and removed(ask(engine)) == {}
     # half of it after each half-life: what is told again is as fresh as then
     mark(store, Mark.LESS, liked, at=AT - 180 * DAY_US)
     older = {i.item_id: i.score for i in ask(engine, k=200).items}
@@ -146,7 +145,7 @@ def test_preferences_move_both_ways_and_never_stands_above_every_rule(
     old = [i for i in after.items if years[i.item_id] is not None and years[i.item_id] < 1950]
     assert len(old) > 5 and all(i.reason.fact == {"asked": "more", "where": "release_year < 1950"} for i in old)
     assert sum("Drama" in genres[i] for i in ids(after)) < sum("Drama" in genres[i] for i in ids(before))
-    assert removed(after).get("asked: less Drama", 0) > 0 and "Horror" in genres[ids(after)[0]]
+    assert removed(after) == {} and "Horror" in genres[ids(after)[0]]
     prefer(store, of(Lean.NEVER, "Horror", "War"), of(Lean.MORE, "Horror"))
     after = ask(engine)
     assert not any({"Horror", "War"} & set(genres[i]) for i in ids(after))

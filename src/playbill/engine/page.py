@@ -68,9 +68,7 @@ def make_page(row: Row, bundle: Bundle, parts: Parts, policy: str, version: int,
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(damped_for(row, score), matched, row.rules)
     if row.asked is not None:
-        places = request.k * row.surface.page[1]
-        score, lowered = moved_as_asked(row.asked, candidates, score, row.stock, conditions, places)
-        row.removed += lowered
+        score = moved_as_asked(row.asked, candidates, score, row.stock, conditions)
     worth = score - min(0.0, float(score.min(initial=0.0)))
     chosen = _fill(row, score, worth, matched, conditions)
     exploration = row.surface.exploration

@@ -49,8 +49,7 @@ def make_slate(
     matched = {rule.name: matched_by(rule, row, conditions) for rule in row.rules}
     score = moved(damped_for(row, score), matched, row.rules)
     if row.asked is not None:
-        score, lowered = moved_as_asked(row.asked, candidates, score, row.stock, conditions, request.k)
-        row.removed += lowered
+        score = moved_as_asked(row.asked, candidates, score, row.stock, conditions)
     wanted = mix_for(row, score, conditions)
     order = order_by_score(score, candidates.item, request.k, surface.diversity, catalogue.vectors, wanted)
     if row.newcomers is not None:

@@ -13,7 +13,6 @@ Consent is to what is observed. What somebody asks for in so many words holds fo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,7 @@ from playbill.engine.conditions import Conditions
 from playbill.engine.fresh import Stock
 from playbill.engine.retrieve import Candidates
 from playbill.engine.types import Reason, Removal
-from playbill.engine.wording import listed, title_of
+from playbill.engine.wording import listed
 from playbill.errors import FilterError, RequestError
 from playbill.filters.check import Kind
 from playbill.state.wishes import Lean, Marked, Preference, Wishes
@@ -165,42 +164,29 @@ def wished_for(
 
 
 def moved_as_asked(
-    asked: Asked, candidates: Candidates, score: np.ndarray, stock: Stock, conditions: Conditions, places: int
-) -> tuple[np.ndarray, list[Removal]]:
-    """Return [M] scores as somebody wants them, and what no longer stands in the first places for it.
+    asked: Asked, candidates: Candidates, score: np.ndarray, stock: Stock, conditions: Conditions
+) -> np.ndarray:
+    """Return [M] scores as somebody wants them; nothing is taken away.
 
     Args:
         score: [M] of all candidates, higher is better.
-        places: of the answer.
     """
     if not len(score) or not (asked.leans or len(asked.less)):
-        return score, []
+        return score
     item, distance = candidates.item, float(score.max() - score.min()) or 1.0
     rise, fall = np.zeros(len(item)), np.zeros(len(item))
-    lowered: list[tuple[str, np.ndarray]] = []
     for text, preference, strength in asked.leans:
         mine = conditions.mask(text, stock)[item]
         if strength > 0:
             asked.risen.append((preference, mine))
             rise += strength * mine
         else:
-            lowered.append((ASKED + named(preference), -strength * mine))
-            fall += lowered[-1][1]
+            fall -= strength * mine
     if len(asked.less):
-        alike = asked.like * asked.fading[:, None] * likeness(asked.less, item, stock.catalogue)
-        fall += alike.max(0)
-        names = [f"{ASKED}less like {title_of(stock.catalogue, index)}" for index in asked.less.tolist()]
-        lowered += zip(names, alike, strict=True)
+        fall += (asked.like * asked.fading[:, None] * likeness(asked.less, item, stock.catalogue)).max(0)
     wanted = score + distance * rise
-    found = wanted - distance * fall
-    stood, stand = (np.argsort(-s, kind="stable")[:places] for s in (wanted, found))
-    gone = np.setdiff1d(stood, stand)
-    removals: Counter[str] = Counter()
-    if len(gone):
-        culprit = np.stack([lowering[gone] for _, lowering in lowered]).argmax(0)
-        pushed = fall[gone] > 0  # others make room for what rose
-        removals.update(lowered[n][0] for n in culprit[pushed].tolist())
-    return found, [Removal(rule=name, items=n) for name, n in removals.items()]
+    found: np.ndarray = wanted - distance * fall
+    return found
 
 
 def likeness(less: np.ndarray, item: np.ndarray, catalogue: Catalogue) -> np.ndarray:
