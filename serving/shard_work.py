@@ -19,6 +19,9 @@ from playbill.errors import PlaybillError
 from playbill.serving import processes
 from playbill.tables.files import write_atomic
 
+# a worker has one core: threads of its own tables would only take it from the others'
+_ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal", "POLARS_MAX_THREADS": "1"}
+
 
 def make_parts(
     folder: Path,
@@ -66,7 +69,7 @@ def make_parts(
             from playbill.serving.ray_local import local_ray
 
             # its core says as an error what holds for every pool of workers: that their arguments must outlive them
-            with local_ray(workers + 1, object_store_mb, {"RAY_BACKEND_LOG_LEVEL": "fatal"}) as mark:
+            with local_ray(workers + 1, object_store_mb, _ENVIRONMENT) as mark:
                 write_atomic(folder / ".owner", mark.encode())
                 progress.update(task, description=f"{doing}, {workers} workers")
                 for done in _made(rows, maker, arguments, workers):

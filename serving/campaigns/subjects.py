@@ -53,8 +53,8 @@ class CampaignSubjectsSettings:
     """Name of the campaign."""
     open_event: str = "open"
     """Event that says that a message was opened."""
-    click_event: str = "click"
-    """Event that says that something in a message was clicked, for heroes."""
+    click_event: str = "message_click"
+    """Event that says that something in a message was clicked, for heroes; clicks in the shop are another thing."""
     machine_s: float = 120.0
     """Openings and clicks so soon after arrival are a mail program's, and count nothing; a later one does."""
     at: str | None = None

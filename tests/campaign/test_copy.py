@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playbill.campaign.brand import BrandRules, faults
-from playbill.campaign.copy_file import Copy, decide, propose, propose_by, read_copy, sendable, write_copy
-from playbill.campaign.copywriter import EndpointCopyWriter
-from playbill.errors import ConfigError, EndpointError
-from playbill.words.endpoint import Endpoint
+from playbill.campaign.copy_file import Copy, decide, propose, read_copy, sendable, write_copy
+from playbill.campaign.copy_job import run
+from playbill.campaign.copy_settings import CampaignCopySettings
+from playbill.errors import ConfigError, EndpointError, PlaybillError
 from playbill.words.settings import EndpointSettings
 
 RULES = BrandRules(length=(10, 60), banned=("guaranteed", "act now"), claims=("free", "%", "best"),
@@ -128,24 +128,25 @@ def test_a_model_proposes_and_its_faults_are_told(path: Path, chat_model: Any) -
         chat_model,
         lambda _: f"1. {GOOD}\n2. {{first_name}}, guaranteed joy\n3. {{first_name}}, the autumn menu is here",
     )
-    writer = EndpointCopyWriter(Endpoint(EndpointSettings(url=model.url, model="m")))
-    found = propose_by(path, writer, "model m")
-    assert len(found) == 1 and "banned" in found[0] and "guaranteed joy" in found[0]
+    asked = CampaignCopySettings(file=str(path), wanted=5, writer=EndpointSettings(url=model.url, model="m"))
+    with pytest.raises(PlaybillError, match="banned") as told:
+        run(asked)
+    found = str(told.value)
+    assert "guaranteed joy" in found
     assert [(v.name, v.state, v.proposed_by) for v in read_copy(path).variants] == [
         ("v1", "proposed", "model m"), ("v3", "proposed", "model m"),
     ]  # fmt: skip
     assert b"Free delivery until 30 November" in model.asked[0][2]
-    assert propose_by(path, writer, "model m") == found or len(read_copy(path).variants) == 2
+    with pytest.raises(PlaybillError, match="banned"):
+        run(asked)
+    assert len(read_copy(path).variants) == 2  # what is there is not proposed again
 
 
 def test_a_model_that_is_away_leaves_the_file_as_it_is(path: Path, chat_model: Any) -> None:
     before = path.read_bytes()
     with pytest.raises(EndpointError):
-        propose_by(
-            path,
-            EndpointCopyWriter(Endpoint(EndpointSettings(url=model_of(chat_model, lambda _: 503).url, model="m"))),
-            "m",
-        )
+        writer = EndpointSettings(url=model_of(chat_model, lambda _: 503).url, model="m")
+        run(CampaignCopySettings(file=str(path), wanted=5, writer=writer))
     assert path.read_bytes() == before
 
 

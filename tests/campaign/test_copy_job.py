@@ -37,7 +37,8 @@ def test_what_is_proposed_is_sent_once_somebody_approves_it(file: str, capsys: p
     assert main(["campaign", "copy", file]) == 0
     assert "0 of 1 may be sent" in (told := said(capsys)) and "decide again" in told
     assert main(["campaign", "copy", file, "reject=[v1]", "by=grace"]) == 0
-    assert read_copy(Path(file)).variants[0].state == "rejected"
+    [rejected] = read_copy(Path(file)).variants
+    assert (rejected.state, rejected.rejected_by, rejected.approved_by) == ("rejected", "grace", "")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_what_is_proposed_is_sent_once_somebody_approves_it(file: str, capsys: p
         (['texts=["Beer is free today"]', "by=ada"], 1, "says 'free'"),
         (['texts=["Half price until Sunday."]'], 2, "by: expected the name of whoever"),
         (["approve=[v9]", "by=ada"], 2, "no variant 'v9'; there are v1"),
+        (["approve=[v1,v9]", "by=ada", f'texts=["{OTHER}"]'], 2, "no variant 'v9'; there are v1, v2"),
         (["wanted=3"], 2, "writer.url: expected the endpoint"),
         (["facts=[more]"], 2, "is there and has its own"),
         (["approve=[v1]", "reject=[v1]", "by=ada"], 2, "v1 are to be rejected too"),

@@ -120,14 +120,14 @@ def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float], clicks: dict[
         assert store.declared is not None
         store.declare(
             msgspec.structs.replace(
-                store.declared, events=[*store.declared.events, EventKind(name="open"), EventKind(name="click")]
+                store.declared, events=[*store.declared.events, EventKind(name="open"), EventKind(name="message_click")]
             )
         )
         events = []
         told = rows.select("user_id", "subject", "hero_variant", pl.col("send_at").dt.epoch("us"))
         for user, subject, hero, at in told.iter_rows():
             if dice.random() < clicks[hero]:
-                events.append(Event(event_id=f"c{user}", user_id=user, event="click", at=at + 2 * HOUR_US))
+                events.append(Event(event_id=f"c{user}", user_id=user, event="message_click", at=at + 2 * HOUR_US))
             if dice.random() < 0.5:
                 events.append(Event(event_id=f"m{user}", user_id=user, event="open", at=at + 5_000_000))
             if dice.random() < rates[subject]:

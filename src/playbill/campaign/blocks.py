@@ -38,7 +38,7 @@ COLUMNS = (
     "creative_counts", "reasons", "rung",
 )  # fmt: skip
 STAMPS = ("bundle", "policy", "state_version")
-TOGETHER = 512  # people in one call: more make a call's own cost no smaller
+TOGETHER = 1_024  # people in one call: more make a call's own cost no smaller
 Id = int | str
 
 

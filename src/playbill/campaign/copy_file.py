@@ -19,7 +19,6 @@ from typing import Literal
 import msgspec
 
 from playbill.campaign.brand import BrandRules, faults
-from playbill.campaign.copywriter import CopyWriter
 from playbill.errors import ConfigError
 from playbill.tables.files import write_atomic
 
@@ -34,6 +33,7 @@ class Variant(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     proposed_by: str
     state: Literal["proposed", "approved", "rejected"]
     approved_by: str = ""
+    rejected_by: str = ""
     at: str = ""
     sha256: str = ""
 
@@ -73,13 +73,21 @@ def write_copy(path: Path, copy: Copy) -> None:
 
 
 def propose(path: Path, texts: Sequence[str], by: str, images: Sequence[str] = ()) -> list[str]:
+    """Add variants to a file, see `add`."""
+    copy = read_copy(path)
+    found = add(copy, texts, by, images)
+    write_copy(path, copy)
+    return found
+
+
+def add(copy: Copy, texts: Sequence[str], by: str, images: Sequence[str] = ()) -> list[str]:
     """Add variants as proposed, those that keep the rules; return the faults of the others.
 
     Args:
         by: who wrote them.
         images: of heads, one for each text; none for subjects.
     """
-    copy, found = read_copy(path), list[str]()
+    found = list[str]()
     number = len(copy.variants)
     for text, image in zip(texts, images or [""] * len(texts), strict=True):
         if any((variant.text, variant.image) == (text, image) for variant in copy.variants):
@@ -91,14 +99,7 @@ def propose(path: Path, texts: Sequence[str], by: str, images: Sequence[str] = (
         found += wrong
         if not wrong:
             copy.variants.append(Variant(name=f"v{number}", text=text, image=image, proposed_by=by, state="proposed"))
-    write_copy(path, copy)
     return found
-
-
-def propose_by(path: Path, writer: CopyWriter, by: str, wanted: int = 5) -> list[str]:
-    """Add what a writer proposes; see `propose`. Raises: EndpointError: nothing could be had; the file stays."""
-    copy = read_copy(path)
-    return propose(path, writer.subjects(copy.facts, copy.rules, wanted), by)
 
 
 def decide(path: Path, name: str, by: str, approve: bool) -> None:
@@ -110,11 +111,15 @@ def decide(path: Path, name: str, by: str, approve: bool) -> None:
         ConfigError: no such variant, nobody decides, or it breaks a rule; the file stays as it is.
     """
     copy = read_copy(path)
+    judge(copy, name, by, approve)
+    write_copy(path, copy)
+
+
+def judge(copy: Copy, name: str, by: str, approve: bool) -> None:
+    """Approve a variant, or reject it. Args, Raises: `decide`; it stays as it is then."""
     found = [variant for variant in copy.variants if variant.name == name]
     if not found:
-        raise ConfigError(
-            f"{path}: no variant {name!r}; there are {', '.join(v.name for v in copy.variants) or 'none'}"
-        )
+        raise ConfigError(f"no variant {name!r}; there are {', '.join(v.name for v in copy.variants) or 'none'}")
     if not by.strip():
         raise ConfigError(f"variant {name!r}: expected the name of whoever decides, got none")
     [variant] = found
@@ -122,10 +127,9 @@ def decide(path: Path, name: str, by: str, approve: bool) -> None:
     if approve and wrong:
         raise ConfigError("; ".join(wrong))
     variant.state = "approved" if approve else "rejected"
-    variant.approved_by = by if approve else ""
+    variant.approved_by, variant.rejected_by = (by, "") if approve else ("", by)
     variant.sha256 = _digest(copy, variant) if approve else ""
     variant.at = datetime.now(UTC).isoformat(timespec="seconds")
-    write_copy(path, copy)
 
 
 def sendable(copy: Copy) -> tuple[list[Variant], list[str]]:

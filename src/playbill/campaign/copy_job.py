@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from playbill.campaign.brand import BrandRules, faults
-from playbill.campaign.copy_file import Copy, decide, propose, propose_by, read_copy, sendable, write_copy
+from playbill.campaign.copy_file import Copy, add, judge, read_copy, sendable, write_copy
 from playbill.campaign.copy_settings import CampaignCopySettings
 from playbill.campaign.copywriter import EndpointCopyWriter
 from playbill.errors import ConfigError, PlaybillError
@@ -31,16 +31,17 @@ def run(settings: CampaignCopySettings) -> Copy:
     path = Path(settings.file)
     if settings.facts or settings.rules:
         _make(path, settings)
-    read_copy(path)
-    refused = propose(path, settings.texts, settings.by, settings.images) if settings.texts else []
+    copy = read_copy(path)
+    refused = add(copy, settings.texts, settings.by, settings.images)
     if settings.wanted:
         writer = EndpointCopyWriter(Endpoint(settings.writer))
-        refused += propose_by(path, writer, f"model {settings.writer.model}", settings.wanted)
-    for name in settings.approve:
-        decide(path, name, settings.by, approve=True)
-    for name in settings.reject:
-        decide(path, name, settings.by, approve=False)
-    copy = read_copy(path)
+        written = writer.subjects(copy.facts, copy.rules, settings.wanted)
+        refused += add(copy, written, f"model {settings.writer.model}")
+    for names, approve in ((settings.approve, True), (settings.reject, False)):
+        for name in names:
+            judge(copy, name, settings.by, approve)
+    if settings.texts or settings.wanted or settings.approve or settings.reject:
+        write_copy(path, copy)  # once, so that all of it is done or nothing
     _show(path, copy)
     if refused:
         raise PlaybillError("not taken: " + "; ".join(refused))
@@ -62,13 +63,20 @@ def _make(path: Path, settings: CampaignCopySettings) -> None:
 def _show(path: Path, copy: Copy) -> None:
     may, why = sendable(copy)
     table = Table(title=f"{path}: {len(may)} of {len(copy.variants)} may be sent", title_justify="left")
-    for name in ("", "text", "proposed by", "state", "by"):
+    for name in ("", "text", "proposed by", "state", "by", "at"):
         table.add_column(name)
     names = {variant.name for variant in may}
     for variant in copy.variants:
         state = "changed since it was approved" if variant.state == "approved" and variant.name not in names else ""
         text = f"{variant.text} · {variant.image}" if variant.image else variant.text
-        table.add_row(variant.name, text, variant.proposed_by, state or variant.state, variant.approved_by)
+        table.add_row(
+            variant.name,
+            text,
+            variant.proposed_by,
+            state or variant.state,
+            variant.approved_by or variant.rejected_by,
+            variant.at,
+        )
     console.print(table)
     broken = [fault for v in copy.variants for fault in faults(v.name, v.text, copy.rules, copy.facts)]
     for line in dict.fromkeys([*broken, *why]):
