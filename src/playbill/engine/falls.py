@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -28,8 +28,7 @@ from playbill.blend.model import weights_of
 from playbill.engine.blending import BLEND
 from playbill.engine.drops import drops, ials_drops, of_shares
 from playbill.engine.parts import Parts
-from playbill.engine.rank import rank
-from playbill.engine.retrieve import Candidates
+from playbill.engine.rank import rank_matrix
 from playbill.engine.row import Row
 from playbill.engine.runtime import Model
 from playbill.features.leave_out import leave_out
@@ -115,13 +114,11 @@ class _Terms:
         if left is None or not isinstance(ranker, Model):
             return dict.fromkeys(names)
         arrays, query = left
-        cosines = (query @ self._vectors(self.item).T).astype(np.float32)
-        retriever = np.zeros(len(self.item), np.int8)
-        asked = [Candidates(item=self.item, retriever=retriever, scores={"tower": cosine}) for cosine in cosines]
-        stock = self.row.stock
-        given = rank(ranker, arrays, range(len(asked)), asked, stock.item_arrays, len(asked) * len(self.item))
+        cosines = query @ self._mine.T
+        asked = np.broadcast_to(self.item, cosines.shape)
+        given = rank_matrix(ranker, arrays, asked, cosines, self.row.stock.item_arrays, asked.size)
         now = self.row.probabilities
-        return {n: now[n][self.chosen] - np.stack([p[n] for p in given]) if n in given[0] else None for n in names}
+        return {n: now[n][self.chosen] - given[n] if n in given else None for n in names}
 
     def blended(self, weight: float) -> list[tuple[np.ndarray | None, float]]:
         """Return [T, n] of the blended score by member: its list in the order that it would have, the formula again.
@@ -160,7 +157,8 @@ class _Terms:
         row, tower = self.row, self.parts.query_tower
         if self._left is None and row.tries and row.encoded is not None and tower is not None:
             arrays, place = row.encoded
-            read = int(np.isin(row.history, arrays["history_item"][place]).sum())  # older ones no tower reads
+            encoded = set(arrays["history_item"][place].tolist())
+            read = sum(item in encoded for item in row.history.tolist())  # older ones no tower reads
             if read:
                 self.place = self._tried(read)
                 left = leave_out(arrays, place, row.history[self.place])
@@ -173,11 +171,16 @@ class _Terms:
         if tries >= read:
             return np.arange(read)
         newest = -(-tries * NEWEST // 5)
-        near = self._vectors(self.item) @ self._vectors(self.row.history[newest:read]).T
+        near = self._mine @ self._vectors(self.row.history[newest:read]).T
         votes = np.bincount(near.argmax(1), minlength=read - newest)
         return np.concatenate(
             [np.arange(newest), newest + np.sort(np.argsort(-votes, kind="stable")[: tries - newest])]
         )
+
+    @cached_property
+    def _mine(self) -> np.ndarray:
+        """The vectors of what is shown, [n, d] float32."""
+        return self._vectors(self.item)
 
     def _vectors(self, items: np.ndarray) -> np.ndarray:
         assert self.row.stock.embeddings is not None  # there is a tower
