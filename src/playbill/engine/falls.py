@@ -115,7 +115,7 @@ class _Terms:
             return dict.fromkeys(names)
         arrays, query = left
         cosines = query @ self._mine.T
-        asked = np.broadcast_to(self.item, cosines.shape)
+        asked = self.item[None].repeat(len(cosines), 0)
         given = rank_matrix(ranker, arrays, asked, cosines, self.row.stock.item_arrays, asked.size)
         now = self.row.probabilities
         return {n: now[n][self.chosen] - given[n] if n in given else None for n in names}

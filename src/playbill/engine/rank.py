@@ -84,7 +84,8 @@ def rank_matrix(
         mine = {name: array[rows] for name, array in queries.items()}
         owner = np.repeat(np.arange(count), width)
         parts.append(_run(ranker, mine, range(count), owner, item[rows].ravel(), cosine[rows].ravel(), item_arrays))
-    whole = [np.concatenate(values).reshape(item.shape) for values in zip(*parts, strict=True)]
+    joined = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+    whole = [values.reshape(item.shape) for values in joined]
     return dict(zip(tasks(ranker), whole, strict=True))
 
 

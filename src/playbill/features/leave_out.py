@@ -19,28 +19,33 @@ def leave_out(arrays: Arrays, row: int, items: np.ndarray) -> Arrays:
         items: [T] int64 item_index, each once.
     """
     history = arrays["history_item"][row]
-    gone = history == items[:, None]
-    order = _without(gone)
-    there = np.arange(len(history)) < (np.count_nonzero(history != PAD) - gone.sum(1))[:, None]
+    order = _without(history == items[:, None])
     times = len(items)
     found = {n: array[row : row + 1].repeat(times, 0) for n, array in arrays.items() if not n.startswith("history_")}
-    found["history_item"] = np.where(there, history[order], PAD)
+    found["history_item"] = _moved(history, order, PAD)
     for name in ("history_event", "history_value"):
-        found[name] = np.where(there, arrays[name][row][order], arrays[name].dtype.type(0))
-    days = np.expm1(arrays["history_age"][row].astype(np.float64))[order]
+        found[name] = _moved(arrays[name][row], order, 0)
+    days = _moved(np.expm1(arrays["history_age"][row].astype(np.float64)), order, 0)
     # age counts from the newest event, which may be the one that is gone
-    age = np.log1p(np.maximum(days - days[:, :1], 0))
-    found["history_age"] = np.where(there, age, 0).astype(np.float32)
+    found["history_age"] = np.log1p(np.maximum(days - days[:, :1], 0)).astype(np.float32)
     return found
 
 
+def _moved(values: np.ndarray, order: np.ndarray, empty: int) -> np.ndarray:
+    """Return values [L] in another order [T, L], in which place L is an empty one."""
+    whole = np.empty(len(values) + 1, values.dtype)
+    whole[:-1], whole[-1] = values, empty
+    moved: np.ndarray = whole[order]
+    return moved
+
+
 def _without(gone: np.ndarray) -> np.ndarray:
-    """Return [T, L] places in their order, those that are gone behind the others."""
+    """Return [T, L] places in their order without those that are gone; L, which is none, at the end instead."""
     times, length = gone.shape
-    if (gone.sum(1) == 1).all():  # nearly always, and a sort takes longer than all else here
-        places = np.arange(length)
-        later = places >= gone.argmax(1)[:, None]
-        moved: np.ndarray = np.minimum(places + later, length - 1)
+    places = np.arange(length)
+    if np.count_nonzero(gone) == times and gone.any(1).all():  # nearly always, and a sort takes longer than all else
+        moved: np.ndarray = places + (places >= gone.argmax(1)[:, None])
         return moved
     order: np.ndarray = np.argsort(gone, axis=1, kind="stable")
+    order[places >= length - gone.sum(1)[:, None]] = length
     return order
