@@ -99,18 +99,19 @@ def chances(policy: CreativePolicy, mean: np.ndarray, sd: np.ndarray, there: np.
     Raises:
         CreativeError: a set without an eligible creative, or a score that is not finite.
     """
-    if not there.any(-1).all():
+    count = there.sum(-1, keepdims=True)
+    if not count.all():
         raise CreativeError("no creative is eligible in one of the sets; leave items without any out")
-    if not (np.isfinite(mean[there]).all() and np.isfinite(sd[there]).all()):
+    if not np.isfinite(np.where(there, mean + sd, 0.0)).all():
         raise CreativeError("a creative's score is not finite; look at the head before choosing by it")
-    mean, count = np.where(there, mean, -np.inf), there.sum(-1, keepdims=True)
     if policy.kind is Kind.THOMPSON:
-        found = chance_of_best(np.where(there, mean, 0.0), np.where(there, policy.spread * sd, 0.0), there)
+        found = chance_of_best(mean, policy.spread * sd, there)
     elif policy.kind is Kind.SOFTMAX:
+        mean = np.where(there, mean, -np.inf)
         found = np.exp((mean - mean.max(-1, keepdims=True)) / policy.temperature)
         found /= found.sum(-1, keepdims=True)
     else:
-        best = there.argmax(-1) if policy.kind is Kind.DEFAULT else mean.argmax(-1)
+        best = there.argmax(-1) if policy.kind is Kind.DEFAULT else np.where(there, mean, -np.inf).argmax(-1)
         found = np.zeros(mean.shape)
         np.put_along_axis(found, best[..., None], 1.0, -1)
         if policy.kind is Kind.EPSILON_GREEDY:
@@ -129,19 +130,18 @@ def draw(chance: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     Raises:
         CreativeError: probabilities that are negative or do not sum to 1; names the first set.
     """
-    sums = chance.sum(-1)
-    wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE) | (chance < 0).any(-1)
-    if wrong.any():
+    edges = np.cumsum(chance, axis=-1)
+    sums = edges[..., -1]
+    if not (chance.min(initial=0.0) >= 0 and np.abs(sums - 1).max(initial=0.0) <= SUM_TOLERANCE):
+        wrong = ~(np.abs(sums - 1) <= SUM_TOLERANCE) | (chance < 0).any(-1)
         first = tuple(np.argwhere(wrong)[0].tolist())
         raise CreativeError(
             f"{int(wrong.sum())} sets of probabilities are none, the first at {first} sums to {sums[first]:.6g}; each "
             "must be 0 or more, and sum to 1"
         )
-    edges = np.cumsum(chance, axis=-1)
-    # scaled to the last edge: rounding may leave it a hair below 1, and a draw above it would pick nothing
-    picked = (edges <= uniform[..., None] * edges[..., -1:]).sum(-1)
-    last = chance.shape[-1] - 1 - np.argmax(chance[..., ::-1] > 0, axis=-1)
-    found: np.ndarray = np.minimum(picked, last)
+    # scaled to the last edge, which rounding may leave a hair from 1: a number below 1 times it lies below it, and the
+    # first edge above that is one that its own probability has lifted
+    found: np.ndarray = (edges <= uniform[..., None] * sums[..., None]).sum(-1)
     return found
 
 
@@ -151,5 +151,5 @@ def uniforms(seed: int, keys: Sequence[str], item_ids: Sequence[int | str]) -> n
     A key is the session where there is one: then the same belief picks the same creative throughout it.
     """
     known = {key: hashed(f"{seed}|creative|{key}") for key in dict.fromkeys(keys)}
-    of_key = np.asarray([known[key] for key in keys], np.uint64)
-    return in_unit(mix64(of_key ^ np.asarray([hashed_id(item_id) for item_id in item_ids], np.uint64)))
+    both = [known[key] ^ hashed_id(item_id) for key, item_id in zip(keys, item_ids, strict=True)]
+    return in_unit(mix64(np.asarray(both, np.uint64)))

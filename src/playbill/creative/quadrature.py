@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -40,20 +42,19 @@ def chance_of_best(mean: np.ndarray, sd: np.ndarray, there: np.ndarray | None = 
     allowed = np.ones(mean.shape, bool) if there is None else np.broadcast_to(there, mean.shape)
     chance = allowed.astype(np.float64)  # of a set of one
     counts = allowed.sum(-1)
+    if counts.size <= _FEW:  # in one go: each size by itself would cost more than what is computed in vain
+        if (counts > 2).any():
+            wide = np.where(allowed, mean, -_FAR), np.where(allowed, sd, 1.0)
+            found = _of_more(*(values.reshape(-1, mean.shape[-1]) for values in wide)).reshape(mean.shape)
+            np.multiply(found, allowed, out=chance)
+    else:
+        for size in np.unique(counts[counts > 2]).tolist():
+            mine = (counts == size)[..., None] & allowed
+            chance[mine] = _of_more(mean[mine].reshape(-1, size), sd[mine].reshape(-1, size)).ravel()
     pairs = counts == 2
     if pairs.any():
         mine = pairs[..., None] & allowed
         chance[mine] = _of_two(mean[mine].reshape(-1, 2), sd[mine].reshape(-1, 2)).ravel()
-    more = counts > 2
-    if counts[more].size <= _FEW:  # in one go: each size by itself would cost more than what is computed in vain
-        if more.any():
-            low = np.where(allowed[more], mean[more], -_FAR)
-            chance[more] = np.where(allowed[more], _of_more(low, np.where(allowed[more], sd[more], 1.0)), 0.0)
-    else:
-        for size in np.unique(counts[more]).tolist():
-            mine = (counts == size)[..., None] & allowed
-            means, sds = mean[mine].reshape(-1, size), sd[mine].reshape(-1, size)
-            chance[mine] = _of_more(means, sds).ravel()
     chance /= chance.sum(-1, keepdims=True)
     return chance
 
@@ -68,23 +69,30 @@ def _of_two(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
 def _of_more(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Return what the chances of sets [S, n] of scores, n above 2, are in proportion to."""
     size = mean.shape[1]
-    # [n - 1, n]: whom each score is held against
-    others = (np.arange(size) + np.arange(1, size)[:, None]) % size
+    others = _others(size)
     found = np.empty(mean.shape)
     # some thousand pairs at a time, which stay in a core's cache from one step to the next
     step = max(1, _PIECE // (size * (size - 1)))
     for low in range(0, len(mean), step):
         own, own_sd = mean[low : low + step], sd[low : low + step]
-        # how many of the other's deviations a drawn score lies above its mean, [n - 1, S, n, NODES]
+        # how many of the other's deviations a drawn score lies above its mean, [NODES, n - 1, S n]: the scores of many
+        # sets stand together, since numpy pays for each of the innermost rows
         other_sd = own_sd[:, others].swapaxes(0, 1)
         apart = (own - own[:, others].swapaxes(0, 1)) / other_sd
         ratio = np.minimum(own_sd / other_sd, _FAR).astype(np.float32)
-        above = ratio[..., None] * _AT
-        above += np.minimum(np.maximum(apart, -_FAR), _FAR).astype(np.float32)[..., None]
+        above = _AT[:, None] * ratio.ravel()
+        above += np.minimum(np.maximum(apart, -_FAR), _FAR).astype(np.float32).ravel()
         np.clip(above, -_SURE, _SURE, out=above)
-        won = np.multiply.reduce(_twice_phi(above), axis=0) @ _WEIGHT
+        won = np.multiply.reduce(_twice_phi(above).reshape(NODES, size - 1, own.size), axis=1)
+        won = np.ascontiguousarray(won.T).reshape(*own.shape, NODES) @ _WEIGHT
         found[low : low + step] = np.maximum(won, 0.0)
     return found
+
+
+@lru_cache(maxsize=64)
+def _others(size: int) -> np.ndarray:
+    """Return [n - 1, n] places: whom each of n scores is held against."""
+    return (np.arange(size) + np.arange(1, size)[:, None]) % size
 
 
 def _twice_phi(z: np.ndarray) -> np.ndarray:
