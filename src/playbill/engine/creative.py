@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 from scipy.special import expit
 
-from playbill.bundle.creatives import OWN_SD, QUERY, Creatives, CreativeSpec
+from playbill.bundle.creatives import OWN_SD, QUERY, Creatives
 from playbill.bundle.policy import Surface
-from playbill.creative.choice import CreativePolicy, Kind, centred, chances, draw, uniforms
+from playbill.creative.choice import CreativePolicy, Kind, chances, draw, uniforms
 from playbill.creative.posterior import Posterior, combined, marginals
 from playbill.engine.creative_sets import Memory, Sets, sets_of
 from playbill.engine.fresh import Stock
@@ -41,6 +40,7 @@ class Belief:
     Attributes:
         asked: `learned_version` of the store when it was last asked; `version` of the evidence that it gave.
         learned: that evidence; None where there is none yet.
+        weights: mean [d] and covariance [d, d], float32, as scores are made of them.
     """
 
     asked: int
@@ -48,6 +48,10 @@ class Belief:
     posterior: Posterior
     covariance: np.ndarray
     learned: Learned | None = None
+    weights: tuple[np.ndarray, np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weights = self.posterior.mean.astype(np.float32), self.covariance.astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -65,24 +69,20 @@ class Scored:
 
     Attributes:
         asked: [K] bool.
-        phi: [M, d] float32 of M creatives, those of item `place` [M] at `column` [M]; none where no head was asked.
-        title: [K, n] float64, logit of the reward without the creative's effect.
         mean, sd: [K, n] float64, of the creatives' scores, centred within the item.
+        phi: [M, d] float32 of M creatives, those of item `place` [M] at `column` [M]; none where no head was asked.
+        title: [M] float, logit of the reward without the creative's effect.
+        starts: int64, where the creatives of each of those items begin.
     """
 
     asked: np.ndarray
-    title: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
     phi: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    title: np.ndarray = field(default_factory=lambda: np.zeros(0))
     place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     column: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def wide(self) -> np.ndarray:
-        """Return phi [K, n, d] float64, 0 of creatives that are not there."""
-        found = np.zeros((*self.mean.shape, self.phi.shape[1]))
-        found[self.place, self.column] = self.phi
-        return found
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class CreativeStep:
@@ -224,10 +224,11 @@ class CreativeStep:
         for policy, mine in groups.items():
             try:
                 sets = sets_of(now.stock.shelf, policy, mine, rows, slates, stocked.catalogue, now.memories)
-                sessions = [row.request.session_id for row in rows]
-                keys = [str(slates[b].request_id if sessions[b] is None else sessions[b]) for b in sets.owner.tolist()]
+                owner, sessions = sets.owner.tolist(), [row.request.session_id for row in rows]
+                known = [str(s.request_id if i is None else i) for s, i in zip(slates, sessions, strict=True)]
+                keys = [known[b] for b in owner]
                 scored, chance, picked = self.pick(now, policy, sets, queries, stocked.item_arrays, most, keys)
-                lessons = self._lessons(now.belief, scored, chance, picked)
+                lessons = self._lessons(now.belief, scored, chance, picked, [slates[b].at for b in owner])
                 decisions += _decisions(now, sets, chance, picked, lessons, rows, slates)
             except Exception as error:  # items are shown all the same
                 self._fault("creatives", error)
@@ -244,12 +245,14 @@ class CreativeStep:
     ) -> Scored:
         """Ask the head about the items that have a choice; a head that fails leaves them to their defaults."""
         shape = sets.there.shape
-        found = Scored(np.zeros(shape[0], bool), *(np.zeros(shape) for _ in range(3)))
-        open_to = (sets.kept < 0) & (sets.there.sum(-1) > 1) & (policy.kind is not Kind.DEFAULT)
+        found = Scored(np.zeros(shape[0], bool), np.zeros(shape), np.zeros(shape))
         belief = now.belief
-        if self.head is None or belief is None or queries is None or not open_to.any():
+        if self.head is None or belief is None or queries is None or policy.kind is Kind.DEFAULT:
             return found
+        open_to = (sets.kept < 0) & (sets.count > 1)
         place, column = np.nonzero(sets.there & open_to[:, None])
+        if not len(place):
+            return found
         owner, item, rows = sets.owner[place], sets.item[place], sets.rows[place, column]
         cuts = [slice(low, low + most) for low in range(0, len(place), most)]
         try:
@@ -257,24 +260,24 @@ class CreativeStep:
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("creative_head", error)
             return found
-        found.phi, found.place, found.column = np.concatenate([phi for phi, *_ in parts]), place, column
-        title = np.full(len(place), belief.posterior.offset())
-        if TITLE in self.head.outputs:
-            title = np.concatenate([title for _, title in parts])
-        found.title[place, column] = title
-        found.asked = open_to
-        bad = ~(np.isfinite(found.phi).all(1) & np.isfinite(title))
-        if bad.any():
-            found.asked[place[bad]], found.phi[bad] = False, 0.0
+        phi, *titles = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        title = titles[0] if titles else np.full(len(place), belief.posterior.offset())
+        count = sets.count[open_to]
+        found.phi, found.title, found.place, found.column = phi, title, place, column
+        found.asked, found.starts = open_to, np.cumsum(count) - count
+        whole = bool(np.isfinite(phi).all() and np.isfinite(title).all())
+        if not whole:
+            bad = ~(np.isfinite(phi).all(1) & np.isfinite(title))
+            found.phi = phi = np.where(bad[:, None], np.float32(0), phi)
+            found.asked[place[bad]] = False
             self._fault("creative_head", ValueError("what the creative head says of a creative is not finite"))
-        found.mean[place, column], found.sd[place, column] = marginals(
-            belief.posterior.mean.astype(np.float32), belief.covariance.astype(np.float32), _less_even(found.phi, place)
-        )
-        mine = found.asked
-        found.mean[~mine] = found.sd[~mine] = 0.0
+        mean, sd = marginals(*belief.weights, _less_even(phi, found.starts, count))
         own_sd = now.stock.arrays.get(OWN_SD)
         if own_sd is not None:  # each creative's own is believed independently of the others', and of the weights
-            found.sd[mine] = np.hypot(found.sd[mine], own_sd[now.stock.shelf.source[sets.rows[mine]] + 1])
+            sd = np.hypot(sd.astype(np.float64), own_sd[now.stock.shelf.source[rows] + 1])
+        found.mean[place, column], found.sd[place, column] = mean, sd
+        if not whole:
+            found.mean[~found.asked] = found.sd[~found.asked] = 0.0
         return found
 
     def _run(
@@ -329,48 +332,63 @@ class CreativeStep:
             keys: [K], of the draws: the session, or the request where there is none.
         """
         scored = self._score(now, policy, sets, queries, item_arrays, most)
-        there, every = sets.there, np.arange(len(sets.item))
-        any_there = there.any(-1)
+        there, count = sets.there, sets.count
         chance = np.zeros(there.shape)
         first = np.where(sets.kept >= 0, sets.kept, there.argmax(-1))
-        chance[every, first] = 1.0  # kept, the only one, or the default
+        chance[np.arange(len(first)), first] = 1.0  # kept, the only one, or the default
         # without a head all are believed to be alike; a head that failed leaves the default
-        drawn = scored.asked if self.parts.spec is not None else any_there & (sets.kept < 0)
+        drawn = scored.asked if self.parts.spec is not None else (count > 0) & (sets.kept < 0)
         if drawn.any():
-            mean = scored.mean.copy()
-            again = np.flatnonzero(sets.before >= 0)
-            mean[again, sets.before[again]] += policy.switch_cost
+            mean = scored.mean
+            if policy.switch_cost:
+                again = np.flatnonzero(sets.before >= 0)
+                mean = mean.copy()
+                mean[again, sets.before[again]] += policy.switch_cost
             chance[drawn] = chances(policy, mean[drawn], scored.sd[drawn], there[drawn])
         return scored, chance, draw(chance, uniforms(self.seed, keys, sets.item_ids))
 
     def _lessons(
-        self, belief: Belief | None, scored: Scored, chance: np.ndarray, picked: np.ndarray
-    ) -> list[Callable[[int], Lesson] | None]:
-        """Return for each item what its choice can teach, given its moment; None where there was no choice."""
+        self, belief: Belief | None, scored: Scored, chance: np.ndarray, picked: np.ndarray, at: Sequence[int]
+    ) -> list[Lesson | None]:
+        """Return for each item what its choice, made at a moment [K], can teach; None where there was no choice."""
         spec = self.parts.spec
         if belief is None or spec is None or not scored.asked.any():
             return [None] * len(picked)
-        every = np.arange(len(picked))
-        phi = centred(scored.wide(), chance)[every, picked].astype(np.float32)
+        place, column, starts = scored.place, scored.column, scored.starts
+        # less the mean that the policy would have shown: `centred`, of the picked alone
+        weight = chance[place, column]
+        shown = np.add.reduceat(weight[:, None] * scored.phi, starts) / np.add.reduceat(weight, starts)[:, None]
+        rows = np.flatnonzero(picked[place] == column)
+        item = place[rows]
+        phi = (scored.phi[rows] - shown).astype(np.float32)
         score = (phi.astype(np.float64) @ belief.posterior.mean).tolist()
-        believed = expit(scored.title[every, picked] + scored.mean[every, picked]).tolist()
-        taught = (scored.asked & (chance[every, picked] < 1)).tolist()
-        return [
-            partial(_lesson, spec, phi[k].tobytes(), believed[k], score[k]) if taught[k] else None
-            for k in range(len(taught))
-        ]
+        believed = expit(scored.title[rows] + scored.mean[item, column[rows]]).tolist()
+        taught = (scored.asked[item] & (weight[rows] < 1)).tolist()
+        horizon_us, half_life_us = round(spec.horizon_days * DAY_US), round(spec.half_life_days * DAY_US)
+        found: list[Lesson | None] = [None] * len(picked)
+        for n, k in enumerate(item.tolist()):
+            if taught[n]:
+                found[k] = Lesson(
+                    head=spec.head,
+                    phi=phi[n].tobytes(),
+                    chance=believed[n],
+                    score=score[n],
+                    reward=spec.reward,
+                    seen=spec.seen,
+                    until=at[k] + horizon_us,
+                    half_life_us=half_life_us,
+                )
+        return found
 
 
-def _less_even(phi: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _less_even(phi: np.ndarray, starts: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Return phi [M, d] less its mean over each item's creatives, float32: `centred` with even weights.
 
     Args:
-        place: [M] int64, the item of each, in order.
+        starts, count: [S] int64, where those of each item begin and how many they are.
     """
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
-    lengths = np.diff(np.append(starts, len(place)))
-    even = np.add.reduceat(phi, starts, axis=0) / lengths[:, None].astype(np.float32)
-    less: np.ndarray = phi - np.repeat(even, lengths, axis=0)
+    even = np.add.reduceat(phi, starts, axis=0) / count[:, None].astype(np.float32)
+    less: np.ndarray = phi - np.repeat(even, count, axis=0)
     return less
 
 
@@ -379,7 +397,7 @@ def _decisions(
     sets: Sets,
     chance: np.ndarray,
     picked: np.ndarray,
-    lessons: Sequence[Callable[[int], Lesson] | None],
+    lessons: Sequence[Lesson | None],
     rows: Sequence[Row],
     slates: Sequence[Slate],
 ) -> list[Decision]:
@@ -389,7 +407,7 @@ def _decisions(
     # those that may be shown, item after item, since most of a wide row is empty
     open_ids = [ids[row] for row in sets.rows[sets.there].tolist()]
     open_chances = chance[sets.there].tolist()
-    ends = np.cumsum(sets.there.sum(-1)).tolist()
+    ends = np.cumsum(sets.count).tolist()
     every = np.arange(len(picked))
     columns = (sets.owner, sets.position, sets.rows[every, picked], chance[every, picked])
     lists = [column.tolist() for column in columns]
@@ -419,20 +437,7 @@ def _decisions(
                 user_id=slate.user_id if row.person.remembered else None,
                 session_id=slate.session_id,
                 learned=learned,
-                lesson=None if lesson is None or not row.person.teaches else lesson(slate.at),
+                lesson=lesson if row.person.teaches else None,
             )
         )
     return made
-
-
-def _lesson(spec: CreativeSpec, phi: bytes, chance: float, score: float, at: int) -> Lesson:
-    return Lesson(
-        head=spec.head,
-        phi=phi,
-        chance=chance,
-        score=score,
-        reward=spec.reward,
-        seen=spec.seen,
-        until=at + round(spec.horizon_days * DAY_US),
-        half_life_us=round(spec.half_life_days * DAY_US),
-    )

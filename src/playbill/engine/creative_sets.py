@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Sets:
         rows: [K, n] int64 of the shelf; `there` [K, n] bool, which of them may be shown.
         kept: [K] int64, place among the n that this session shows already; -1 where it shows none.
         before: [K] int64, place that another session of the person showed last; -1 where there is none.
+        count: [K] int64, how many may be shown.
     """
 
     owner: np.ndarray
@@ -40,6 +41,10 @@ class Sets:
     there: np.ndarray
     kept: np.ndarray
     before: np.ndarray
+    count: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count = self.there.sum(-1)
 
 
 def sets_of(
@@ -72,9 +77,9 @@ def sets_of(
         items.append(item)
         item_ids += ids
     sets = Sets(
-        owner=np.concatenate(owner),
-        position=np.concatenate(position),
-        item=np.concatenate(items),
+        owner=_joined(owner),
+        position=_joined(position),
+        item=_joined(items),
         item_ids=item_ids,
         rows=_wide([rows for rows, _ in found]),
         there=_wide([there for _, there in found]),
@@ -140,6 +145,10 @@ def remember(sets: Sets, shelf: Shelf, memories: Sequence[Memory], sessions: Seq
             sets.kept[k] = places[ids.index(own)]
         elif last.creative_id in ids:
             sets.before[k] = places[ids.index(last.creative_id)]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _wide(parts: list[np.ndarray]) -> np.ndarray:
