@@ -30,7 +30,8 @@ class ItemIndex:
         kind: how the vectors are kept.
         held: [M] int64 ascending, the item_index values that are in it; None where that is all of 1..N.
         route: how searches go about it; set by `routed`.
-        hot: [H, d] float32, vectors of the items that `route.hot` names, in one block.
+        hot: [H, d] float32, vectors of the items that `route.hot` names, in one block; `hot_ids` [H] int64 are theirs.
+        cold: [N + 2] bool by item_index, the others of 1..N; False behind them, where FAISS's -1 leads.
         parts: how many parts this is one of, see `split`. One of several brings what lies where the whole would look,
             be it fewer than are wanted.
     """
@@ -41,6 +42,8 @@ class ItemIndex:
     held: np.ndarray | None = None
     route: Route = Route()
     hot: np.ndarray | None = None
+    hot_ids: np.ndarray | None = None
+    cold: np.ndarray | None = None
     parts: int = 1
 
     def __len__(self) -> int:
@@ -64,8 +67,12 @@ def routed(index: ItemIndex, route: Route) -> ItemIndex:
     hot = np.asarray(route.hot, np.int64)
     if len(hot) and (hot[-1] >= len(index.embeddings) or not np.isin(hot, index.ids()).all()):
         raise SearchError(f"the route names {len(hot)} hot items, not all of which are in the index; export again")
-    vectors = np.ascontiguousarray(index.embeddings[hot], np.float32) if len(hot) else None
-    return replace(index, route=route, hot=vectors)
+    if not len(hot):
+        return replace(index, route=route, hot=None, hot_ids=None, cold=None)
+    cold = np.ones(len(index.embeddings) + 1, bool)
+    cold[hot] = cold[0] = cold[-1] = False
+    vectors = np.ascontiguousarray(index.embeddings[hot], np.float32)
+    return replace(index, route=route, hot=vectors, hot_ids=hot, cold=cold)
 
 
 def set_threads(threads: int) -> None:

@@ -57,7 +57,9 @@ def search(
     most = len(index) if eligible is None else len(eligible.rows)
     if exclude is None:
         best, nearest = _nearest(index, queries, min(k, most), eligible)
-        there = nearest >= 0  # -1 pads a short answer
+        if (nearest[:, -1:] >= 0).all():  # -1 pads a short answer
+            return list(best), list(nearest)
+        there = nearest >= 0
         return [row[keep] for row, keep in zip(best, there, strict=True)], [
             row[keep] for row, keep in zip(nearest, there, strict=True)
         ]
@@ -129,7 +131,8 @@ def _nearest(index: ItemIndex, queries: np.ndarray, k: int, eligible: Eligible |
 
 def _short(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return the rows that want more than was found; a query that is not finite finds nothing, also exactly."""
-    return np.flatnonzero((items[:, -1] < 0) & np.isfinite(queries).all(1))
+    short = items[:, -1] < 0
+    return np.flatnonzero(short & np.isfinite(queries).all(1)) if short.any() else _NOTHING
 
 
 def _holding(index: ItemIndex, k: int, share: float) -> int:
@@ -192,28 +195,21 @@ def _rescored(index: ItemIndex, queries: np.ndarray, items: np.ndarray, k: int, 
     """Return the best k of what was found and of the hot items, by exact vectors, [B, k] each, padded with id -1."""
     best = np.full((len(queries), k), -np.inf, np.float32)
     chosen = np.full((len(queries), k), -1, np.int64)
-    hot, hot_scores = _NOTHING, np.empty((len(queries), 0), np.float32)
-    if index.hot is not None:
-        hot, vectors = np.asarray(index.route.hot), index.hot
+    hot, hot_scores, cold = index.hot_ids, None, index.cold
+    if hot is not None and index.hot is not None:
+        vectors = index.hot
         if eligible is not None:
             keep = eligible.mask[hot]
             hot, vectors = hot[keep], vectors[keep]
         hot_scores = queries @ vectors.T
     for row, (query, found) in enumerate(zip(queries, items, strict=True)):
-        mine = found[found > 0]
-        if len(hot):
-            mine = mine[~_among(mine, hot)]
-        scores, ids = np.concatenate([hot_scores[row], index.embeddings[mine] @ query]), np.concatenate([hot, mine])
+        ids = found[found > 0] if cold is None else found[cold[found]]
+        scores = index.embeddings[ids] @ query
+        if hot is not None and hot_scores is not None:
+            scores, ids = np.concatenate([hot_scores[row], scores]), np.concatenate([hot, ids])
         order = top(scores[None], k)[0]
         best[row, : len(order)], chosen[row, : len(order)] = scores[order], ids[order]
     return best, chosen
-
-
-def _among(items: np.ndarray, sorted_items: np.ndarray) -> np.ndarray:
-    """Return [M] bool, which items are in the other array, ascending and not empty; `np.isin` sorts it each time."""
-    place = np.minimum(np.searchsorted(sorted_items, items), len(sorted_items) - 1)
-    there: np.ndarray = sorted_items[place] == items
-    return there
 
 
 _NOTHING = np.empty(0, np.int64)
