@@ -9,6 +9,7 @@ import pytest
 
 from playbill.bundle.open import Bundle
 from playbill.bundle.policy import Policy, Surface
+from playbill.chance import few_numbers, numbers
 from playbill.engine.catalogue import comparable
 from playbill.engine.compose import explore, generator
 from playbill.engine.engine import Engine
@@ -101,3 +102,8 @@ def test_columns_that_only_fill_vectors_up_make_no_items_alike() -> None:
     read = comparable(vectors, 4)[rows]
     np.testing.assert_allclose(read, [[1, 0], [0, 1]], atol=1e-6)
     assert comparable(vectors, 0) is vectors
+
+
+def test_a_few_numbers_are_those_of_the_arrays() -> None:
+    keys = [0, 7, 2**63 + 11, 2**64 - 1]
+    assert [few_numbers(key, 5) for key in keys] == numbers(np.asarray(keys, np.uint64), 5).tolist()

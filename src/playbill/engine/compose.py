@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from playbill.chance import hashed, numbers
+from playbill.chance import few_numbers, hashed
 
 
 def explore(
@@ -42,19 +42,20 @@ def explore(
     if epsilon <= 0 or slots <= 0:
         return slate, propensity, drawn
     if weight is None or (weight[rest] == weight[rest[0]]).all():
-        drawn_numbers = numbers(np.asarray([draw_key(seed, request_id, "explore")], np.uint64), 2 * slots)[0]
-        partners = even_partners(len(rest), drawn_numbers[slots:].tolist())
-        chance = np.full(slots, 1 / len(rest))
-        won = drawn_numbers[:slots] < epsilon
+        uniform = few_numbers(draw_key(seed, request_id, "explore"), 2 * slots)
+        partners = even_partners(len(rest), uniform[slots:])
+        chance: np.ndarray | float = 1 / len(rest)
+        won = np.asarray(uniform[:slots]) < epsilon
     else:
         dice = generator(seed, request_id, "explore")
         partners, chance = drawn_partners(weight[rest], slots, dice)
         slots = len(partners)
         won = dice.random(slots) < epsilon
     places = free[len(free) - slots :]
-    slate[places[won]] = rest[partners[won]]
-    drawn[places[won]] = True
     propensity[places] = np.where(won, epsilon * chance, 1 - epsilon)
+    if won.any():
+        slate[places[won]] = rest[partners[won]]
+        drawn[places[won]] = True
     return slate, propensity, drawn
 
 

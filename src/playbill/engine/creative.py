@@ -260,7 +260,7 @@ class CreativeStep:
         except Exception as error:  # onnxruntime raises its own classes, straight below Exception
             self._fault("creative_head", error)
             return found
-        phi, *titles = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        phi, *titles = map(np.concatenate, zip(*parts, strict=True))
         title = titles[0] if titles else np.full(len(place), belief.posterior.offset())
         count = sets.count[open_to]
         found.phi, found.title, found.place, found.column = phi, title, place, column

@@ -77,9 +77,9 @@ def sets_of(
         items.append(item)
         item_ids += ids
     sets = Sets(
-        owner=_joined(owner),
-        position=_joined(position),
-        item=_joined(items),
+        owner=np.concatenate(owner),
+        position=np.concatenate(position),
+        item=np.concatenate(items),
         item_ids=item_ids,
         rows=_wide([rows for rows, _ in found]),
         there=_wide([there for _, there in found]),
@@ -145,10 +145,6 @@ def remember(sets: Sets, shelf: Shelf, memories: Sequence[Memory], sessions: Seq
             sets.kept[k] = places[ids.index(own)]
         elif last.creative_id in ids:
             sets.before[k] = places[ids.index(last.creative_id)]
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _wide(parts: list[np.ndarray]) -> np.ndarray:

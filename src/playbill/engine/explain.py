@@ -80,11 +80,15 @@ def reasons(
     """
     item, retriever = candidates.item[chosen], candidates.retriever[chosen]
     found: list[Reason | None] = [None] * len(chosen)
-    for place in np.flatnonzero(drawn).tolist():
-        fact = {"propensity": float(propensity[place])}
-        found[place] = Reason(kind="exploration", text="Something different, picked by chance", fact=fact)
-    for code in np.unique(retriever[~drawn]).tolist():
-        places = np.flatnonzero((retriever == code) & ~drawn)
+    of_code: dict[int, list[int]] = {}
+    for place, (code, by_chance) in enumerate(zip(retriever.tolist(), drawn.tolist(), strict=True)):
+        if by_chance:
+            fact = {"propensity": float(propensity[place])}
+            found[place] = Reason(kind="exploration", text="Something different, picked by chance", fact=fact)
+        else:
+            of_code.setdefault(code, []).append(place)
+    for code, mine in sorted(of_code.items()):
+        places = np.asarray(mine)
         if code == TRENDING:
             made = [
                 Reason(kind="trending", text="Popular now", fact={"share": share})
@@ -125,7 +129,7 @@ def reasons(
             name = RETRIEVERS[code]
             dropped = drops(candidates.evidence[name], tables[name].decay, item[places], catalogue.num_items)
             made = _because(catalogue, dropped, item[places], history, events, speaks)
-        for place, reason in zip(places.tolist(), made, strict=True):
+        for place, reason in zip(mine, made, strict=True):
             found[place] = reason
     return [reason for reason in found if reason is not None]
 
@@ -172,13 +176,12 @@ def _named_by_falls(
 ) -> list[Reason]:
     fall = np.where((history[place, None] == items) | ~speaks[place, None], -np.inf, fall)
     best, most, past = place[fall.argmax(0)].tolist(), fall.max(0).tolist(), history.tolist()
+    because = {row: f"Because you {did(events[row])} {title_of(catalogue, past[row])}" for row in set(best)}
     made = []
     for i, (row, by) in enumerate(zip(best, most, strict=True)):
         if by > 0:
-            text = f"Because you {did(events[row])} {title_of(catalogue, past[row])}"
-            made.append(
-                Reason(kind="because", text=text, fact={**_named(catalogue, past[row], events[row]), "fall": by})
-            )
+            fact = {**_named(catalogue, past[row], events[row]), "fall": by}
+            made.append(Reason(kind="because", text=because[row], fact=fact))
         elif cosines is not None:
             made.append(_taste(float(cosines[i])))
         else:

@@ -51,17 +51,14 @@ def rank(
     for low, high in _chunks([len(c) for c in candidates], most):
         mine = candidates[low:high]
         lengths = [len(c) for c in mine]
-        item = mine[0].item if len(mine) == 1 else np.concatenate([c.item for c in mine])
-        cosine = [c.scores["tower"] for c in mine]
-        owner, scores = (
-            np.repeat(np.arange(len(mine)), lengths),
-            cosine[0] if len(mine) == 1 else np.concatenate(cosine),
-        )
+        item, cosine = np.concatenate([c.item for c in mine]), np.concatenate([c.scores["tower"] for c in mine])
+        owner = np.repeat(np.arange(len(mine)), lengths)
         left_s = None if within_s is None else within_s - (time.perf_counter() - began)
-        answers = _run(ranker, queries, list(rows[low:high]), owner, item, scores, item_arrays, left_s)
-        ends = np.cumsum(lengths).tolist()
-        for low_row, high_row in zip([0, *ends], ends, strict=False):
-            found.append({task: values[low_row:high_row] for task, values in zip(names, answers, strict=True)})
+        answers = _run(ranker, queries, list(rows[low:high]), owner, item, cosine, item_arrays, left_s)
+        end = 0
+        for length in lengths:
+            start, end = end, end + length
+            found.append({task: values[start:end] for task, values in zip(names, answers, strict=True)})
     return found
 
 
@@ -84,8 +81,7 @@ def rank_matrix(
         mine = {name: array[rows] for name, array in queries.items()}
         owner = np.repeat(np.arange(count), width)
         parts.append(_run(ranker, mine, range(count), owner, item[rows].ravel(), cosine[rows].ravel(), item_arrays))
-    joined = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-    whole = [values.reshape(item.shape) for values in joined]
+    whole = [np.concatenate(values).reshape(item.shape) for values in zip(*parts, strict=True)]
     return dict(zip(tasks(ranker), whole, strict=True))
 
 
