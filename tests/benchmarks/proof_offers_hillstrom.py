@@ -27,8 +27,8 @@ from playbill.campaign.offer_settings import OfferLevel, Offers
 from playbill.campaign.offers import OfferModel, worth
 from playbill.measure.uplift.trial import make_trial
 from playbill.measure.uplift.value import at_random, contributions, everybody, policy_values
+from playbill.training.campaign.offer_judge import about, fitted, read_rows
 from playbill.training.campaign.offer_settings import OfferModelSettings
-from playbill.training.campaign.offers import _about, _fitted, _rows
 
 COST, SHARE = 0.10, 0.30
 INPUTS = ["recency", "history", "mens", "womens", "newbie", "zip_code", "channel"]
@@ -58,7 +58,7 @@ def measured(tables: Path, home: Path) -> dict[str, Any]:
     spec = FactSpec(levels=["none", "mens", "womens"], inputs=INPUTS, words=words_of(tables, INPUTS), events=[],
                     kind="experiment_arm", window_h=336.0)  # fmt: skip
     log = read_offers(tables, spec)
-    rows = _rows(tables, spec, log, 0, settings)
+    rows = read_rows(tables, spec, log, 0, settings)
     n = len(rows.level)
     trial = make_trial(spec.levels, rows.level, np.full(3, 1 / 3), rows.value)
     cost = np.array([0.0, COST, COST])
@@ -67,7 +67,7 @@ def measured(tables: Path, home: Path) -> dict[str, Any]:
     # of purchases 99 % are none: what a mail does to visits, times the spend a visit, is far less noisy
     seen = FactSpec(levels=spec.levels, inputs=INPUTS, words=spec.words, events=[], kind=spec.kind, purchase="visit",
                     window_h=336.0)  # fmt: skip
-    visits = _rows(tables, seen, read_offers(tables, seen), 0, settings)
+    visits = read_rows(tables, seen, read_offers(tables, seen), 0, settings)
     assert (visits.level == rows.level).all() and (visits.person == rows.person).all()
     asked = [(name, what) for what in ("purchases", "visits") for name in ("trees by level", "doubly robust trees")]
     for name, what in asked:
@@ -77,7 +77,7 @@ def measured(tables: Path, home: Path) -> dict[str, Any]:
             out = rows.fold == number
             if what == "visits":
                 worth_of = float(rows.value[~out].sum() / visits.bought[~out].sum())
-            model = OfferModel(_about(name, spec_, worth_of), _fitted(name, taught.take(~out), spec_, settings))
+            model = OfferModel(about(name, spec_, worth_of), fitted(name, taught.take(~out), spec_, settings))
             chances = model.chances(taught.take(out).facts)
             money = SHARE * COST * int(out.sum())
             of = worth(chances, worth_of, offers, spec.levels)

@@ -12,12 +12,17 @@ import pytest
 pytest.importorskip("lightgbm")
 
 from lightgbm import LGBMRegressor
+from scipy.special import expit, logsumexp
 
+from playbill.campaign.offer_facts import Facts
 from playbill.campaign.offer_settings import OfferLevel, Offers
-from playbill.campaign.offers import grown, read
+from playbill.campaign.offers import grown, of_classes, read
 from playbill.errors import ConfigError, TrainingError
+from playbill.measure.bootstrap import Interval
 from playbill.tables.folder import write_folder
 from playbill.tables.schema import Column, EventKind, Kind
+from playbill.training.campaign.offer_judge import Judged
+from playbill.training.campaign.offer_kinds import inclined_kinds
 from playbill.training.campaign.offer_learners import _ensemble, kinds_of_people
 from playbill.training.campaign.offer_settings import OfferModelSettings
 from playbill.training.campaign.offers import run
@@ -48,6 +53,45 @@ def test_kinds_of_people_are_found() -> None:
     assert found["share"][moving].sum() == pytest.approx(0.4, abs=0.05)
     opening = found["opening"]
     assert opening[0] / opening.sum() == pytest.approx(made[:, :2].sum() / made.sum(), abs=0.02)
+
+
+def told(kinds: dict[str, np.ndarray], made: np.ndarray, taken: np.ndarray) -> float:
+    """Mean log-likelihood of a person's purchases."""
+    log = taken @ np.log(kinds["rate"]).T + (made - taken) @ np.log1p(-kinds["rate"]).T
+    return float(logsumexp(log + np.log(kinds["share"]), axis=1).mean())
+
+
+def test_kinds_with_an_inclination_need_fewer_people() -> None:
+    draw = np.random.default_rng(3)
+    made = draw.integers(20, 60, (2400, 5))
+    answers = np.where(draw.random(2400) < 0.4, 1.6, -0.4)
+    odds = -3.5 + draw.normal(0, 1, 2400)[:, None] + answers[:, None] * np.array([0, 0.4, 0.7, 1, 0])
+    rate = expit(odds)
+    taken = draw.binomial(made, rate)
+    some, others = slice(0, 1200), slice(1200, None)
+    mine = inclined_kinds(made[some], taken[some], 5, 0)
+    assert mine["share"].sum() == pytest.approx(1)
+    free = kinds_of_people(made[some], taken[some], 16, 0)
+    assert told(mine, made[others], taken[others]) > told(free, made[others], taken[others])
+    off = []
+    for kinds in (mine, free):
+        said = of_classes(kinds, Facts(np.zeros((1200, 0)), made[others], taken[others]))
+        off.append(float(((said[:, 3] - said[:, 0] - rate[others, 3] + rate[others, 0]) ** 2).mean()))
+    assert off[0] < 0.9 * off[1]
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"), [((-1.0, 1.0), "tells best"), ((0.5, 1.0), "earns more"), ((-1.0, -0.5), "tells best")]
+)
+def test_chances_are_chosen_unless_a_plan_surely_earns_less(gains: tuple[float, float], chosen: str) -> None:
+    zero = Interval(value=0.0, low=0.0, high=0.0)
+    better = {
+        ("earns more", "tells best"): Interval(value=0.0, low=gains[0], high=gains[1]),
+        ("earns more", "nobody"): zero,
+        ("tells best", "nobody"): zero,
+    }
+    told = {"earns more": -1.1, "tells best": -1.0}
+    assert Judged({}, {}, better, told, {}).chosen() == chosen
 
 
 def trial(home: Path, people: int = 4000) -> None:
@@ -93,8 +137,6 @@ def test_a_trial_becomes_a_model_that_tells_people_apart(tmp_path: Path, capsys:
     assert model is not None and model.about.form == "trees" and model.about.value == 10.0
     assert model.about.judged["trees by level"] > model.about.judged["average"]
     facts_x = np.array([[1.0] + [0.0] * 8, [0.0] + [0.0] * 8])
-    from playbill.campaign.offer_facts import Facts
-
     chances = model.chances(Facts(facts_x, np.zeros((2, 3), int), np.zeros((2, 3), int)))
     assert chances[0, 1] - chances[0, 0] == pytest.approx(0.4, abs=0.08)
     assert chances[1, 1] - chances[1, 0] == pytest.approx(0.0, abs=0.08)

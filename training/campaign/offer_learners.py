@@ -52,10 +52,10 @@ def kinds_of_people(made: np.ndarray, taken: np.ndarray, classes: int, seed: int
         if now - before < 1e-7 * abs(now):
             break
         before = now
-    return {"rate": rate, "share": share, "opening": _opening(made)}
+    return {"rate": rate, "share": share, "opening": opening(made)}
 
 
-def _opening(made: np.ndarray) -> np.ndarray:
+def opening(made: np.ndarray) -> np.ndarray:
     """Return a, b of the beta distribution of opening, by its moments; all opened: certainty."""
     sent, seen = made.sum(1).astype(np.float64), made[:, :-1].sum(1)
     if (seen == sent).all():

@@ -12,8 +12,9 @@ from playbill.errors import ConfigError
 class OfferModelSettings:
     """Learn, from a log of offers drawn at random, what each offer does to each person; leave it in <home>/runs.
 
-    Several learners are fitted on one part of the people and earlier offers; the one whose plan surely gains most on
-    the others' later offers, within the same budget a head, is kept, by the lower end of the doubly robust interval.
+    Several learners are fitted on one part of the people and earlier offers, and judged on the others' later offers. Of
+    those whose plan surely earns less than no other's within the same budget a head, the one that tells best who buys
+    (by likelihood) is kept.
 
         playbill train-offers tables=my_shop offers.levels=[{name: ten_percent, discount: 0.1, most: 5}]
     """
@@ -45,7 +46,9 @@ class OfferModelSettings:
     trees: int = 100
     """Of each ensemble."""
     classes: int = 16
-    """Kinds of people at most."""
+    """Kinds of people at most, where each kind is free in how often it answers each level."""
+    kinds: int = 5
+    """Kinds of people where all levels work alike and differ in strength alone."""
     folds: int = 3
     """Parts of the people of whom each is judged by models of the others."""
     seed: int = 0
@@ -54,7 +57,7 @@ class OfferModelSettings:
     """Learn again although nothing changed."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trees", 1), ("classes", 1), ("folds", 2)):
+        for name, least in (("trees", 1), ("classes", 1), ("kinds", 1), ("folds", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("learn_days", "window_h"):
