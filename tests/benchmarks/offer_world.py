@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
+from scipy.stats import t
 
 from playbill.campaign.budget import Plan, plan
 from playbill.campaign.offer_settings import OfferLevel, Offers
@@ -21,18 +23,27 @@ LEVELS = [
 ]
 
 
-def ready(home: Path, name: str) -> Path:
+def ready(home: Path, name: str, seed: int = 1, days: int = 548) -> Path:
     """Return the tables of a world such as hard-daily, generated where they are not there: a mail a day for 18 months
-    to 8,000 people, since with a mail a week nobody's taste for offers shows in that time."""
-    tables = home / "tables" / name
+    (or so many days) to 8,000 people, since with a mail a week nobody's taste for offers shows in that time."""
+    folder = f"{name}-{seed}-{days}"
+    tables = home / "tables" / folder
     if not (tables / "tables.json").is_file():
-        size = ["size=shop", "size.people=8000", "size.items=2000", "size.activity=0.05", "size.contexts=false"]
+        size = [
+            "size=shop",
+            "size.people=8000",
+            "size.items=2000",
+            "size.activity=0.05",
+            "size.contexts=false",
+            f"size.days={days}",
+            "size.decisions_share=1",
+        ]
         asked = [
             f"home={home}",
-            f"name={name}",
+            f"name={folder}",
             f"world={name.partition('-')[0]}",
             "world.messages.every_days=1",
-            "seed=1",
+            f"seed={seed}",
         ]
         subprocess.run([sys.executable, "-m", "playbill.cli", "generate", *asked, *size], check=True)
     return tables
@@ -73,3 +84,51 @@ def true_worth(world: World, person: np.ndarray, day: int, offers: Offers, value
 def oracle(of: Worth, budget: float) -> Plan:
     """Return the plan of somebody who knows every probability, within the expected cost."""
     return plan(of.profit, of.expected, budget)
+
+
+def known_chances(world: World, made: np.ndarray, taken: np.ndarray, openings: np.ndarray) -> np.ndarray:
+    """Return [n, L] what somebody would say who knows the formulas, all numbers and how people are spread, and of a
+    person only what offers were made and taken: nobody can plan better by that log.
+
+    Args:
+        made, taken: see `campaign.offer_facts.Facts`.
+        openings: [m] true probabilities of opening, of whom the population is taken to consist.
+    """
+    buying, messages = world.parameters.purchases, world.parameters.messages
+    nodes = np.linspace(-4, 4, 81)
+    weight = np.exp(-(nodes**2) / 2) / np.exp(-(nodes**2) / 2).sum()
+    depth = np.array([*messages.offers.values(), 0.0])
+    kinds = list(buying.kinds)
+    base = np.array([messages.purchase_base + buying.kind_base[kind] for kind in kinds])
+    answer = np.array([buying.kind_offer[kind] for kind in kinds])
+    odds = base[:, None, None] + buying.inclination_sd * nodes[None, :, None] + answer[:, None, None] * depth
+    rate = expit(odds).reshape(-1, len(depth))
+    share = (np.array([buying.kinds[kind] for kind in kinds])[:, None] * weight).reshape(-1)
+    said = _posterior(taken @ np.log(rate).T + (made - taken) @ np.log1p(-rate).T + np.log(share)) @ rate
+    often = np.clip(np.quantile(openings, np.linspace(0.005, 0.995, 100)), 1e-6, 1 - 1e-6)
+    seen, missed = made[:, :-1].sum(1)[:, None], made[:, [-1]]
+    opens = (_posterior(seen * np.log(often) + missed * np.log1p(-often)) @ often)[:, None]
+    chances: np.ndarray = opens * said[:, :-1] + (1 - opens) * said[:, [-1]]
+    return chances
+
+
+def _posterior(log: np.ndarray) -> np.ndarray:
+    of = np.exp(log - log.max(1, keepdims=True))
+    found: np.ndarray = of / of.sum(1, keepdims=True)
+    return found
+
+
+def share_of_oracle(of_truth: Worth, mine: Worth, budget: float) -> float:
+    """Return what a plan on these beliefs truly earns within the budget, as a share of the oracle's."""
+    nothing = of_truth.profit[:, 0].sum()
+    level = plan(mine.profit, mine.expected, budget).level
+    earned = of_truth.profit[np.arange(len(level)), level].sum() - nothing
+    return float(earned / (oracle(of_truth, budget).profit - nothing))
+
+
+def mean_over(shares: list[float]) -> list[float]:
+    """Return the mean over worlds and its 95 % interval by Student's t."""
+    mean, half = float(np.mean(shares)), 0.0
+    if len(shares) > 1:
+        half = float(t.ppf(0.975, len(shares) - 1) * np.std(shares, ddof=1) / np.sqrt(len(shares)))
+    return [mean, mean - half, mean + half]
