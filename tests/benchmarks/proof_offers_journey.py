@@ -3,10 +3,12 @@
     python tests/benchmarks/proof_offers_journey.py [data=DIR]
 
 Complete Journey: 2,500 households, 27 campaigns. A row is a household that was sent a campaign and one of its coupons,
-of each campaign 60 that are drawn evenly, whoever redeemed them. Campaigns that began in the first 65 %
-of days teach; the later judge. What is known of a row comes from before the campaign's start. Neither age nor income of
-a household is read. Rivals: how popular the coupon was before, how often the household redeemed before, how lately and
-how often it bought one of the coupon's products.
+of each campaign 60 that are drawn evenly, whoever redeemed them. Campaigns that began in the first 65 % of days teach;
+the later judge. What is known of a row comes from before the campaign's start. Neither age nor income of a household is
+read. Which learner is asked is chosen on the earlier campaigns alone: each third of them in time is told by the others,
+and the first by none that came later, and the best mean of average precision is taken. Rivals are single signals: how
+popular the coupon was before, how often the household redeemed before, how lately and how often it bought one of the
+coupon's products. Intervals resample households.
 """
 
 from __future__ import annotations
@@ -21,11 +23,18 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lightgbm import LGBMClassifier
+from journey_coupons import logistic, rows, together, trees
 from record import machine, record
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-MOST_COUPONS, FAR = 60, 1000.0
+LEARNERS = {
+    "logistic .003": logistic(0.003), "logistic .01": logistic(0.01), "logistic .1": logistic(0.1), "trees": trees(),
+    "logistic .003 and trees": together(logistic(0.003), trees()),
+    "logistic .01 and trees": together(logistic(0.01), trees()),
+}  # fmt: skip
+RIVALS = {"household's redemptions before": ("redeemed", 1), "coupon's redemptions before": ("popular", 1),
+          "recency of its products": ("own_since", -1), "purchases of its products": ("own", 1)}  # fmt: skip
+AT, RESAMPLES = (100, 500, 1000), 200
 
 
 def main(arguments: list[str]) -> int:
@@ -40,98 +49,67 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def rows(source: Path) -> pl.DataFrame:
-    """Return a row a household, campaign and coupon with what was known at the campaign's start."""
-    began = pl.read_parquet(source / "campaign_descriptions.parquet").sort("start_date")
-    sent = pl.read_parquet(source / "campaigns.parquet")
-    coupons = pl.read_parquet(source / "coupons.parquet")
-    redeemed = pl.read_parquet(source / "coupon_redemptions.parquet").rename({"redemption_date": "day"})
-    bought = pl.read_parquet(source / "transactions.parquet", columns=[
-        "household_id", "product_id", "sales_value", "transaction_timestamp", "coupon_disc"]
-    ).rename({"transaction_timestamp": "day"})  # fmt: skip
-    bought = bought.with_columns(pl.col("day").cast(pl.Datetime("ns")).dt.replace_time_zone(None))
-    parts = []
-    for number, kind, start, _ in began.select("campaign_id", "campaign_type", "start_date", "end_date").iter_rows():
-        mine = coupons.filter(pl.col("campaign_id") == number)
-        some = mine.select("coupon_upc").unique().sort("coupon_upc").sample(fraction=1.0, shuffle=True, seed=0)
-        mine = mine.join(some.head(MOST_COUPONS), on="coupon_upc").select("coupon_upc", "product_id").unique()
-        people = sent.filter(pl.col("campaign_id") == number).select("household_id")
-        moment = pl.lit(start).cast(pl.Datetime("ns"))
-        past = bought.filter(pl.col("day") < moment).join(people, on="household_id")
-        whole = past.group_by("household_id").agg(
-            trips=pl.len(), spent=pl.col("sales_value").sum(), used=(pl.col("coupon_disc") > 0).sum(),
-            since=(moment - pl.col("day").max()).dt.total_days(),
-        )  # fmt: skip
-        of = past.join(mine, on="product_id").group_by("household_id", "coupon_upc").agg(
-            own=pl.len(), own_spent=pl.col("sales_value").sum(), own_used=(pl.col("coupon_disc") > 0).sum(),
-            own_since=(moment - pl.col("day").max()).dt.total_days(),
-        )  # fmt: skip
-        before = redeemed.filter(pl.col("day") < start)
-        wide = mine.group_by("coupon_upc").agg(products=pl.len())
-        took = redeemed.filter(pl.col("campaign_id") == number).select("household_id", "coupon_upc").unique()
-        parts.append(
-            people.join(wide, how="cross")
-            .join(whole, on="household_id", how="left")
-            .join(of, on=["household_id", "coupon_upc"], how="left")
-            .join(before.group_by("household_id").agg(redeemed=pl.len()), on="household_id", how="left")
-            .join(before.group_by("coupon_upc").agg(popular=pl.len()), on="coupon_upc", how="left")
-            .join(took.with_columns(took=pl.lit(1)), on=["household_id", "coupon_upc"], how="left")
-            .with_columns(
-                pl.col("took", "redeemed", "popular", "own", "own_spent", "own_used").fill_null(0),
-                pl.col("since", "own_since").fill_null(FAR), start=pl.lit(start), kind=pl.lit(kind), campaign=number,
-            )
-        )  # fmt: skip
-    return pl.concat(parts, how="vertical_relaxed")
-
-
 def measured(source: Path) -> dict[str, Any]:
-    """Return AUC and precision at k of the model and its rivals on later campaigns."""
+    """Return AUC and precision at k of the model and its rivals on later campaigns, and their differences."""
     table = rows(source)
     starts = table["start"].unique().sort()
     border = starts[0] + (starts[-1] - starts[0]) * 0.65  # type: ignore[operator]  # moments
     early, late = table.filter(pl.col("start") < border), table.filter(pl.col("start") >= border)
-    names = ["trips", "spent", "used", "since", "own", "own_spent", "own_used", "own_since", "redeemed", "popular",
-             "products"]  # fmt: skip
-
-    def x(frame: pl.DataFrame) -> np.ndarray:
-        kinds = [(frame["kind"] == k).to_numpy() for k in ("Type A", "Type B", "Type C")]
-        return np.stack([*(frame[n].cast(pl.Float64).to_numpy() for n in names), *kinds], 1)
-
-    model = LGBMClassifier(n_estimators=150, num_leaves=8, learning_rate=0.05, min_child_samples=100, n_jobs=1,
-                           random_state=0, verbose=-1).fit(x(early), early["took"].to_numpy())  # fmt: skip
+    told = {name: _told(early, learner) for name, learner in LEARNERS.items()}
+    chosen = max(told, key=lambda name: told[name])
     y = late["took"].to_numpy()
-    scores = {
-        "model": model.predict_proba(x(late))[:, 1],
-        "household's redemptions before": late["redeemed"].to_numpy().astype(float),
-        "coupon's redemptions before": late["popular"].to_numpy().astype(float),
-        "recency of its products": -late["own_since"].to_numpy().astype(float),
-        "purchases of its products": late["own"].to_numpy().astype(float),
-    }
+    scores = {"model": LEARNERS[chosen](early, late)}
+    scores |= {name: sign * late[column].to_numpy().astype(float) for name, (column, sign) in RIVALS.items()}
     ties = np.random.default_rng(0).random(len(y))
-    households = late["household_id"].to_numpy()
-    found: dict[str, Any] = {}
-    for name, score in scores.items():
-        order = np.lexsort((ties, -score))
-        found[name] = {"auc": float(roc_auc_score(y, score)),
-                       **{f"precision_at_{k}": float(y[order[:k]].mean()) for k in (100, 500, 1000)}}  # fmt: skip
-    found["auc of the model less that of its best rival"] = _auc_interval(y, scores, households)
+    found: dict[str, Any] = {name: _measures(y, score, ties) for name, score in scores.items()}
+    found["the model's less each rival's"] = _differences(y, scores, late["household_id"].to_numpy(), ties)
     return {"rows that taught": len(early), "redeemed": int(early["took"].sum()), "rows that judged": len(late),
-            "redeemed of them": int(y.sum()), "rate": float(y.mean()), "from": str(border), **found}  # fmt: skip
+            "redeemed of them": int(y.sum()), "rate": float(y.mean()), "from": str(border), "chosen": chosen,
+            "average precision on earlier campaigns": told, **found}  # fmt: skip
 
 
-def _auc_interval(y: np.ndarray, scores: dict[str, np.ndarray], households: np.ndarray) -> dict[str, Any]:
-    """Return the difference of AUC, its interval over households (200 resamples)."""
-    rivals = {n: roc_auc_score(y, s) for n, s in scores.items() if n != "model"}
-    rival = max(rivals, key=lambda n: rivals[n])
+def _told(early: pl.DataFrame, learner: Any) -> float:
+    """Return the mean average precision on thirds of the earlier campaigns, by redemptions, told by other campaigns."""
+    by_start = early.group_by("campaign").agg(pl.col("start").first(), pl.col("took").sum()).sort("start", "campaign")
+    third = (by_start["took"].cum_sum() - 1) * 3 // by_start["took"].sum()
+    part = early.join(by_start.select("campaign", third=third), on="campaign", maintain_order="left")[
+        "third"
+    ].to_numpy()
+    parts = [(part < k, part == k) for k in range(1, 3)] + [(part != k, part == k) for k in range(3)]
+    found = []
+    for taught, asked in parts:
+        mine = early.filter(asked)
+        found.append(average_precision_score(mine["took"].to_numpy(), learner(early.filter(taught), mine)))
+    return float(np.mean(found))
+
+
+def _measures(y: np.ndarray, score: np.ndarray, ties: np.ndarray, times: np.ndarray | None = None) -> dict[str, float]:
+    """Return AUC and precision at k; with `times` each row counts so often."""
+    order = np.lexsort((ties, -score))
+    weight = np.ones(len(y)) if times is None else times.astype(np.float64)
+    until = np.cumsum(weight[order])
+    hits = np.cumsum(weight[order] * y[order])
+    at = {f"precision_at_{k}": float(hits[min(np.searchsorted(until, k), len(y) - 1)]) / k for k in AT}
+    return {"auc": float(roc_auc_score(y, score, sample_weight=times)), **at}
+
+
+def _differences(
+    y: np.ndarray, scores: dict[str, np.ndarray], households: np.ndarray, ties: np.ndarray
+) -> dict[str, dict[str, list[float]]]:
+    """Return by rival and measure the model's less the rival's, with its interval over households."""
     _, who = np.unique(households, return_inverse=True)
     draw, drawn = np.random.default_rng(0), []
-    for _ in range(200):
+    for number in range(RESAMPLES + 1):
         times = np.bincount(draw.integers(who.max() + 1, size=who.max() + 1), minlength=who.max() + 1)[who]
-        drawn.append(roc_auc_score(y, scores["model"], sample_weight=times)
-                     - roc_auc_score(y, scores[rival], sample_weight=times))  # fmt: skip
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"rival": rival, "value": float(roc_auc_score(y, scores["model"]) - rivals[rival]), "low": float(low),
-            "high": float(high)}  # fmt: skip
+        mine = {n: _measures(y, s, ties, times if number else None) for n, s in scores.items()}
+        drawn.append({r: {m: mine["model"][m] - mine[r][m] for m in mine[r]} for r in mine if r != "model"})
+    return {
+        rival: {
+            measure: [of, *(float(v) for v in np.quantile([d[rival][measure] for d in drawn[1:]], [0.025, 0.975]))]
+            for measure, of in drawn[0][rival].items()
+        }
+        for rival in drawn[0]
+    }
 
 
 if __name__ == "__main__":
