@@ -5,6 +5,7 @@
 Hillstrom's e-mail experiment: 64,000 customers, men's mail, women's mail or none. Declared before any result was seen:
 a mail costs 0.10, the budget pays for 30 % of the customers, all of a purchase counts. Everybody is held out once, in
 three folds. A response model mails those who are likeliest to buy after a mail; the others by what a mail changes.
+Then once more in halves: rules of few parameters, one of which is chosen on the first half and judged on the second.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hillstrom_half import halves
 from proof_uplift import hillstrom_tables
 from record import machine, record
 
@@ -46,6 +48,7 @@ def main(arguments: list[str]) -> int:
         print(f"{name:44} {found['value'][0]:.4f} [{found['value'][1]:.4f} {found['value'][2]:.4f}]", end="  ")
         over = found["over nobody"]
         print(f"{over[0]:+.4f} [{over[1]:+.4f} {over[2]:+.4f}]")
+    print(*(f"{k}: {v}" for k, v in figures["in halves"].items()), sep="\n")
     print(f"written to {record('offers_hillstrom', figures, started)}")
     return 0
 
@@ -103,8 +106,10 @@ def measured(tables: Path, home: Path) -> dict[str, Any]:
         }
         for name, i in values.items()
     }  # fmt: skip
+    inputs = rows.facts.x[:, : len(INPUTS)]
     return {"customers": n, "cost of a mail": COST, "budget a head": COST * SHARE,
-            "net value a customer, and over mailing nobody": found}  # fmt: skip
+            "net value a customer, and over mailing nobody": found,
+            "in halves": halves(inputs, rows.level, visits.bought, rows.value, COST, SHARE)}  # fmt: skip
 
 
 def _pair(pairs: dict[tuple[str, str], Any], name: str, other: str) -> list[float]:
