@@ -14,6 +14,7 @@ from playbill.campaign.budget import Plan, plan
 from playbill.campaign.offer_settings import OfferLevel, Offers
 from playbill.campaign.offers import Worth, worth
 from playbill.world.build import World
+from playbill.world.messages import MailResponses, Mails, respond_to_mails
 from playbill.world.respond import message_purchase_probability, open_probability
 
 LEVELS = [
@@ -132,3 +133,46 @@ def mean_over(shares: list[float]) -> list[float]:
     if len(shares) > 1:
         half = float(t.ppf(0.975, len(shares) - 1) * np.std(shares, ddof=1) / np.sqrt(len(shares)))
     return [mean, mean - half, mean + half]
+
+
+def mail_day(
+    world: World, person: np.ndarray, day: int, made: np.ndarray, taken: np.ndarray
+) -> tuple[Mails, MailResponses]:
+    """Send a mail to everybody with all drawn evenly, add to counts [n, L + 1] of mails and purchases by the offer seen
+    (last: not opened), and return the mails and what came of them."""
+    messages, n = world.parameters.messages, len(person)
+    draw = np.random.default_rng([world.seed, day])
+    offer = draw.integers(len(messages.offers), size=n)
+    mails = Mails(
+        person=person, subject=draw.integers(len(world.subjects.pull), size=n),
+        hero=draw.integers(len(world.heroes.pull), size=n), offer=offer,
+        hour_of_week=24 * (day % 7) + np.array(messages.send_hours)[draw.integers(len(messages.send_hours), size=n)],
+        day=day, at_us=np.full(n, day * 86_400_000_000), key=draw.integers(2**63, size=n, dtype=np.uint64),
+    )  # fmt: skip
+    response = respond_to_mails(world, mails)
+    cell = np.where(response.opened, offer, made.shape[1] - 1)
+    made[np.arange(n), cell] += 1
+    taken[np.arange(n), cell] += response.bought
+    return mails, response
+
+
+def kept_plan(profit: np.ndarray, cost: np.ndarray, true_cost: np.ndarray, budget: float) -> np.ndarray:
+    """Return [n] the plan by believed profit and cost [n, L], given as much money as makes it truly cost the budget.
+
+    So policies that are compared spend the same, and none learns anything from the true cost of a person's cell.
+    """
+    rows = np.arange(len(profit))
+
+    def at(money: float) -> tuple[np.ndarray, float]:
+        level = plan(profit, cost, money).level
+        return level, float(true_cost[rows, level].sum())
+
+    level, spent = at(np.inf)
+    if spent <= budget:
+        return level
+    low, high, found = 0.0, float(cost[rows, level].sum()), np.zeros(len(profit), np.int64)
+    for _ in range(20):
+        money = (low + high) / 2
+        level, spent = at(money)
+        low, high, found = (money, high, level) if spent <= budget else (low, money, found)
+    return found

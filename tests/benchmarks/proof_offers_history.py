@@ -23,7 +23,7 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from offer_world import LEVELS, known_chances, mean_over, opening, share_of_oracle, true_chances
+from offer_world import LEVELS, known_chances, mail_day, mean_over, opening, share_of_oracle, true_chances
 from record import machine, record
 
 from playbill.campaign.budget import plan
@@ -34,12 +34,11 @@ from playbill.cli import compose
 from playbill.training.campaign.offer_kinds import inclined_kinds
 from playbill.training.campaign.offer_learners import kinds_of_people
 from playbill.training.campaign.offer_settings import OfferModelSettings
-from playbill.world.build import World, build
+from playbill.world.build import build
 from playbill.world.mails import may_be_mailed
-from playbill.world.messages import Mails, respond_to_mails
 from playbill.world.settings import Size
 
-MARGIN, DAY_US = 0.45, 86_400_000_000
+MARGIN = 0.45
 DAILY = {"6 months": 182, "12 months": 365, "18 months": 548, "24 months": 730, "36 months": 1095}
 WEEKLY = {"18 months": 548, "36 months": 1095}
 
@@ -73,7 +72,7 @@ def measured(name: str, people: int, seed: int, share: float) -> dict[str, float
         ends = {day: label for label, day in months.items()}
         for day in range(1, max(ends) + 1):
             if day % every == 0:
-                _mail(world, person, day - 1, made, taken)
+                mail_day(world, person, day - 1, made, taken)
             if day not in ends:
                 continue
             truth = true_chances(world, person, day - 1)
@@ -89,23 +88,6 @@ def measured(name: str, people: int, seed: int, share: float) -> dict[str, float
                 mine = worth(chances, value, offers, names)
                 found[f"{how}, {ends[day]}, {who}"] = share_of_oracle(of_truth, mine, budget)
     return found
-
-
-def _mail(world: World, person: np.ndarray, day: int, made: np.ndarray, taken: np.ndarray) -> None:
-    """Send a mail to everybody, each with its own draws, and count by offer seen (last: not opened) what came of it."""
-    messages, n = world.parameters.messages, len(person)
-    draw = np.random.default_rng([world.seed, day])
-    offer = draw.integers(len(messages.offers), size=n)
-    mails = Mails(
-        person=person, subject=draw.integers(len(world.subjects.pull), size=n),
-        hero=draw.integers(len(world.heroes.pull), size=n), offer=offer,
-        hour_of_week=24 * (day % 7) + np.array(messages.send_hours)[draw.integers(len(messages.send_hours), size=n)],
-        day=day, at_us=np.full(n, day * DAY_US), key=draw.integers(2**63, size=n, dtype=np.uint64),
-    )  # fmt: skip
-    response = respond_to_mails(world, mails)
-    cell = np.where(response.opened, offer, made.shape[1] - 1)
-    made[np.arange(n), cell] += 1
-    taken[np.arange(n), cell] += response.bought
 
 
 if __name__ == "__main__":
