@@ -287,11 +287,12 @@ def test_a_disk_that_is_full_leaves_no_half_file(told: Path) -> None:
 import resource, signal
 from pathlib import Path
 from playbill.campaign.copy_file import read_copy, sendable
+from playbill.campaign.variants import Choice
 from playbill.serving.campaigns.folder import read_plan
 from playbill.serving.campaigns.shards import RowWriter
 folder = Path({str(folder)!r})
-subjects = list(sendable(read_copy(Path({str(told / "subjects.json")!r})))[0])
-writer = RowWriter({str(told)!r}, str(folder), read_plan(folder), subjects, None, False, None, None)
+subjects = Choice(list(sendable(read_copy(Path({str(told / "subjects.json")!r})))[0]))
+writer = RowWriter({str(told)!r}, str(folder), read_plan(folder), subjects, None, None, False, None, None)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 writer({{"part": 3, "user_ids": list(range(301, 401))}})
