@@ -20,8 +20,9 @@ class Dates(msgspec.Struct, kw_only=True):
             (today where that is over; where there is none, everybody's median gap).
         error_of_all: were everybody told the median wait of the moments before.
         gained: the second less the first, with its interval over people.
-        within: share of purchases between `from` and `to`, of which four in five should be; later ones count where
-            `to` is later too.
+        within: share of purchases between `from` and `to`; later ones count where `to` is later too.
+        within_expected: what that share should be by the foretold chances: four in five where both are there, and more
+            where `to`, or both, lie behind the last edge.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class Dates(msgspec.Struct, kw_only=True):
     error_of_all: float
     gained: Interval
     within: float
+    within_expected: float
 
 
 def judge_dates(acts: Acts, before: Rows, rows: Rows, seed: int) -> Dates:
@@ -48,20 +50,20 @@ def judge_dates(acts: Acts, before: Rows, rows: Rows, seed: int) -> Dates:
     by_gap = np.maximum(gap - rows.x[:, FEATURES.index("bought_recency")], 0)
     true = np.minimum(rows.y, edges[-1])
     ours, theirs = (np.abs(np.minimum(days, edges[-1]) - true) for days in (median, by_gap))
+    later = rows.y >= edges[-1]
+    inside = np.where(np.isinf(high), later | ((rows.y >= low) & np.isfinite(low)), (rows.y >= low) & (rows.y <= high))
+    # by the last edge nothing was foretold but with `left`: of whom `to` is behind it, all else is in but what is early
+    foretold = np.where(np.isfinite(high), 0.8, np.where(np.isfinite(low), 0.9, left[:, -1]))
     _, place = np.unique(rows.person, return_inverse=True)
     people = int(place.max()) + 1
     better = np.bincount(place, theirs - ours, minlength=people) * people / len(true)
     return Dates(
         rows=len(true),
-        later=int((rows.y >= edges[-1]).sum()),
+        later=int(later.sum()),
         error=float(ours.mean()),
         error_of_gap=float(theirs.mean()),
         error_of_all=float(np.abs(min(float(np.median(before.y)), edges[-1]) - true).mean()),
         gained=intervals({"gained": better}, seed=seed)["gained"],
-        within=float(
-            (
-                (rows.y >= low) & ((rows.y <= high) | np.isinf(high)) & np.isfinite(low)
-                | (rows.y >= edges[-1]) & np.isinf(high)
-            ).mean()
-        ),
+        within=float(inside.mean()),
+        within_expected=float(foretold.mean()),
     )
