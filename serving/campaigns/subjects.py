@@ -4,6 +4,7 @@ next one gives to whom."""
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ class CampaignSubjectsSettings:
             raise ConfigError(f"machine_s: expected 0 to 3600, got {self.machine_s:g}")
 
 
+_Answer = tuple[int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class _Sent:
     """n messages: wave, variant (row of the names), segment (row of them) [n] int64, age_h, delay_h (inf) [n] float64,
@@ -120,14 +124,14 @@ def _look(
     path: Path,
     folder: Path,
     waves: list[Path],
-    answered: dict[int | str, list[int]],
+    answered: dict[int | str, list[_Answer]],
     at: int,
 ) -> Chances:
     """Learn of the variants of one kind, say so, and write it.
 
     Args:
         path: of their file; `folder` where what is believed of them stands.
-        answered: moments at which each person opened, or clicked, something.
+        answered: when each person opened, or clicked, something, and of which decision, see `_moments`.
     """
     variants = [v.name for v in sendable(read_copy(path))[0]]
     sent, segments = _messages(settings, campaign, kind, waves, variants, answered, at)
@@ -153,13 +157,31 @@ def _look(
     return found
 
 
-def _moments(store: Store, name: str, at: int) -> dict[int | str, list[int]]:
-    """Return the moments of one event of each person, ascending."""
-    found: dict[int | str, list[int]] = {}
+def _moments(store: Store, name: str, at: int) -> dict[int | str, list[_Answer]]:
+    """Return the moments of one event of each person, ascending, with the decision that each names or ""."""
+    found: dict[int | str, list[_Answer]] = {}
     for _, _, event in store.events():
         if event.event == name and event.user_id is not None and event.at is not None and event.at <= at:
-            found.setdefault(event.user_id, []).append(event.at)
+            decision = "" if event.decision_id is None else str(event.decision_id)
+            found.setdefault(event.user_id, []).append((event.at, decision))
     return {user: sorted(moments) for user, moments in found.items()}
+
+
+def _delay(answers: Sequence[_Answer], came: int, soonest: int, requests: Collection[str]) -> float:
+    """Return after how many hours a message was answered, infinite where it was not.
+
+    An answer that names a decision is of the message that it was decided for; one that names none is of every message
+    that had come by then.
+
+    Args:
+        came, soonest: UTC microseconds, when the message came, and from when on a person may have answered.
+        requests: under which its decisions stand, see `decisions_of`.
+    """
+    for moment, decision in answers:
+        of_whom = (decision.rpartition(":")[0], decision.rpartition(":")[0].rpartition(":")[0])
+        if moment >= soonest and (not decision or any(request in requests for request in of_whom)):
+            return (moment - came) / HOUR_US
+    return np.inf
 
 
 def _messages(
@@ -168,7 +190,7 @@ def _messages(
     kind: str,
     waves: list[Path],
     variants: list[str],
-    answered: dict[int | str, list[int]],
+    answered: dict[int | str, list[_Answer]],
     at: int,
 ) -> tuple[_Sent, list[str]]:
     """Return the messages that have arrived, of variants that may still be sent, and the names of the segments."""
@@ -182,8 +204,10 @@ def _messages(
         rows = pl.scan_parquet(folder / ROWS / "part-*.parquet").filter(
             pl.col("send") & pl.col(PREFIX[kind]).is_in(variants)
         )
+        message = pl.concat_str(pl.lit(f"{campaign.name}:"), pl.col("user_id").cast(pl.String))
         wanted = ("user_id", pl.col(PREFIX[kind]).alias("variant"), pl.col("send_at").dt.epoch("us"))
-        mine = rows.select(*wanted).filter(pl.col("send_at") < at).collect()
+        requests = pl.concat_list(message, *(f"{block.name}_request_id" for block in campaign.blocks))
+        mine = rows.select(*wanted, requests=requests).filter(pl.col("send_at") < at).collect()
         if column is None:
             mine = mine.with_columns(segment=pl.lit(""))
         else:
@@ -198,15 +222,17 @@ def _messages(
     arrived = whole["send_at"].to_numpy()
     first = arrived + round(settings.machine_s * 1e6)
     delays = [
-        next((moment - came for moment in answered.get(user, ()) if moment >= soonest), None)
-        for user, came, soonest in zip(whole["user_id"].to_list(), arrived.tolist(), first.tolist(), strict=True)
+        _delay(answered.get(user, ()), came, soonest, requests)
+        for user, came, soonest, requests in zip(
+            whole["user_id"].to_list(), arrived.tolist(), first.tolist(), whole["requests"].to_list(), strict=True
+        )
     ]
     return _Sent(
         wave=whole["wave"].to_numpy().astype(np.int64),
         variant=np.asarray([variants.index(v) for v in whole["variant"]], np.int64),
         segment=np.asarray([segments.index(s) for s in whole["segment"]], np.int64),
         age_h=(at - arrived) / HOUR_US,
-        delay_h=np.asarray([np.inf if d is None else d / HOUR_US for d in delays], np.float64),
+        delay_h=np.asarray(delays, np.float64),
         chance=np.concatenate(matrices),
     ), segments
 

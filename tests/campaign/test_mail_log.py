@@ -77,6 +77,21 @@ def test_an_opening_belongs_to_the_last_mail_and_machines_do_not_count(tmp_path:
     assert log.open_hours[1].nonzero()[0].tolist() == [24 + 15]
 
 
+def test_an_opening_belongs_to_the_mail_whose_decision_it_names(tmp_path: Path) -> None:
+    folder = tables(tmp_path)
+    before = read(folder)
+    events = pl.read_parquet(folder / "events.parquet")
+    # her third evening's opening was of the second mail, which a rule by time alone would not know
+    third = (
+        (pl.col("user_id") == 1) & (pl.col("event") == "open") & (pl.col("at") == MONDAY + timedelta(days=2, hours=21))
+    )
+    events.with_columns(decision_id=pl.when(third).then(1)).write_parquet(folder / "events.parquet")
+    after = read(folder)
+    assert before.opened[0].nonzero()[0].tolist() == [9, 2 * 24 + 20]
+    assert after.opened[0].nonzero()[0].tolist() == [9, 24 + 9]
+    assert (after.opened[1] == before.opened[1]).all() and (after.sent == before.sent).all()
+
+
 def test_a_moment_parts_mails_and_leaves_out_what_could_still_be_opened(tmp_path: Path) -> None:
     folder = tables(tmp_path)
     split = round((MONDAY + timedelta(days=3, hours=12)).timestamp() * 1e6)

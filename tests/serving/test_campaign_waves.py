@@ -132,6 +132,10 @@ def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float], clicks: dict[
                 events.append(Event(event_id=f"m{user}", user_id=user, event="open", at=at + 5_000_000))
             if dice.random() < rates[subject]:
                 late = round(dice.exponential(8) % 72 * HOUR_US) + 200_000_000
-                events.append(Event(event_id=f"o{user}", user_id=user, event="open", at=at + late))
+                named = f"spring:{user}:subject" if dice.random() < 0.5 else None
+                events.append(Event(event_id=f"o{user}", user_id=user, event="open", at=at + late, decision_id=named))
+            # everybody opens the mail of another campaign an hour later, and it says that it is that one's
+            other, hour = f"winter:{user}:subject", at + HOUR_US
+            events.append(Event(event_id=f"w{user}", user_id=user, event="open", at=hour, decision_id=other))
         assert all(store.append(events))
         assert datetime.fromtimestamp(max(e.at for e in events if e.at) / 1e6, UTC).year == 1998

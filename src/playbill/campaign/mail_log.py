@@ -1,9 +1,10 @@
 """What tables say of mails: when each arrived by its reader's own clock, was it opened, and when people are there.
 
 A send is a decision of kind `send_hour`: `chosen` is the local hour 0..23, and the mail arrives when the clock next
-shows it. An opening belongs to the last mail that arrived before it, within `within_h`. Mail programs open what arrives
-before anybody reads it: whoever's mails are nearly all opened within `machine_s` is read by a machine, and openings as
-early as that count nothing for them; a later one of the same mail does.
+shows it. An opening belongs to the mail whose decision it names, and where it names none to the last mail that arrived
+before it, within `within_h`. Mail programs open what arrives before anybody reads it: whoever's mails are nearly all
+opened within `machine_s` is read by a machine, and openings as early as that count nothing for them; a later one of the
+same mail does.
 """
 
 from __future__ import annotations
@@ -84,17 +85,13 @@ def read_mail_log(
     people = pl.DataFrame({"user_id": users["user_id"], "zone": zones.fill_null("UTC")}).with_row_index("person")
     last = None if until is None else until - round(within_h * 3.6e9)
     sends = arrivals(tables, people, since, last)
-    events = pl.scan_parquet(tables / "events.parquet").select("user_id", "event", "at")
+    events = _events(tables)
     if until is not None:
         events = events.filter(pl.col("at").dt.epoch("us") < until)
     opens = events.filter(pl.col("event") == open_event).join(people.lazy(), on="user_id").collect()
     others = events.filter(~pl.col("event").is_in([open_event, *not_there])).join(people.lazy(), on="user_id").collect()
     opens, machines, left_out = human(opens, sends, machine_s, len(people))
-    matched = opens.sort("at").join_asof(
-        sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",
-        tolerance=f"{int(within_h * 60)}m", check_sortedness=False,
-    )  # fmt: skip
-    opened = sends.join(matched.filter(pl.col("send").is_not_null()).select("send").unique(), on="send", how="semi")
+    opened = sends.filter(pl.col("send").is_in(_opened(tables, opens, sends, within_h).implode()))
     return MailLog(
         user_ids=people["user_id"],
         timezone=people["zone"].to_list(),
@@ -123,21 +120,35 @@ def opened_requests(
     sends = arrivals(tables, people, None, until)
     if not len(sends):
         return sends.select("request_id", opened=pl.lit(True))
-    events = pl.scan_parquet(tables / "events.parquet").filter(pl.col("event") == open_event)
-    opens = events.select("user_id", "at", "decision_id").join(people.lazy(), on="user_id").collect()
+    events = _events(tables).filter(pl.col("event") == open_event)
+    opens = events.join(people.lazy(), on="user_id").collect()
     if until is not None:
         opens = opens.filter(pl.col("at").dt.epoch("us") < until)
     opens, _, _ = human(opens, sends, machine_s, len(people))
-    if opens["decision_id"].null_count() < len(opens):  # the log says itself which mail was opened
+    opened = pl.col("send").is_in(_opened(tables, opens, sends, within_h).implode())
+    return sends.select("request_id", opened=opened)
+
+
+def _events(tables: Path) -> pl.LazyFrame:
+    rows = pl.scan_parquet(tables / "events.parquet")
+    which = pl.col("decision_id") if "decision_id" in rows.collect_schema() else pl.lit(None).alias("decision_id")
+    return rows.select("user_id", "event", "at", which)
+
+
+def _opened(tables: Path, opens: pl.DataFrame, sends: pl.DataFrame, within_h: float) -> pl.Series:
+    """Return the numbers of the mails that were opened: the one whose decision an opening names, or else the last one
+    that arrived before it. Args: `human`."""
+    said = opens.filter(pl.col("decision_id").is_not_null())
+    named = pl.Series("send", [], sends.schema["send"])
+    if len(said):
         which = pl.scan_parquet(tables / "decisions.parquet").select("decision_id", "request_id")
-        found = opens.lazy().join(which, on="decision_id").select("request_id").unique().collect()
-    else:
-        matched = opens.sort("at").join_asof(
-            sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",
-            tolerance=f"{int(within_h * 60)}m", check_sortedness=False,
-        )  # fmt: skip
-        found = matched.drop_nulls("send").select("request_id").unique()
-    return sends.select("request_id", opened=pl.col("request_id").is_in(found["request_id"].implode()))
+        found = said.lazy().join(which, on="decision_id").select("request_id").unique().collect()
+        named = sends.join(found, on="request_id", how="semi")["send"]
+    matched = opens.filter(pl.col("decision_id").is_null()).sort("at").join_asof(
+        sends.sort("arrived"), left_on="at", right_on="arrived", by="person", strategy="backward",
+        tolerance=f"{int(within_h * 60)}m", check_sortedness=False,
+    )  # fmt: skip
+    return pl.concat([named, matched["send"].drop_nulls()]).unique()
 
 
 def arrivals(tables: Path, people: pl.DataFrame, since: int | None, until: int | None) -> pl.DataFrame:
