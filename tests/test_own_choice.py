@@ -25,8 +25,16 @@ def test_a_file_is_a_choice_and_the_command_line_goes_before_it(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (GOOD.replace("caps", "capps"), r"autumn.yaml: no field 'capps'; nearest is 'caps'$"),
-        (GOOD.replace("k: 3", "kk: 3"), "Key 'kk' not in 'Block'"),
+        (GOOD.replace("caps", "capps"), r"autumn.yaml, line 4: no field 'capps'; nearest is 'caps'$"),
+        (GOOD.replace("k: 3", "k: 3, surfac: home"), r"line 2: no field 'blocks.0.surfac'; nearest is 'surface'$"),
+        (
+            GOOD + "holdouts:\n  everywhere: 0.1\n  campain: 0\n",
+            "line 7: no field 'holdouts.campain'; nearest is 'campaign'",
+        ),
+        (
+            GOOD + "offers:\n  levels:\n    - name: a\n      discout: 0.1\n",
+            "line 8: no field 'offers.levels.0.discout'",
+        ),
         ("name: [", "autumn.yaml cannot be read: while parsing.*line 1"),
         ("- a\n", "expected fields as in conf/campaign/"),
         (GOOD.replace("k: 3", "k: 0"), r"blocks\[0\].k"),

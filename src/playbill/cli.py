@@ -19,7 +19,7 @@ from itertools import product
 from typing import Any
 
 from playbill.errors import ConfigError, PlaybillError
-from playbill.fields import field_lines, typed
+from playbill.fields import field_lines, typed, unknown_fields
 from playbill.jobs import JOBS, Job
 
 # hydra and omegaconf are imported inside the functions: `playbill --help` answers at once
@@ -135,13 +135,33 @@ def _own_choice(override: str, job: Job) -> str:
             f"{group}: {value}: expected fields as in conf/{group}/, with `defaults: [SCHEMA, _self_]` where there are "
             f"several schemas: {', '.join(schemas)}"
         )
-    for field in told:
-        known = {f.name for f in fields(load(job.groups[f"{group}/{schemas[0]}"]))} if len(schemas) == 1 else {field}
-        if field not in known | {"defaults"}:
-            raise ConfigError(f"{group}: {value}: no field {field!r}; {_nearest(str(field), known)[:-1]}")
+    if len(schemas) == 1:
+        fields_told = {field: given for field, given in told.items() if field != "defaults"}
+        for path, cls in unknown_fields(fields_told, load(job.groups[f"{group}/{schemas[0]}"])):
+            near = _nearest(str(path[-1]), {f.name for f in fields(cls)})[:-1]
+            of = ".".join(map(str, path))
+            raise ConfigError(f"{group}: {value}, line {_line(value, path)}: no field {of!r}; {near}".rstrip("; "))
     name = _OWN + re.sub(r"[^A-Za-z0-9]+", "_", value).strip("_")
     ConfigStore.instance().store(group=group, name=name, node={"defaults": [schemas[0], "_self_"], **told})
     return f"{key}={name}"
+
+
+def _line(file: str, path: Sequence[str | int]) -> int:
+    """Return the line of a YAML file in which a field stands. Args: path: of mappings' keys and places in lists."""
+    import yaml
+
+    with open(file, encoding="utf-8") as lines:
+        node = yaml.compose(lines)
+    line = 0
+    for step in path:
+        if isinstance(step, int):
+            node = node.value[step]
+            continue
+        named = next((pair for pair in node.value if pair[0].value == step), None)
+        if named is None:  # it comes from elsewhere, by a merge key
+            break
+        line, node = named[0].start_mark.line, named[1]
+    return line + 1
 
 
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from itertools import pairwise
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*")
 
@@ -32,6 +33,31 @@ def field_lines(settings: Any, prefix: str = "") -> Iterator[str]:
 def typed(settings: Any) -> list[Field[Any]]:
     """Return the fields that a command line may set; the others say what it amounts to."""
     return [field for field in fields(settings) if not field.metadata.get("omegaconf_ignore")]
+
+
+def unknown_fields(
+    told: Any, cls: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield what stands in mappings and lists but in no field of a settings dataclass: its path, and the class it is
+    no field of.
+
+    Args:
+        told: what a file says; `cls` the type that it is of.
+    """
+    if get_origin(cls) in (Union, UnionType):
+        classes = [one for one in get_args(cls) if is_dataclass(one) or get_origin(one) in (list, dict)]
+        cls = classes[0] if len(classes) == 1 else object
+    if is_dataclass(cls) and isinstance(told, dict):
+        hints = get_type_hints(cls)
+        for name, value in told.items():
+            if name in hints:
+                yield from unknown_fields(value, hints[name], (*path, name))
+            else:
+                yield (*path, name), cls
+    elif get_origin(cls) in (list, dict) and isinstance(told, list | dict):
+        each = get_args(cls)[-1]
+        for place, value in told.items() if isinstance(told, dict) else enumerate(told):
+            yield from unknown_fields(value, each, (*path, place))
 
 
 def field_docs(cls: type) -> dict[str, str]:
