@@ -61,7 +61,10 @@ class CampaignPlanSettings:
     days: float = 14.0
     """Days that the report will count."""
     lift: float = 0.1
-    """Relative lift of buyers that the smallest holdout is suggested for."""
+    """Relative lift: of buyers, that the smallest holdout is suggested for; of the best variant over the others, that
+    waves are rehearsed with."""
+    click_rate: float | None = None
+    """Share of messages of which the hero is clicked, for what waves can tell of heroes; null: not known."""
     level: float = 0.95
     """Of intervals, and of the holdout's test."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -73,6 +76,8 @@ class CampaignPlanSettings:
             raise ConfigError(f"level: expected 0.5 to below 1, got {self.level}")
         if not 0 < self.lift <= 10:
             raise ConfigError(f"lift: expected above 0, up to 10, got {self.lift}")
+        if self.click_rate is not None and not 0 < self.click_rate < 1:
+            raise ConfigError(f"click_rate: expected above 0, below 1, got {self.click_rate}")
         if not 1 / 24 <= self.days <= 3650:
             raise ConfigError(f"days: expected 1/24 to 3650, got {self.days}")
 
@@ -117,7 +122,7 @@ def run(settings: CampaignPlanSettings) -> Reading:
     reading = plan_of(
         campaign, pl.concat(rows), tables, at, settings.days, settings.level,
         lift=settings.lift, settled=settled, why_no_offers=why,
-        variants={kind: count for kind, count in found_of.items() if count},
+        variants={kind: count for kind, count in found_of.items() if count}, click_rate=settings.click_rate,
     )  # fmt: skip
     with atomic_folder(folder / "plan") as out:
         png = to_png(reading)

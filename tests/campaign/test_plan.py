@@ -12,6 +12,7 @@ import pytest
 from playbill.campaign.budget import plan
 from playbill.campaign.offer_run import Settled
 from playbill.campaign.plan import plan_of
+from playbill.campaign.plan_waves import rehearsed
 from playbill.campaign.settings import Block, Campaign, Holdouts, Waves
 from playbill.measure.statement import Reading, Statement
 from playbill.tables.folder import write_folder
@@ -103,7 +104,8 @@ def test_waves_say_what_they_could_learn(tables: Path) -> None:
     reason = np.where(users % 10 == 0, "campaign_holdout", "")
     rows = pl.DataFrame({"user_id": users, "reason": reason, "open_probability": np.where(reason == "", 0.2, np.nan)})
     rows = rows.with_columns(pl.col("open_probability").fill_nan(None))
-    found = plan_of(campaign, rows, tables, round(AT.timestamp() * 1e6), 14, 0.95, variants={"subject": 3, "hero": 2})
+    found = plan_of(campaign, rows, tables, round(AT.timestamp() * 1e6), 14, 0.95,
+                    variants={"subject": 3, "hero": 2}, click_rate=0.02)  # fmt: skip
     told = found.tables["waves, and what they could learn"]
     assert [row["wave"] for row in told] == [1, 2, 3, 4] and sum(row["recipients"] for row in told) == PEOPLE
     assert sum(row["would be sent"] for row in told) == 4_500
@@ -116,4 +118,20 @@ def test_waves_say_what_they_could_learn(tables: Path) -> None:
     of_each = first["would be sent"] // 3
     expected = 2.8 * np.sqrt(2 * 0.2 * 0.8 / of_each)
     assert shown[0] == pytest.approx(expected, rel=0.15)
+    clicks = [row["difference of clicks that would show"] for row in told]
+    assert clicks == sorted(clicks, reverse=True) and clicks[0] < shown[0]
+    subject, hero = found.tables["what learning would cost"]
+    assert subject["of"] == "subject" and subject["sent alike it would be"] == 3_000
+    # a difference of 0.02 of 0.2 shows in 4,500 messages more often than not, one of 0.002 of 0.02 hardly
+    assert 1_200 < subject["messages to the others"] < 2_700
+    assert subject["chance that the better one leads at the end"] > 0.7
+    assert 0.4 < hero["chance that the better one leads at the end"] < 0.85
     assert said(found, "messages opened").estimate == pytest.approx(900)
+
+
+def test_waves_learn_at_the_least_cost_that_the_floor_leaves() -> None:
+    """Of what is plain after the first wave only the floor is given to the others, and nothing is told of equals."""
+    given, leads = rehearsed(np.asarray([0.9, 0.1, 0.1]), [300, 1_000], 0.05, 0)
+    assert given == pytest.approx(100 + 900, abs=5) and leads == 1.0
+    given, leads = rehearsed(np.full(4, 0.2), [500, 500, 500], 0.05, 0)
+    assert given == pytest.approx(375, abs=40) and 0.15 < leads < 0.35

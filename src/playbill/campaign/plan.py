@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from playbill.campaign.offer_run import Settled
-from playbill.campaign.plan_waves import waves
+from playbill.campaign.plan_waves import learning, waves
 from playbill.campaign.restraint import DAY_US, REASONS, counts
 from playbill.campaign.settings import Campaign
 from playbill.measure.disparity.parity import Family, compare, correct
@@ -35,6 +35,7 @@ def plan_of(
     settled: Settled | None = None,
     why_no_offers: str = "no offers declared",
     variants: Mapping[str, int] | None = None,
+    click_rate: float | None = None,
 ) -> Reading:
     """Return the plan of a campaign.
 
@@ -45,10 +46,12 @@ def plan_of(
         days: that the report will count; what people bought in as many days before `at` is what they are expected to
             buy without any message.
         level: of intervals.
-        lift: relative, of buyers, that a holdout is suggested for.
+        lift: relative: of buyers, that a holdout is suggested for; of a variant's answers, that waves are rehearsed
+            with.
         settled: the audience's offers, None where none can be told.
         why_no_offers: what is said then.
         variants: by kind (subject, hero), how many may be sent.
+        click_rate: of heroes, share of messages that is clicked; None: not known.
     """
     from scipy.stats import norm
 
@@ -59,6 +62,9 @@ def plan_of(
     statements += _revenue(sent["user_id"], money, z, level, days)
     statements += [_holdout(len(sent) + len(held), money, lift, level)]
     statements += [_spend(campaign, sent["user_id"], settled, level, why_no_offers)]
+    chance = people["open_probability"].drop_nulls()
+    rates = {"subject": float(chance.to_numpy().mean())} if len(chance) else {}
+    rates |= {} if click_rate is None else {"hero": click_rate}
     shares = (campaign.holdouts.campaign, 1 - campaign.holdouts.campaign)
     return Reading(
         title=f"Campaign {campaign.name}, before it is sent",
@@ -68,7 +74,8 @@ def plan_of(
             "what the holdout can show": _power(len(sent) + len(held), shares, money, level),
             "whom it would reach, by group (for audits)": _reached(people, tables, level),
             "offers": _offers(sent["user_id"], settled),
-            "waves, and what they could learn": waves(campaign, people, variants or {}, level),
+            "waves, and what they could learn": waves(campaign, people, variants or {}, rates, level),
+            "what learning would cost": learning(campaign, people, variants or {}, rates, lift),
         },
         warnings=[] if settled is None else [f"unequal offers: {line}" for line in settled.flagged],
         verdict=f"{len(sent):,} of {len(people):,} recipients would be sent it",
