@@ -89,15 +89,24 @@ def wait_until(done: Callable[[], object], timeout_s: float, every_s: float = 0.
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock file for the time of the block; yield False when another process holds it. A crash gives it back."""
+def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold a lock file for the time of the block; yield False when another process holds it. A crash gives it back.
+
+    Args:
+        waiting: called when another process holds it, which is then waited for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if waiting is None:
+                yield False
+                return
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield True
         else:
             yield True
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ def make_parts(
         progress.advance(task, total - sum(len(r["user_ids"]) for r in rows))  # type: ignore[arg-type,misc]  # json: a list
         try:
             if workers == 1:
-                one = maker(*arguments)
-                for row in rows:
-                    progress.advance(task, int(one(row)["users"]))
+                with closing(maker(*arguments)) as one:
+                    for row in rows:
+                        progress.advance(task, int(one(row)["users"]))
                 return
             from playbill.serving.ray_local import local_ray
 

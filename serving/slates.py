@@ -30,10 +30,14 @@ class SlateWriter:
     ) -> None:
         """Open everything; `home`, `folder` and `state`, where it is a folder, are absolute."""
         self._folder, self._plan = Path(folder), plan
-        store = Store.open(state_place(home, state), readonly=True, settings=limits)
+        store = self._store = Store.open(state_place(home, state), readonly=True, settings=limits)
         self._bundle, self._engine = load.open_engine(
             load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu
         )
+
+    def close(self) -> None:
+        """Close the state, so that this process may open it again."""
+        self._store.close()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write one part; take and return rows of Ray Data."""

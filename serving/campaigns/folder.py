@@ -130,6 +130,12 @@ def begin(folder: Path, plan: CampaignPlan) -> None:
     write_json(folder / "plan.json", plan)
 
 
+def waves_of(folder: Path) -> list[Path]:
+    """Return the folders of a campaign that was sent in waves, in their order. Args: folder: as if it had none."""
+    found = [p for p in folder.parent.glob(f"{folder.name}-wave*") if p.name.rpartition("-wave")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-wave")[2]))
+
+
 def read_plan(folder: Path) -> CampaignPlan | None:
     """Return the plan that a folder was begun with, None for a new folder."""
     return _read(folder / "plan.json", CampaignPlan)

@@ -116,7 +116,8 @@ def run(settings: CampaignPlanSettings) -> Reading:
                     chance[row] = float(value)
             given_ = {"user_id": who.users["user_id"], "reason": who.found.reason, "open_probability": chance}
             rows.append(pl.DataFrame(given_, schema_overrides={"open_probability": pl.Float64}))
-    settled, why = _settled(settings, home, tables, people.user_ids, at)
+    written_to = pl.concat(rows).filter(pl.col("reason") == "")["user_id"]
+    settled, why = _settled(settings, home, tables, written_to, at)
     copies = {"subject": campaign.subjects, **({"hero": campaign.heroes} if campaign.heroes else {})}
     found_of = {kind: _sendable(path) for kind, path in copies.items()}
     reading = plan_of(

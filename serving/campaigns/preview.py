@@ -70,6 +70,9 @@ def _recipient(campaign: Campaign, row: dict[str, Any]) -> str:
         chance = f"hero {_text(row['hero_variant'])} with {row['hero_variant_propensity']:.3g}"
         line = _text(_filled(row["hero_variant_text"], row))
         head = f"<div><b>{line}</b>{picture} <span class=small>({chance})</span></div>"
+    if row["offer"] is not None:
+        facts += f" · offer <b>{_text(row['offer'])}</b> <span class=small>({_text(row['offer_reason'])}, "
+        facts += f"1 of {row['offers']} with {row['offer_propensity']:.3g})</span>"
     blocks = head + "".join(_block(block.name, row) for block in campaign.blocks)
     return f"<article><h2>{_text(subject)}</h2><div>{who}</div><div>{facts}</div>{blocks}</article>"
 

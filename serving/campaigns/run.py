@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from playbill.bundle.open import open_bundle
@@ -18,11 +20,12 @@ from playbill.campaign.audience import People, check_columns, check_declared, re
 from playbill.campaign.blocks import check_blocks
 from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import read_copy, sendable
+from playbill.campaign.decide import recipients
 from playbill.campaign.draws import wave_of
-from playbill.campaign.offer_run import Settled, decide_offers, keep, kept
+from playbill.campaign.offer_run import KEPT, Settled, decide_offers, keep, kept
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
-from playbill.campaign.restraint import REASONS, read_contact, with_events_since
+from playbill.campaign.restraint import REASONS, Contact, read_contact, with_events_since
 from playbill.campaign.settings import Campaign
 from playbill.campaign.subject_file import FILES, check_variants, read_chances
 from playbill.campaign.variants import Choice
@@ -42,13 +45,14 @@ from playbill.serving.campaigns.folder import (
 )
 from playbill.serving.campaigns.preview import write_preview
 from playbill.serving.campaigns.settings import CampaignRunSettings
-from playbill.serving.campaigns.shards import RowWriter, has_contact, put_contact
+from playbill.serving.campaigns.shards import RowWriter, has_contact, put_contact, read_shard
 from playbill.serving.shard_work import end_leftovers, make_parts
 from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
+GONE = "unsubscribed_since.parquet"
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -59,9 +63,10 @@ def run(settings: CampaignRunSettings) -> None:
     settings = replace(settings, home=str(home), state=str(state_place(home, settings.state)))
     campaign = settings.campaign
     folder = home / "campaigns" / _label(campaign, settings.wave)
-    with processes.exclusive(folder.with_name(f".{folder.name}.lock")) as mine:
-        if not mine:
+    with ExitStack() as stack:
+        if not stack.enter_context(processes.exclusive(folder.with_name(f".{folder.name}.lock"))):
             raise PlaybillError(f"campaign {campaign.name!r} is being decided in {home}; wait, or name another")
+        _wait_for_others(folder, stack)
         end_leftovers(folder)
         before = None if settings.force else read_plan(folder)
         if before is not None and settings.bundle == "current":
@@ -90,11 +95,15 @@ def run(settings: CampaignRunSettings) -> None:
             return
         if len(todo) < plan.num_parts:
             console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
+        # a run that goes on finds what it found when it began, whatever other campaigns decided meanwhile
+        if todo and not has_contact(folder / ".contact", plan):
+            _put_contact(settings, folder, plan, people)
         if model is not None and kept(folder, plan.run) is None:
             # waves are parts of one audience by a hash: each has its part of the budget, and all together no more
             budget = None if campaign.offers.budget is None else campaign.offers.budget / campaign.waves.count
             part = replace(campaign, offers=replace(campaign.offers, budget=budget))
-            settled = decide_offers(part, read_offer_model(model), tables, people.user_ids, plan.at)
+            written_to = _written_to(settings, folder, plan, people)
+            settled = decide_offers(part, read_offer_model(model), tables, written_to, plan.at)
             keep(folder, plan.run, settled)
             _tell_offers(settled)
         if todo:
@@ -103,7 +112,13 @@ def run(settings: CampaignRunSettings) -> None:
             heroes = None if heroes is None else replace(heroes, chances=plan.hero_chances)
             _decide(settings, folder, plan, people, subjects, heroes, times, todo)
         success = _finish(folder, plan, people, campaign, settings.preview)
+        gone = _gone_since(settings, folder)
     _tell(folder, success, time.perf_counter() - began)
+    if gone:
+        console.print(
+            f"{gone:,} of them have unsubscribed since the moment that this was decided for: leave out who stands in "
+            f"{folder / GONE} when you send"
+        )
 
 
 def _label(campaign: Campaign, wave: int) -> str:
@@ -238,7 +253,8 @@ def _plan(
         offers=offers,
         tables=read_folder(Path(settings.home) / "tables" / settings.tables).fingerprint,
     )
-    if before is None:
+    nothing_yet = not any(folder.glob("*/part-*.parquet")) and not (folder / KEPT).is_file()
+    if before is None or (nothing_yet and read_success(folder) is None):
         begin(folder, plan)
         return plan
     other = [name for name, value in plan.asked.items() if before.asked.get(name) != value]
@@ -261,9 +277,6 @@ def _decide(
     times: Path | None,
     todo: list[int],
 ) -> None:
-    # a run that goes on finds what it found when it began, whatever other campaigns decided meanwhile
-    if not has_contact(folder / ".contact", plan):
-        _put_contact(settings, folder, plan, people)
     arrow = people.user_ids.to_arrow()
     users = arrow.cast(pa.int64() if people.user_ids.dtype.is_integer() else pa.string())
     make_parts(
@@ -303,6 +316,30 @@ def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan
     put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts), users)
 
 
+def _written_to(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan, people: People) -> pl.Series:
+    """Return whom nothing keeps from being written to that is known before items are chosen: money for offers is
+    planned for them alone."""
+    found = []
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        numbers = range(plan.num_parts)
+        for number in track(numbers, "looking at recipients", console=console, transient=True):
+            some = people.user_ids.slice(number * plan.shard_users, plan.shard_users)
+            contact = read_shard(folder / ".contact", number)
+            reason = recipients(settings.campaign, contact, store, some.to_list(), plan.at).found.reason
+            found.append(some.filter(pl.Series([not why for why in reason], dtype=pl.Boolean)))
+    return pl.concat(found)
+
+
+def _wait_for_others(folder: Path, stack: ExitStack) -> None:
+    """Hold the lock of all campaigns of a home: of two that are decided at once neither would know whom the other
+    writes to, and both would keep to a cap that is passed."""
+    said = "another campaign is being decided here: waiting, so that caps count what it sends"
+    stack.enter_context(processes.exclusive(folder.with_name(".deciding.lock"), lambda: console.print(said)))
+    begun = {p.parent for p in folder.parent.glob("*/plan.json") if any(p.parent.glob(f"{DECISIONS}/part-*.parquet"))}
+    for other in sorted(p.name for p in begun - {folder} if read_success(p) is None):
+        console.print(f"campaign {other} is decided in part: caps count those parts alone; run it to its end first")
+
+
 def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign, preview: int) -> Success:
     """Write what is written last, after checking that every recipient has one row."""
     _, reasons = parts.whole(folder / ROWS, plan, "reason")
@@ -325,6 +362,24 @@ def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign
         write_preview(folder, campaign, success, preview)
     write_json(folder / "success.json", success)
     return success
+
+
+def _gone_since(settings: CampaignRunSettings, folder: Path) -> int:
+    """Write whom a message is decided for and who unsubscribed after its moment, and return how many: rows stay as they
+    were decided, so that a run that was killed ends with the same ones."""
+    rows = pl.scan_parquet(folder / ROWS / "part-*.parquet").filter("send").select("user_id")
+    none = pl.Series("user_id", [], rows.collect_schema()["user_id"])
+    nobody = Contact(pl.DataFrame(), none, pl.DataFrame(), None)
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        now = with_events_since(nobody, store, settings.campaign, time.time_ns() // 1000)
+    gone = rows.filter(pl.col("user_id").is_in(now.unsubscribed.implode())).collect() if len(now.unsubscribed) else None
+    (folder / GONE).unlink(missing_ok=True)
+    if gone is None or not len(gone):
+        return 0
+    buffer = io.BytesIO()
+    gone.write_parquet(buffer)
+    write_atomic(folder / GONE, buffer.getvalue())
+    return len(gone)
 
 
 def _tell(folder: Path, success: Success, took_s: float) -> None:

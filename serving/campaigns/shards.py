@@ -118,9 +118,13 @@ class RowWriter:
         self._folder, self._plan, self._subjects, self._heroes = Path(folder), plan, subjects, heroes
         self._campaign = msgspec.convert(plan.declaration, Campaign)
         self._times: SendTimes | None = None if send_times is None else read_send_times(Path(send_times))
-        store = Store.open(state_place(home, state), readonly=True, settings=limits)
+        store = self._store = Store.open(state_place(home, state), readonly=True, settings=limits)
         self._offers = kept(self._folder, plan.run) if self._campaign.offers.levels else None
         _, self._engine = load.open_engine(load.bundle_path(home, plan.bundle), store, require_gpu=require_gpu)
+
+    def close(self) -> None:
+        """Close the state, so that this process may open it again."""
+        self._store.close()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write one shard's decisions, then its rows; take and return rows of Ray Data."""

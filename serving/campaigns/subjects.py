@@ -23,7 +23,7 @@ from playbill.campaign.subject_file import ANYBODY, Chances, chance_of, read_cha
 from playbill.campaign.thompson import Tally, believed, chances, tally
 from playbill.campaign.variants import PREFIX
 from playbill.errors import ConfigError, PlaybillError
-from playbill.serving.campaigns.folder import ROWS, read_plan, read_success
+from playbill.serving.campaigns.folder import ROWS, read_plan, read_success, waves_of
 from playbill.state.settings import StoreSettings, parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
@@ -96,7 +96,7 @@ def run(settings: CampaignSubjectsSettings) -> dict[str, Chances]:
         raise ConfigError("name: expected the name of a campaign: playbill campaign subjects NAME")
     home = Path(settings.home).absolute()
     folder = home / "campaigns" / settings.name
-    waves = [p for p in (folder, *sorted(folder.parent.glob(f"{settings.name}-wave??"))) if read_success(p) is not None]
+    waves = [p for p in (folder, *waves_of(folder)) if read_success(p) is not None]
     if not waves:
         raise PlaybillError(
             f"nothing of campaign {settings.name!r} is decided in {home}; run `playbill campaign run` first"
@@ -255,7 +255,10 @@ def _report(folder: Path, kind: str, sent: _Sent, opened: np.ndarray, found: Cha
     every = ripe & (sent.chance > 0).all(1)
     told = None
     if every.sum() >= 100:
-        told = estimates(sent.wave[every], sent.variant[every], opened[every], sent.chance[every], len(found.variants))
+        told = estimates(
+            sent.wave[every], sent.variant[every], opened[every], sent.chance[every], len(found.variants),
+            sent.segment[every],
+        )  # fmt: skip
     name_of_all, did = ("subjects", "opened") if kind == "subject" else ("heroes", "clicked")
     table = Table(title=f"{folder.name}: {name_of_all} after look {found.version}", title_justify="left")
     for name in (kind, "messages", did, "next time", f"share {did}, had everybody got it", "best with"):

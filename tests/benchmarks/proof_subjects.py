@@ -100,7 +100,7 @@ def _campaign(world: World, of: str, people: np.ndarray, waves: int, hours: int,
     winner = int(np.argmax([halved[equal[half] == v].mean() for v in range(VARIANTS)]))
     lost = {"": variant, "_equal_split": equal, "_split_then_winner": np.where(half, equal, winner)}
     per_thousand = {f"regret{k}": float(best - truth[np.arange(size), v].sum()) / size * 1000 for k, v in lost.items()}
-    told, means = estimates(wave, variant, opened, propensity, VARIANTS), truth.mean(0)
+    told, means = estimates(wave, variant, opened, propensity, VARIANTS, segment), truth.mean(0)
     plain = np.asarray([opened[variant == v].mean() for v in range(VARIANTS)])
     error = np.asarray([opened[variant == v].std() / np.sqrt((variant == v).sum()) for v in range(VARIANTS)])
     return {

@@ -70,8 +70,15 @@ def test_whoever_is_held_back_has_one_decision_and_nothing_else(rows: pl.DataFra
     found, held = decisions_of(FIRST, rows), rows.filter(~pl.col("send"))
     mine = found.filter(pl.col("user_id").is_in(held["user_id"].implode()))
     assert set(mine["kind"]) == {"hold"} and len(mine) == len(held) > 20
-    assert set(mine["arm"]) == set(mine["chosen"]) == {"global_holdout", "campaign_holdout"}
+    assert set(mine["arm"]) == {"global_holdout", "campaign_holdout"}
     assert set(found.filter(pl.col("kind") != "hold")["arm"]) == {"campaign"}
+    # whom chance held out of this campaign stands beside whom it did not, with how likely each was
+    drawn = found.filter((pl.col("kind") == "hold") & (pl.col("propensity") < 1))
+    assert set(drawn.select("chosen", "arm").iter_rows()) == {("hold", "campaign_holdout"), ("send", "campaign")}
+    assert drawn.filter(pl.col("chosen") == "send")["user_id"].to_list() == rows.filter("send")["user_id"].to_list()
+    share = FIRST.holdouts.campaign
+    for chosen, propensity in drawn.select("chosen", "propensity").unique().iter_rows():
+        assert propensity == pytest.approx(share if chosen == "hold" else 1 - share, abs=1e-4)
     # an empty block has no decisions, and offers none were decided on
     assert set(found["kind"]) == {"hold", "channel", "subject", "send_hour", "item"}
     items = found.filter(pl.col("kind") == "item")

@@ -74,6 +74,22 @@ def test_no_variant_falls_below_the_floor_and_the_propensity_is_what_is_drawn_fr
         chances(np.zeros((1, 30)), np.ones((1, 30)), 0.05)
 
 
+def test_the_final_intervals_hold_where_segments_are_sent_different_variants() -> None:
+    """Two segments, each sent what it likes: whoever weighs messages by their own propensity favours happy segments."""
+    dice, truth = np.random.default_rng(5), np.asarray([[0.40, 0.36], [0.05, 0.08]])
+    inside = 0
+    for _ in range(100):
+        segment, wave = dice.integers(2, size=4000), np.repeat([0, 1], 2000)
+        liked = np.asarray([[0.97, 0.03], [0.03, 0.97]])[segment]
+        propensity = np.where((wave == 0)[:, None], 0.5, liked)
+        variant, _ = choose(propensity, dice.random(4000))
+        opened = dice.random(4000) < truth[segment, variant]
+        told = estimates(wave, variant, opened, propensity, 2, segment)
+        means = truth[segment].mean(0)
+        inside += int((np.abs(told.rate - means) <= 1.96 * told.error).sum())
+    assert 0.9 <= inside / 200 <= 0.99
+
+
 def test_the_final_intervals_hold_though_the_choice_followed_what_was_seen() -> None:
     """400 campaigns of five waves with two variants that are alike: the plain mean of either is too low."""
     dice = np.random.default_rng(4)

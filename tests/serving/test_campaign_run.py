@@ -144,7 +144,7 @@ def test_every_decision_stands_in_the_contracts_table(told: Path) -> None:
     kinds = dict(decisions.group_by("kind").len().iter_rows())
     items = int(sent["picks_items"].list.len().sum() + sent["more_items"].list.len().sum())
     plain = dict.fromkeys(("channel", "subject", "send_hour"), len(sent))
-    assert {k: v for k, v in kinds.items() if k != "creative"} == {**plain, "hold": len(held), "item": items}
+    assert {k: v for k, v in kinds.items() if k != "creative"} == {**plain, "hold": len(rows), "item": items}
     hours = decisions.filter(pl.col("kind") == "send_hour").join(sent, on="user_id")
     assert (hours["at"] == hours["send_at"]).all() and (hours["propensity"] == hours["hour_propensity"]).all()
     assert set(decisions["arm"]) == {"campaign", "global_holdout", "campaign_holdout"}
@@ -238,6 +238,16 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
     ]
     success: Any = msgspec.json.decode((mailing / "campaigns" / "aside" / "success.json").read_bytes())
     assert (success["recipients"], success["sent"]) == (5, 3) and sum(success["aside"].values()) == 4
+    # a run that goes on decides what it would have, and says who has unsubscribed since
+    rows, folder = rows_of(mailing, "aside"), mailing / "campaigns" / "aside"
+    with Store.open(mailing / "state") as store:
+        moment = round(datetime.fromisoformat("1998-04-25T00:00:00Z").timestamp() * 1e6)
+        store.append([Event(event_id="9away", user_id=9, event="unsubscribe", at=moment)])
+    (folder / "success.json").unlink()
+    on = ran(mailing, "aside", f"campaign.audience.file={audience}")
+    assert on.returncode == 0 and "1 of them have unsubscribed since" in " ".join(on.stderr.split()), on.stderr
+    assert rows_of(mailing, "aside").equals(rows)
+    assert pl.read_parquet(folder / "unsubscribed_since.parquet")["user_id"].to_list() == [9]
     audience.write_text("user_id\n\nx\n")
     nobody = ran(mailing, "nobody", f"campaign.audience.file={audience}")
     assert nobody.returncode == 1 and "nobody is left of" in nobody.stderr
@@ -254,6 +264,7 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
         ("campaign.tokens=[{name: number, column: gender, default: x}]", 2, "column 'gender' is protected"),
         ("campaign.blocks=[{name: picks, filter: \"colour = 'red'\"}]", 2, "blocks[0].filter"),
         ("campaign.blocks=[{name: picks, surface: home}]", 2, "blocks[0].surface"),
+        ("campaign.blocks=[{name: picks, surface: slat}]", 2, "no surface 'slat'; there are"),
         ("campaign.sensitive=[{filter: \"colour = 'red'\"}]", 2, "sensitive[0].filter"),
         ("send_times=/nowhere", 2, "holds no send_time.npz"),
     ],
@@ -270,6 +281,17 @@ def test_two_runs_of_one_campaign_cannot_both_write(mailing: Path) -> None:
         done = ran(mailing, "busy")
     assert done.returncode == 1 and "is being decided" in done.stderr
     assert not (mailing / "campaigns" / "busy").exists()
+
+
+def test_two_campaigns_at_once_keep_to_one_cap(mailing: Path) -> None:
+    asked = ("campaign.caps=[{most: 1, days: 7}]", "at=1998-06-01T12:00Z")  # weeks after all other campaigns
+    first = subprocess.Popen(command(mailing, "left", *asked), stderr=subprocess.PIPE, text=True)
+    second = ran(mailing, "right", *asked, "campaign.window.weekdays=[2]")
+    _, said = first.communicate(timeout=200)
+    assert first.returncode == 0 and second.returncode == 0, said + second.stderr
+    assert "another campaign is being decided here" in said + second.stderr
+    left, right = (rows_of(mailing, name).filter("send")["user_id"].to_list() for name in ("left", "right"))
+    assert set(left).isdisjoint(right) and len(left) + len(right) > 900
 
 
 def test_a_disk_that_is_full_leaves_no_half_file(told: Path) -> None:
@@ -325,10 +347,16 @@ def test_offers_are_settled_once_for_all_shards_and_reruns(mailing: Path) -> Non
         "campaign.offers.levels=[{name: gift, cost: 1.0}]", "campaign.offers.budget=200",
         "campaign.offers.release_unequal=true", "campaign.offers.cuts={age: [30, 50]}", f"offers={model}",
     )  # fmt: skip
+    # who explores could cost more than is left: refused, and what the refusal asks for is then done under the same name
+    poor = ran(mailing, "gifts", *told, "campaign.offers.budget=1", "campaign.offers.explore=0.5")
+    assert poor.returncode == 2 and "offers.budget" in poor.stderr, poor.stderr
     done = ran(mailing, "gifts", *told)
     assert done.returncode == 0, done.stderr
+    assert "offer <b>gift</b>" in (folder / "preview.html").read_text()
     rows, settled = rows_of(mailing, "gifts"), pl.read_parquet(folder / "offers.parquet")
-    assert len(settled) == len(rows) and 150 < (settled["offer"] == "gift").sum() <= 200
+    # no money is set aside for people who are not written to
+    assert set(settled["user_id"]) == set(rows.filter("send")["user_id"]) and len(settled) < len(rows)
+    assert 150 < (settled["offer"] == "gift").sum() <= 200
     sent = rows.filter("send").join(settled, on="user_id", suffix="_settled")
     assert (sent["offer"] == sent["offer_settled"]).all()
     offers = rows_of(mailing, "gifts", "decisions").filter(pl.col("kind") == "offer")

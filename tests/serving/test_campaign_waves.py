@@ -15,9 +15,10 @@ import pytest
 
 from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, decide, propose, write_copy
+from playbill.serving.campaigns.folder import waves_of
 from playbill.state.events import Event
 from playbill.state.store import Store
-from playbill.tables.schema import EventKind
+from playbill.tables.schema import DECISION_KINDS, EventKind
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,6 +68,7 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     assert set(rows["hero_variant_image"]) == {"blossom.png", "rain.png"}
     decisions = pl.read_parquet(home / "campaigns/spring-wave01/decisions/*.parquet").filter(pl.col("kind") == "hero")
     assert len(decisions) == len(rows) and set(decisions["eligible_count"]) == {2.0}
+    assert set(decisions["kind"]) <= set(DECISION_KINDS)  # or `prepare` would set them aside
     assert "blossom.png" in (home / "campaigns/spring-wave01/preview.html").read_text()
     _open(home, rows, {"v1": 0.8, "v2": 0.2, "v3": 0.2}, {"v1": 0.05, "v2": 0.6})
 
@@ -105,6 +107,12 @@ def test_the_second_wave_sends_what_the_first_ones_people_opened(home: Path) -> 
     assert again.returncode == 0
     report = msgspec.json.decode((home / "campaigns/spring/subjects_report.json").read_bytes())
     assert report["early"] and report["version"] == 2 and report["estimated_from"] == len(rows)
+
+
+def test_waves_are_read_in_their_order_however_many_there_are(tmp_path: Path) -> None:
+    for name in ("spring-wave99", "spring-wave100", "spring-wave02", "spring-wavelet", "spring", "other-wave01"):
+        (tmp_path / name).mkdir()
+    assert [p.name for p in waves_of(tmp_path / "spring")] == ["spring-wave02", "spring-wave99", "spring-wave100"]
 
 
 def test_a_subject_that_was_withdrawn_since_is_not_sent_by_what_was_believed_of_others(home: Path) -> None:

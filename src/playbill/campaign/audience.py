@@ -53,12 +53,16 @@ def read_people(tables: Path, audience: Audience) -> People:
     known = pl.scan_parquet(tables / "users.parquet").select("user_id").collect()["user_id"]
     given = _read(file)
     lists = None if audience.items is None else _lists(file, audience.items)
+    if not (given.dtype.is_integer() or given.dtype.is_float() or given.dtype in (pl.String, pl.Null)):
+        raise TableError(f"audience.file: {file}: user_id is {given.dtype}; expected whole numbers or text")
     ids = given.cast(known.dtype, strict=False)
     text = given.cast(pl.String, strict=False)
     if known.dtype == pl.String and given.dtype != pl.String:
         ids = pl.Series("user_id", [None] * len(given), dtype=pl.String)  # a number is no text id
     elif known.dtype != pl.String and given.dtype.is_float():
-        ids = pl.Series("user_id", [int(v) if v is not None and v == v and v == int(v) else None for v in given])
+        ids = pl.Series(
+            "user_id", [int(v) if v is not None and abs(v) < 2**53 and v == int(v) else None for v in given]
+        )
         ids = ids.cast(known.dtype, strict=False)
     rows = pl.DataFrame({"user_id": ids, "text": text}).with_row_index("row", 1)
     first = pl.col("user_id").is_first_distinct()
@@ -76,7 +80,8 @@ def read_people(tables: Path, audience: Audience) -> People:
     fine = named["reason"] == ""
     good = named.filter(fine)["user_id"]
     if not len(good):
-        raise TableError(f"audience.file: {file}: nobody is left of {len(rows)} rows; they are {_worst(named)}")
+        they = f"; they are {_worst(named)}" if len(rows) else ""
+        raise TableError(f"audience.file: {file}: nobody is left of {len(rows)} rows{they}")
     aside = named.filter(pl.col("reason") != "").select("row", "text", "reason").rename({"text": "user_id"})
     theirs = None if lists is None else pl.DataFrame({"user_id": good, "items": lists.filter(fine)})
     given_to = None if theirs is None else theirs.filter(pl.col("items").list.len() > 0)
@@ -93,7 +98,8 @@ def _read(file: Path) -> pl.Series:
         if file.suffix == ".csv":
             # as text: a column of numbers with one word in it has one bad row, not a bad file
             return pl.read_csv(file, columns=["user_id"], infer_schema=False)["user_id"]
-        return pl.read_parquet(file, columns=["user_id"])["user_id"]
+        found = pl.read_parquet(file, columns=["user_id"])["user_id"]
+        return found.cast(pl.String) if found.dtype in (pl.Categorical, pl.Enum) else found
     except (OSError, pl.exceptions.PolarsError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableError(f"audience.file: {file}: expected parquet or csv with a column user_id: {first}") from error

@@ -72,6 +72,6 @@ class AudienceSettings:
             raise ConfigError(f"hours and within_hours: expected 0 <= hours < within_hours, got {got}")
         if not self.basket_events:
             raise ConfigError("basket_events: expected the name of an event at least, got none")
-        if self.name and Path(self.name).name != self.name:
+        if self.name and (Path(self.name).name != self.name or self.name.startswith(".")):
             raise ConfigError(f"name is the name of one folder, not a path, got {self.name!r}; home= says where")
         parse_moment(self.at)

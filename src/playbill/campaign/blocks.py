@@ -19,6 +19,7 @@ import polars as pl
 
 from playbill.bundle.open import Bundle, item_kinds
 from playbill.bundle.pages import Form
+from playbill.bundle.policy import BUILT_IN
 from playbill.campaign.draws import digest
 from playbill.campaign.restraint import TOO_FEW, TOO_LONG, Contact
 from playbill.campaign.sensitive import apart, condition
@@ -158,6 +159,9 @@ def check_blocks(campaign: Campaign, bundle: Bundle) -> None:
         except FilterError as error:
             raise ConfigError(f"campaign.{path}: {error}") from error
     for at, block in enumerate(campaign.blocks):
+        if bundle.policy.known(block.surface) != block.surface:
+            there = ", ".join(sorted({*bundle.policy.surfaces, *BUILT_IN}))
+            raise ConfigError(f"campaign.blocks[{at}].surface: no surface {block.surface!r}; there are {there}")
         form = bundle.policy.surface(block.surface).answers
         if form not in (Form.SLATE, Form.TRENDING, Form.RERANK):
             raise ConfigError(

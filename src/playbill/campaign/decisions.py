@@ -1,8 +1,10 @@
 """What a campaign decided, as rows of the decisions table: all that measuring it later needs.
 
-A recipient who is held back has one decision, of kind `hold`, whose choice is the reason. Of a message there is one
-of kind `channel`, `subject` and `send_hour` each, and `hero` and `offer` where there is one, under the request
-`<campaign>:<user id>`, and one of kind `item` and `creative` for each place of a block, under the block's own request.
+A recipient who is held back has one decision, of kind `hold`, whose choice is the reason. Where the campaign holds a
+share out at random, that is `hold` for those and `send` for the others, with its propensity: what a mail changes is
+learned from the two. Of a message there is one of kind `channel`, `subject` and `send_hour` each, and `hero` and
+`offer` where there is one, under the request `<campaign>:<user id>`, and one of kind `item` and `creative` for each
+place of a block, under the block's own request.
 `context` names the campaign and the channel, by which later campaigns keep to their caps.
 """
 
@@ -12,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from playbill.campaign.restraint import share_drawn
 from playbill.campaign.settings import Block, Campaign
 
 _MOMENT = pl.Datetime("us", "UTC")
@@ -38,8 +41,12 @@ def decisions_of(campaign: Campaign, rows: pl.DataFrame) -> pl.DataFrame:
     sent, held = rows.filter("send"), rows.filter(~pl.col("send"))
     one = pl.lit(1.0)
     whole = f"campaign:{campaign.name}"
+    share = share_drawn(campaign.holdouts.campaign)
+    out = pl.col("reason") == "campaign_holdout"
     parts = [
-        _plain(held, "hold", pl.col("reason"), pl.col("at"), one, one, whole),
+        _plain(held.filter(~out), "hold", pl.col("reason"), pl.col("at"), one, one, whole),
+        _plain(held.filter(out), "hold", pl.lit("hold"), pl.col("at"), pl.lit(share), pl.lit(2.0), whole),
+        _plain(sent.filter(share > 0), "hold", pl.lit("send"), pl.col("at"), pl.lit(1 - share), pl.lit(2.0), whole),
         _plain(sent, "channel", pl.col("channel"), pl.col("at"), one, one, whole),
         _plain(
             sent, "subject", pl.col("subject"), pl.col("at"), pl.col("subject_propensity"), pl.col("subjects"), whole

@@ -1,7 +1,7 @@
-"""Offers of a campaign: settled once over the whole audience, audited, and kept in its folder.
+"""Offers of a campaign: settled once over all who may be written to, audited, and kept in its folder.
 
-Shards, channels and reruns read `offers.parquet`, so nobody is made two offers. People who are held back later keep
-their level in it, unmade: whether somebody is capped or in a holdout changes nobody else's offer.
+Shards, channels and reruns read `offers.parquet`, so nobody is made two offers. People who are held back when their
+items are chosen keep their level in it, unmade.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decide_offers(campaign: Campaign, model: OfferModel, tables: Path, user_ids:
     """Return everybody's offer.
 
     Args:
-        user_ids: [n] the whole audience, each once.
+        user_ids: [n] those who may be written to, each once.
         at: UTC microseconds; what happened later is not known.
     Raises:
         ConfigError: a column that the model learned from may not speak here, a level that it does not know, or a budget

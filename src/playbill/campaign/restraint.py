@@ -118,10 +118,12 @@ def read_contact(
     )
     own = [tables / "decisions.parquet"] if has_table(tables, "decisions") else []
     id_type = users.schema["user_id"]
-    sends = [pl.DataFrame(schema={"user_id": id_type, "at": pl.Int64, "channel": pl.String})]
+    shape: dict[str, Any] = {"user_id": id_type, "at": pl.Int64}
+    shape |= dict.fromkeys(("channel", "campaign", "decision_id"), pl.String)
+    sends = [pl.DataFrame(schema=shape)]
     sends += [_sends(path, campaign).cast({"user_id": id_type}) for path in (*own, *decided)]
-    # one message may stand in the tables and in the file that they were made of
-    every = pl.concat(sends).unique()
+    # one message may stand in the tables and in the file that they were made of; those of two campaigns are two
+    every = pl.concat(sends).unique().drop("campaign", "decision_id")
     read = _last_read(opened.collect(), every, campaign.fatigue.machine_s) if campaign.fatigue.sends else None
     return Contact(users, told["user_id"], every, read)
 
@@ -162,13 +164,13 @@ def _sends(path: Path, campaign: Campaign) -> pl.DataFrame:
     context = pl.col("context") if "context" in rows.collect_schema() else pl.lit(None, pl.String)
     return (
         rows.filter((pl.col("kind") == "send_hour") & pl.col("user_id").is_not_null())
-        .select("user_id", pl.col("at").dt.epoch("us"), context=context)
+        .select("user_id", pl.col("at").dt.epoch("us"), pl.col("decision_id").cast(pl.String), context=context)
         .with_columns(
             channel=pl.col("context").str.json_path_match("$.channel"),
             campaign=pl.col("context").str.json_path_match("$.campaign"),
         )
         .filter(pl.col("campaign").ne_missing(campaign.name))
-        .select("user_id", "at", "channel")
+        .select("user_id", "at", "channel", "campaign", "decision_id")
         .collect()
     )
 
@@ -228,6 +230,11 @@ def held_out(hashes: np.ndarray, salt: str, share: float) -> np.ndarray:
     """Return [n] bool: whom a holdout of this share holds out; those in stay in when it grows."""
     found: np.ndarray = buckets(hashes, salt) < round(share * BUCKETS)
     return found
+
+
+def share_drawn(share: float) -> float:
+    """Return how likely `held_out` holds somebody out, of a share that is declared."""
+    return round(share * BUCKETS) / BUCKETS
 
 
 def _rows(users: pl.DataFrame, user_ids: Sequence[int | str]) -> pl.DataFrame:

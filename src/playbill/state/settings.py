@@ -114,7 +114,9 @@ def parse_moment(text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"until is {text!r}, expected ISO 8601 (1998-03-08T12:00:00) or UTC microseconds") from None
+        raise ConfigError(
+            f"expected a moment in ISO 8601 (1998-03-08T12:00:00) or in UTC microseconds, got {text!r}"
+        ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     # not timestamp(): a float loses microseconds
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)

@@ -66,7 +66,7 @@ class EventKind(msgspec.Struct, frozen=True, kw_only=True):
 
 TABLES = ("users", "items", "creatives", "events", "decisions")
 
-DECISION_KINDS = ("item", "creative", "subject", "send_hour", "offer", "channel", "hold", "experiment_arm")
+DECISION_KINDS = ("item", "creative", "subject", "send_hour", "offer", "channel", "hold", "experiment_arm", "hero")
 
 CONSENT_PREFIX = "consent_"
 

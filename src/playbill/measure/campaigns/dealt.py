@@ -46,7 +46,10 @@ def read_dealt(folder: Path) -> Dealt:
     Raises:
         MeasureError: it is not decided.
     """
-    waves = [folder] if (folder / "plan.json").is_file() else sorted(folder.parent.glob(f"{folder.name}-wave??"))
+    of_waves = [
+        p for p in sorted(folder.parent.glob(f"{folder.name}-wave*")) if p.name.rpartition("-wave")[2].isdigit()
+    ]
+    waves = [folder] if (folder / "plan.json").is_file() else of_waves
     if not waves:
         there = sorted(p.parent.name for p in folder.parent.glob("*/success.json"))
         raise MeasureError(f"{folder} holds no campaign; decided are: {', '.join(there) or 'none'}")
