@@ -317,16 +317,15 @@ def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan
 
 
 def _written_to(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan, people: People) -> pl.Series:
-    """Return whom nothing keeps from being written to that is known before items are chosen: money for offers is
-    planned for them alone."""
+    """Return whom nothing keeps from being written to that the tables know: money for offers is planned for them
+    alone. Profiles are not asked, which would take as long as all else that offers take."""
     found = []
-    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
-        numbers = range(plan.num_parts)
-        for number in track(numbers, "looking at recipients", console=console, transient=True):
-            some = people.user_ids.slice(number * plan.shard_users, plan.shard_users)
-            contact = read_shard(folder / ".contact", number)
-            reason = recipients(settings.campaign, contact, store, some.to_list(), plan.at).found.reason
-            found.append(some.filter(pl.Series([not why for why in reason], dtype=pl.Boolean)))
+    numbers = range(plan.num_parts)
+    for number in track(numbers, "looking at recipients", console=console, transient=True):
+        some = people.user_ids.slice(number * plan.shard_users, plan.shard_users)
+        contact = read_shard(folder / ".contact", number)
+        reason = recipients(settings.campaign, contact, None, some.to_list(), plan.at).found.reason
+        found.append(some.filter(pl.Series([not why for why in reason], dtype=pl.Boolean)))
     return pl.concat(found)
 
 

@@ -172,10 +172,17 @@ class Recipients:
     found: Restraint
 
 
-def recipients(campaign: Campaign, contact: Contact, store: Store, user_ids: Sequence[Id], at: int) -> Recipients:
-    """Return who is held back, and what else is known of n recipients. Args, Raises: `decide`."""
+def recipients(
+    campaign: Campaign, contact: Contact, store: Store | None, user_ids: Sequence[Id], at: int
+) -> Recipients:
+    """Return who is held back, and what else is known of n recipients.
+
+    Args, Raises: `decide`; store: None asks nobody's profile: whoever took a consent back since the tables were made
+        is then not held back for it.
+    """
     ids = list(user_ids)
-    profiles = [profile or Profile() for profile in store.profiles(ids)]
+    nobody = Profile()
+    profiles = [nobody] * len(ids) if store is None else [profile or nobody for profile in store.profiles(ids)]
     users = pl.DataFrame({"user_id": pl.Series(ids, dtype=contact.users.schema["user_id"])}).join(
         contact.users, on="user_id", how="left", maintain_order="left"
     )
