@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -18,14 +18,14 @@ from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.plan import plan_of
 from playbill.campaign.restraint import allows, read_contact, with_events_since
 from playbill.campaign.send_time import read_send_times
-from playbill.campaign.settings import Block, Campaign
 from playbill.engine.profile import PURPOSE
 from playbill.errors import BundleError, ConfigError
 from playbill.measure.campaigns.page import to_html
 from playbill.measure.statement import Reading, to_json, to_png, to_text
 from playbill.serving.campaigns.folder import DECISIONS
 from playbill.serving.campaigns.run import find_offers, find_send_times
-from playbill.state.settings import StoreSettings, parse_moment, state_place
+from playbill.serving.campaigns.settings import CampaignDeclared
+from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import atomic_folder
 
@@ -33,31 +33,13 @@ _TOGETHER = 4_096  # people looked at in one go
 
 
 @dataclass(slots=True, kw_only=True)
-class CampaignPlanSettings:
+class CampaignPlanSettings(CampaignDeclared):
     """`playbill campaign plan campaign=monday tables=my_shop` says what a campaign would do, and decides nothing.
 
     The audience after each reason to hold back (of everybody, not of a sample), opens and revenue to expect, what the
     holdout can show, and whom it would reach by protected group, for audits. Written to <home>/campaigns/<name>/plan/.
     """
 
-    home: str = "var"
-    """Folder of everything Playbill writes."""
-    state: str | None = None
-    """Folder of the store, or redis://host:port/0?prefix=shop; null: <home>/state."""
-    tables: str = "ml-100k"
-    """Name of a source prepared with `playbill prepare`."""
-    bundle: str = "current"
-    """Version of a published bundle, for the send times that it carries."""
-    campaign: Campaign = field(
-        default_factory=lambda: Campaign(name="campaign", blocks=[Block(name="picks")], subjects="subjects.json")
-    )
-    """The declaration, as `playbill campaign run` takes it."""
-    send_times: str | None = None
-    """Folder of a run of `playbill train-campaign`; null: what the bundle carries in campaign/, if it does."""
-    offers: str | None = None
-    """Folder of a run of `playbill train-offers`; null: what the bundle carries in campaign/, if it does."""
-    at: str | None = None
-    """Moment of the run: ISO 8601 or UTC microseconds; null: now."""
     days: float = 14.0
     """Days that the report will count."""
     lift: float = 0.1
@@ -67,8 +49,6 @@ class CampaignPlanSettings:
     """Share of messages of which the hero is clicked, for what waves can tell of heroes; null: not known."""
     level: float = 0.95
     """Of intervals, and of the holdout's test."""
-    store: StoreSettings = field(default_factory=StoreSettings)
-    """Limits of the store, and how Redis is reached."""
 
     def __post_init__(self) -> None:
         parse_moment(self.at)

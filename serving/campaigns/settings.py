@@ -1,4 +1,4 @@
-"""Settings of `playbill campaign run`."""
+"""Settings of `playbill campaign run`, and what `playbill campaign plan` shares with them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from playbill.state.settings import StoreSettings, parse_moment
 
 
 @dataclass(slots=True, kw_only=True)
-class CampaignRunSettings:
-    """`playbill campaign run campaign=monday` decides for each recipient whether, what, when, with which subject.
-
-    Written to <home>/campaigns/<campaign.name>/: rows/ (a row a recipient), decisions/ (the contract's table),
-    aside.parquet (rows of the audience that are nobody), preview.html, and last success.json with the counts by reason.
-    It sends nothing. A run that was killed goes on where it stopped; a finished one is left as it is.
-    """
+class CampaignDeclared:
+    """What a run and a plan of it are told alike: the declaration, and what it is decided with."""
 
     home: str = "var"
     """Folder of everything Playbill writes."""
@@ -33,10 +28,23 @@ class CampaignRunSettings:
     send_times: str | None = None
     """Folder of a run of `playbill train-campaign`; null: what the bundle carries in campaign/, if it does."""
     offers: str | None = None
-    """Folder of a run of `playbill train-offers`; null: what the bundle carries in campaign/. Asked for where the
-    campaign declares levels of offers."""
+    """Folder of a run of `playbill train-offers`; null: what the bundle carries in campaign/. A run asks for it where
+    the campaign declares levels of offers."""
     at: str | None = None
-    """Moment that is decided for: ISO 8601 or UTC microseconds; null: when the run first began."""
+    """Moment that is decided for: ISO 8601 or UTC microseconds; null: when the run first began, or now for a plan."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """Limits of the store, and how Redis is reached."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CampaignRunSettings(CampaignDeclared):
+    """`playbill campaign run campaign=monday` decides for each recipient whether, what, when, with which subject.
+
+    Written to <home>/campaigns/<campaign.name>/: rows/ (a row a recipient), decisions/ (the contract's table),
+    aside.parquet (rows of the audience that are nobody), preview.html, and last success.json with the counts by reason.
+    It sends nothing. A run that was killed goes on where it stopped; a finished one is left as it is.
+    """
+
     wave: int = 0
     """Of a campaign with campaign.waves.count above 1, which one: 1, 2 ...; 0 of one that is sent at once."""
     shard_users: int = 2048
@@ -51,8 +59,6 @@ class CampaignRunSettings:
     """Refuse to start when a model would run on the CPU."""
     object_store_mb: int = 100
     """Shared memory of Ray, in MB."""
-    store: StoreSettings = field(default_factory=StoreSettings)
-    """Limits of the store, and how Redis is reached."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "shard_users")
