@@ -126,7 +126,10 @@ def test_waves_say_what_they_could_learn(tables: Path) -> None:
     assert 1_200 < subject["messages to the others"] < 2_700
     assert subject["chance that the better one leads at the end"] > 0.7
     assert 0.4 < hero["chance that the better one leads at the end"] < 0.85
-    assert said(found, "messages opened").estimate == pytest.approx(900)
+    assert said(found, "messages opened").estimate == pytest.approx(900) and found.warnings == []
+    silent = plan_of(campaign, rows, tables, round(AT.timestamp() * 1e6), 14, 0.95, variants={"subject": 3, "hero": 2})
+    assert [row["of"] for row in silent.tables["what learning would cost"]] == ["subject"]
+    assert len(silent.warnings) == 1 and "each hero is not known (2 variants): click_rate=SHARE" in silent.warnings[0]
 
 
 def test_waves_learn_at_the_least_cost_that_the_floor_leaves() -> None:

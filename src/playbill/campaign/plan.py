@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from playbill.campaign.offer_run import Settled
-from playbill.campaign.plan_waves import learning, waves
+from playbill.campaign.plan_waves import learning, untold, waves
 from playbill.campaign.restraint import DAY_US, REASONS, counts
 from playbill.campaign.settings import Campaign
 from playbill.measure.disparity.parity import Family, compare, correct
@@ -77,7 +77,10 @@ def plan_of(
             "waves, and what they could learn": waves(campaign, people, variants or {}, rates, level),
             "what learning would cost": learning(campaign, people, variants or {}, rates, lift),
         },
-        warnings=[] if settled is None else [f"unequal offers: {line}" for line in settled.flagged],
+        warnings=[
+            *([] if settled is None else [f"unequal offers: {line}" for line in settled.flagged]),
+            *untold(campaign, variants or {}, rates),
+        ],
         verdict=f"{len(sent):,} of {len(people):,} recipients would be sent it",
     )
 

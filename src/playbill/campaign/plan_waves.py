@@ -76,6 +76,21 @@ def learning(
     return rows
 
 
+def untold(campaign: Campaign, variants: Mapping[str, int], rates: Mapping[str, float]) -> list[str]:
+    """Return why nothing is said of what waves learn of a kind, and what to do about it. Args: `waves`."""
+    if campaign.waves.count == 1:
+        return []
+    missing = {
+        "subject": "no model of send times says how many messages are opened; `playbill train-campaign` learns one",
+        "hero": "click_rate=SHARE, of messages whose hero is clicked, is not given",
+    }
+    return [
+        f"what waves learn of each {kind} is not known ({many} variants): {missing[kind]}"
+        for kind, many in variants.items()
+        if many > 1 and kind not in rates
+    ]
+
+
 def rehearsed(rates: np.ndarray, sizes: list[int], floor: float, seed: int) -> tuple[float, float]:
     """Return how many messages the first variant is expected to get, and the chance that it leads after the last wave.
 
