@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from playbill.bundle.write import current, publish
@@ -18,7 +13,12 @@ from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, decide, propose, write_copy
 from playbill.serving.campaigns.folder import read_plan
 
+from .campaign_runs import campaign_command, kill_after, rows_of, run_campaign
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+FIELDS = ("campaign.blocks=[{name: picks, k: 4}]", "shard_users=40", "campaign.caps=[{most: 1, days: 7}]")
+command, ran = partial(campaign_command, FIELDS), partial(run_campaign, FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +31,6 @@ def mailing(home: Path) -> Path:
     return home
 
 
-def command(home: Path, name: str, *others: str) -> list[str]:
-    return [
-        sys.executable, "-m", "playbill.cli", "campaign", "run", f"home={home}", f"campaign.name={name}",
-        "campaign.blocks=[{name: picks, k: 4}]", f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z",
-        "shard_users=40", "workers=1", "campaign.caps=[{most: 1, days: 7}]",
-        "campaign.holdouts={everywhere: 0, campaign: 0}", *others,
-    ]  # fmt: skip
-
-
-def ran(home: Path, name: str, *others: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, name, *others), capture_output=True, text=True, timeout=200)
-
-
-def rows_of(home: Path, name: str, what: str = "rows") -> pl.DataFrame:
-    return pl.read_parquet(home / "campaigns" / name / what / "part-*.parquet")
-
-
 def test_it_ends_as_it_began_whatever_was_decided_and_published_meanwhile(
     mailing: Path, versions: list[str], tmp_path: Path
 ) -> None:
@@ -57,13 +40,7 @@ def test_it_ends_as_it_began_whatever_was_decided_and_published_meanwhile(
     whole = ran(twin, "weekly", given)
     assert whole.returncode == 0, whole.stderr
     folder = mailing / "campaigns" / "weekly"
-    driver = subprocess.Popen(command(mailing, "weekly"), stderr=subprocess.DEVNULL)
-    while len(list(folder.glob("rows/part-*.parquet"))) < 3:
-        assert driver.poll() is None, "it ended before it could be killed"
-        time.sleep(0.005)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert not (folder / "success.json").exists()
+    kill_after(3, command(mailing, "weekly"), folder)
     # whoever the other campaign writes to has had their one message of the week, were they asked now
     assert ran(mailing, "other").returncode == 0
     assert current(mailing / "bundles") == versions[0]

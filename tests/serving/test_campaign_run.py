@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import html
-import os
-import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,16 @@ from playbill.state.events import Event
 from playbill.state.store import Store
 from playbill.tables.schema import EventKind
 
+from .campaign_runs import campaign_command, kill_after, rows_of, run_campaign
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TOLD = ("campaign.holdouts={everywhere: 0.05, campaign: 0.2}", "preview=10")
-BLOCKS = "campaign.blocks=[{name: picks, k: 4, surface: trending}, {name: more, k: 3}]"
+FIELDS = (
+    "campaign.blocks=[{name: picks, k: 4, surface: trending}, {name: more, k: 3}]", "shard_users=100",
+    "campaign.tokens=[{name: number, column: user_id, default: none}]", "campaign.caps=[]",
+)  # fmt: skip
+command, ran = partial(campaign_command, FIELDS), partial(run_campaign, FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +52,6 @@ def mailing(home: Path) -> Path:
     return home
 
 
-def command(home: Path, name: str, *others: str) -> list[str]:
-    return [
-        sys.executable, "-m", "playbill.cli", "campaign", "run", f"home={home}", f"campaign.name={name}", BLOCKS,
-        f"campaign.subjects={home}/subjects.json", "at=1998-04-24T12:00Z", "shard_users=100", "workers=1",
-        "campaign.tokens=[{name: number, column: user_id, default: none}]", "campaign.caps=[]",
-        "campaign.holdouts={everywhere: 0, campaign: 0}", *others,
-    ]  # fmt: skip
-
-
-def ran(home: Path, name: str, *others: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, name, *others), capture_output=True, text=True, timeout=200)
-
-
-def rows_of(home: Path, name: str, what: str = "rows") -> pl.DataFrame:
-    return pl.read_parquet(home / "campaigns" / name / what / "part-*.parquet")
-
-
 @pytest.fixture(scope="module")
 def told(mailing: Path) -> Path:
     """A campaign that was decided, with holdouts."""
@@ -76,13 +63,7 @@ def told(mailing: Path) -> Path:
 def test_killed_again_and_again_it_decides_what_it_would_have(mailing: Path) -> None:
     folder = mailing / "campaigns" / "killed"
     for parts in (2, 6):
-        driver = subprocess.Popen(command(mailing, "killed", "workers=2"), stderr=subprocess.DEVNULL)
-        while len(list(folder.glob("rows/part-*.parquet"))) < parts:
-            assert driver.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-        assert not (folder / "success.json").exists()
+        kill_after(parts, command(mailing, "killed", "workers=2"), folder)
     mark = (folder / ".owner").read_text()
     again = ran(mailing, "killed", "workers=2")
     assert again.returncode == 0 and "going on" in again.stderr, again.stderr
