@@ -177,3 +177,15 @@ def test_what_chance_picked_is_called_so(bundle: Bundle, store: Store) -> None:
             assert mine.reason.fact["propensity"] == mine.propensity
         else:
             assert mine.item_id == theirs.item_id and mine.propensity == 0.5
+
+
+def test_nothing_far_away_is_called_near(bundle: Bundle, store: Store) -> None:
+    """A list of the caller's own and a narrow filter hold items that are like nothing somebody chose."""
+    engine = Engine.open(bundle, store)
+    listed = [Request(user_id=u, surface="rerank", items=list(range(n, 1600, 40))) for n, u in enumerate(USERS, 1)]
+    old = "release_year < 1940"
+    narrow = [Request(user_id=u, item_id=n, surface="similar", filter=old, k=50) for n, u in enumerate(USERS, 1)]
+    slates = engine.recommend([*listed, *narrow, Request(user_id=1, filter=old)])
+    facts = [i.reason.fact["cosine"] for slate in slates for i in slate.items if "cosine" in i.reason.fact]
+    said = {i.reason.kind for slate in slates for i in slate.items}
+    assert len(facts) > 50 and min(facts) > 0 and {"taste", "similar", "popular", "catalogue"} <= said

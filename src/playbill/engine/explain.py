@@ -7,17 +7,18 @@ because     item_knn, transitions, where there was no time for that: `item_id`: 
             ease, ials             retriever would fall most; `share`: by how much of it (of ease it may be more than
                                    1, where other items of the history speak against)
 similar     tower                  where there was no time: `item_id`: of all items in the history, the one whose
-                                   vector is nearest; `cosine`
-similar     similar, because   `item_id`: the item that the request, or the shelf, is about; `cosine`
+                                   vector is nearest; `cosine`, above 0
+similar     similar, because   `item_id`: the item that the request, or the shelf, is about; `cosine`, above 0
 together    item_knn,          `item_id`: the item that the request is about; `share` of what the item that is chosen
             transitions        with it most has
-taste       tower                  `cosine` of the person's vector and the item's; no single item of the history speaks
-                                   for it
+taste       tower                  `cosine` of the person's vector and the item's, above 0; no single item of the
+                                   history speaks for it
 trending    trending               `share` of what the most trending item has
 near        trending               `share` of what the most trending item has among people of the same `value` of
                                    `column`, on the shelf that is about them
-popular     popularity             `place` by popularity in the whole catalogue, in its first tenth
-catalogue   popularity             the same, further down
+popular     popularity, or nothing `place` by popularity in the whole catalogue, in its first tenth
+            above speaks for it
+catalogue   the same               the same, further down
 continue,   again              the event that it rests on
 again
 declared    any                    the person asked for more of these `categories` of the item, or of what the
@@ -102,7 +103,12 @@ def reasons(
             near = cosines(anchor, item[places], embeddings).tolist()
             named = {"item_id": catalogue.ids[anchor]}
             text = f"Similar to {title_of(catalogue, anchor)}"
-            made = [Reason(kind="similar", text=text, fact={**named, "cosine": cosine}) for cosine in near]
+            made = [
+                Reason(kind="similar", text=text, fact={**named, "cosine": cosine})
+                if cosine > 0
+                else _popular(catalogue, int(catalogue.place[index]))
+                for index, cosine in zip(item[places].tolist(), near, strict=True)
+            ]
         elif code == SIMILAR:
             score = together(anchor, tables, catalogue.num_items)
             most = max(float(score.max(initial=0)), 1e-12)
@@ -182,10 +188,8 @@ def _named_by_falls(
         if by > 0:
             fact = {**_named(catalogue, past[row], events[row]), "fall": by}
             made.append(Reason(kind="because", text=because[row], fact=fact))
-        elif cosines is not None:
-            made.append(_taste(float(cosines[i])))
         else:
-            made.append(_popular(catalogue, int(catalogue.place[items[i]])))
+            made.append(_taste(catalogue, items[i], 0.0 if cosines is None else float(cosines[i])))
     return made
 
 
@@ -199,14 +203,14 @@ def _similar(
     speaks: np.ndarray,
 ) -> list[Reason]:
     if not len(history):
-        return [_taste(cosine) for cosine in cosines.tolist()]
+        return [_taste(catalogue, item, cosine) for item, cosine in zip(items, cosines.tolist(), strict=True)]
     likeness = embeddings[items] @ embeddings[history].T
     likeness[(items[:, None] == history) | ~speaks] = -np.inf  # an item that comes back is like itself
     best, most, past = likeness.argmax(1).tolist(), likeness.max(1).tolist(), history.tolist()
     made = []
-    for row, near, cosine in zip(best, most, cosines.tolist(), strict=True):
+    for item, row, near, cosine in zip(items, best, most, cosines.tolist(), strict=True):
         if near <= 0:
-            made.append(_taste(cosine))
+            made.append(_taste(catalogue, item, cosine))
             continue
         fact = {**_named(catalogue, past[row], events[row]), "cosine": near}
         text = f"Similar to {title_of(catalogue, past[row])}, which you {did(events[row])}"
@@ -219,7 +223,9 @@ def _together(catalogue: Catalogue, anchor: int, share: float) -> Reason:
     return Reason(kind="together", text=f"Often chosen with {title_of(catalogue, anchor)}", fact=fact)
 
 
-def _taste(cosine: float) -> Reason:
+def _taste(catalogue: Catalogue, item: int, cosine: float) -> Reason:
+    if cosine <= 0:  # a list that the caller gives, or a narrow filter, may hold nothing that is near
+        return _popular(catalogue, int(catalogue.place[item]))
     return Reason(kind="taste", text="Close to what you have chosen so far", fact={"cosine": cosine})
 
 
