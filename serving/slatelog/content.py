@@ -12,8 +12,8 @@ import msgspec
 
 from playbill.bundle.open import Bundle
 from playbill.engine.held import Changes, Held
+from playbill.engine.told import Told, told_by
 from playbill.engine.types import Page, Request, Slate
-from playbill.features.spec import Side
 from playbill.serving.slatelog.lines import Catalogue, Creatives, End, Line, Logged, Row, encode
 from playbill.serving.slatelog.private import kept
 from playbill.state.decisions import LEARNED_VERSION, people_keys
@@ -64,6 +64,7 @@ class Content:
     def __init__(self, visits: bool) -> None:
         """Make that of a file that says nothing yet. Args: `private.kept`."""
         self._visits = visits
+        self._told: dict[str, Told] = {}  # by bundle
         self._rows: dict[tuple[str, bytes], int] = {}  # by key, the hash of what the file says last
         self._tables: dict[str, tuple[int, Changes]] = {}
         self.digest, self.lines_so_far = hashlib.sha256(), 0
@@ -87,15 +88,24 @@ class Content:
     def _lines(self, entry: Entry) -> list[Line]:
         held: Held | None = None if entry.reads is None else entry.reads.held
         request, bundle = entry.request, entry.bundle
-        read = {field.name for field in bundle.spec.side(Side.CONTEXT)}
-        remembered, asks = held is not None and held.remembered, False
-        if entry.reads is not None and not remembered and request.user_id is not None:
-            own = people_keys(request.user_id, None)[0]
-            asks = any(key[0] == "wishes" and key[1] == own and value for key, value in entry.reads.rows.items())
-        request, bare, withheld = kept(request, remembered=remembered, asks=asks, visits=self._visits, read=read)
+        remembered, acts = held is not None and held.remembered, set[str]()
+        if entry.reads is not None and not remembered:
+            mine = {"wishes": people_keys(request.user_id, request.session_id)}
+            mine["shown"] = people_keys(None, request.session_id)  # what a person was shown is not looked at
+            acts = {table for (table, key), value in entry.reads.rows.items() if value and key in mine.get(table, ())}
+        if bundle.version not in self._told:
+            self._told[bundle.version] = told_by(bundle)
+        request, bare, withheld = kept(
+            request,
+            remembered=remembered,
+            asks="wishes" in acts,
+            shown="shown" in acts,
+            visits=self._visits,
+            told=self._told[bundle.version],
+        )
         lines: list[Line] = []
         if entry.reads is not None and held is not None:
-            lines += self._new_rows(_rows_of(entry.reads, held, request))
+            lines += self._new_rows(_rows_of(entry.reads, held))
             lines += self._changes(Catalogue, "catalogue", held.catalogue_version, held.catalogue)
             lines += self._changes(Creatives, "creatives", held.creatives_version, held.creatives)
         logged = Logged(
@@ -137,16 +147,14 @@ def _answer(entry: Entry) -> Slate | Page:
     return msgspec.json.decode(entry.body, type=Page) if entry.page else _slate(entry.body)
 
 
-def _rows_of(reads: Reads, held: Held, request: Request) -> dict[tuple[str, bytes], bytes | None]:
+def _rows_of(reads: Reads, held: Held) -> dict[tuple[str, bytes], bytes | None]:
     """Return the rows that an answer stands on, those of a person left out who is not to be kept.
 
     Versions are those that the engine held, which may be a moment older than what the store said.
     """
     rows: dict[tuple[str, bytes], Any] = dict(reads.rows)
     if not held.remembered:
-        # a visit keeps its creatives, and what was asked for in it; nothing else of it was used
-        mine = {(table, key) for table in ("shown", "wishes") for key in people_keys(None, request.session_id)}
-        rows = {key: value for key, value in rows.items() if key[0] == "meta" or key in mine}
+        rows = {key: value for key, value in rows.items() if key[0] == "meta"}
     rows["meta", b"catalogue_version"] = sequence_key(held.catalogue_version)
     rows["meta", b"creatives_version"] = sequence_key(held.creatives_version)
     rows["meta", LEARNED_VERSION] = sequence_key(held.learned_version)

@@ -143,8 +143,10 @@ def _why_not(line: Logged) -> str:
     """Return why nobody can answer a line again; empty where one can."""
     if "recent" in line.withheld:
         return "what a nameless visitor told is not kept"
+    if "context" in line.withheld:
+        return "a context in words of the caller's own is not kept"
     if line.withheld:
-        return "what they ask for who allow nothing more is not kept"
+        return "what acts for those who allow nothing more (their wishes, creatives they saw) is not kept"
     return "a part failed while it was answered" if line.faulty else ""
 
 

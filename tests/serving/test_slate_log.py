@@ -524,8 +524,12 @@ def test_nothing_is_kept_under_the_id_of_somebody_who_does_not_allow_it(engine: 
     store.tell(Wish(user_id=987_653, item_id=181, mark=Mark.LESS))
     store.set_features({987_653: {"consent_personalisation": False}})
     recent = [Recent(item_id=50, event="rate", value=5.0)]
+    context: dict[str, Any] = {"device": "zebra0fish", "hour": "zebra1fish", "zebra2fish": 1, "locale": "zebra3fish"}
     for user in (21, 987_654, 987_653):
-        asked = Request(user_id=user, session_id=f"v{user}", request_id=f"r{user}", recent=recent, k=5)
+        named = {} if user == 21 else context
+        asked = Request(
+            user_id=user, session_id=f"v{user}", request_id=f"r{user}", context=named, recent=recent, exclude=[181], k=5
+        )
         log.note(answered(store, engine, asked))
     log.start()
     log.stop()
@@ -534,7 +538,9 @@ def test_nothing_is_kept_under_the_id_of_somebody_who_does_not_allow_it(engine: 
     raw = b"".join(encode(line) for line in lines)
     assert b'"user_id":987654' not in raw and b'"user_id":21' in raw
     yes, no, wishing = [line for line in lines if isinstance(line, Logged)]
-    assert not no.withheld and wishing.withheld == ["wishes"] and b'"user_id":987653' not in raw
+    assert no.withheld == ["context"] and wishing.withheld == ["wishes", "context"]  # of a locale
+    assert b'"user_id":987653' not in raw and b"zebra" not in raw and b"v98765" not in raw and b"v21" in raw
+    assert no.request.exclude == [181] and no.request.session_id is None
     assert yes.request.user_id == 21 and yes.request.recent and no.request.user_id is None and not no.request.recent
     assert json.loads(bytes(no.answer))["user_id"] is None
     keys = {(line.table, line.key) for line in lines if isinstance(line, Row)}
@@ -550,12 +556,14 @@ def test_of_visitors_without_an_id_the_log_keeps_nothing_they_told(
     titles = set()
     for film in (50, 181, 172):
         recent = [{"item_id": film, "event": "rate", "value": 5, "ago_s": 5}]
-        body = {"recent": recent, "context": {"device": marks[0], "referrer": marks[1]}, "k": 5}
+        context = {"device": marks[0], "hour": marks[1], "weekday": marks[1], marks[1]: 3}
+        body = {"recent": recent, "context": context, "k": 5}
         headers = {"user_agent": marks[2], "x_forwarded_for": marks[3], "cookie": f"visitor={marks[4]}"}
         slate = server.post("/v1/recommend", body, **headers)
         server.post("/v1/home", body, **headers)
         titles |= {i["reason"]["text"] for i in slate["items"] if i["reason"]["kind"] in ("similar", "because")}
     assert titles  # answers rest on what was told, and say so
+    server.post("/v1/recommend", {"context": context, "k": 5})  # which is answered as if nothing was told
     server.post("/v1/recommend", {"session_id": "zebra9fish", "k": 3})
     [path] = server.stop()
     raw = b"".join(encode(line) for _, line in files.read(path))
