@@ -288,8 +288,16 @@ def test_ids_take_the_type_of_the_tables(engine: Engine) -> None:
         assert caught.value.field == field
 
 
-def test_a_surface_that_the_policy_does_not_know(engine: Engine) -> None:
-    [slate] = engine.recommend([Request(user_id=196, surface="basket")])
+def test_a_surface_that_nobody_knows_is_refused_and_the_nearest_named(engine: Engine) -> None:
+    with pytest.raises(RequestError, match=r"no surface 'similiar'; did you mean similar\? there are: home, rerank, s"):
+        engine.recommend([Request(user_id=196, surface="similiar")])
+
+
+def test_a_surface_that_the_models_alone_know_is_answered_as_slate(bundle: Bundle, store: Store) -> None:
+    words = {**bundle.vocabularies, "context_surface": Vocabulary(["basket"])}
+    [slate] = Engine.open(dataclasses.replace(bundle, vocabularies=words), store).recommend(
+        [Request(user_id=196, surface="basket")]
+    )
     assert slate.surface == "slate" and len(slate.items) == 20
 
 
@@ -372,7 +380,7 @@ _REQUEST = st.builds(
     user_id=st.one_of(st.none(), _ID),
     session_id=st.one_of(st.none(), _ID, st.text(min_size=1, max_size=20)),
     k=st.integers(1, 1000),
-    surface=st.sampled_from(["slate", "other"]),
+    surface=st.sampled_from(["slate", "trending"]),
     context=st.dictionaries(
         st.text(max_size=5), st.one_of(st.none(), st.text(max_size=5), st.floats(), st.integers(-(2**63), 2**63 - 1))
     ),

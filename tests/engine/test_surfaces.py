@@ -352,3 +352,12 @@ def test_what_a_cap_leaves_over_of_a_list_is_named(bundle: Bundle, store: Store)
     request = Request(user_id=999_999, items=mine, surface="rerank", at=AT)
     [slate] = Engine.open(with_policy(bundle, rule), store).recommend([request])
     assert len(slate.items) == 1 and slate.not_ordered == [i for i in mine if i != slate.items[0].item_id]
+
+
+def test_each_surface_names_its_objective(engine: Engine) -> None:
+    asked = [Request(user_id=196), Request(surface="trending"), Request(user_id=196, item_id=50, surface="similar")]
+    first, trending, similar, nobody = (slate.objective for slate in engine.recommend([*asked, Request()]))
+    assert first == engine.bundle.policy.surface("slate").weights
+    assert trending == {"trending": 1.0, "popularity": 1e-6} and similar.keys() >= {"similar"} and first != nobody
+    [page], _ = engine.pages([Request(user_id=196, surface="home")])
+    assert page.objective == first

@@ -210,7 +210,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def surface(self, name: str) -> Surface:
         """Return the surface of this name; of `similar`, `rerank`, `trending` and `home` made of `slate` where the
-        policy has none of its own; of any other, `slate`."""
+        policy has none of its own; of a name that only the models know, `slate`."""
         found = self.surfaces.get(name)
         if found is not None:
             return found

@@ -38,7 +38,7 @@ from playbill.engine.creative import CreativeNow, CreativeStep
 from playbill.engine.depth import Depths
 from playbill.engine.elsewhere import HERE, Elsewhere
 from playbill.engine.encoding import encode_batch
-from playbill.engine.forms import check_form, check_recent
+from playbill.engine.forms import check_form, check_recent, check_surface
 from playbill.engine.fresh import Stock
 from playbill.engine.held import Held
 from playbill.engine.ladder import Ladder, first_line
@@ -273,6 +273,7 @@ class Engine:
         spec = self.bundle.spec
         checked = [validate(r, spec.user_id_type, spec.item_id_type) for r in requests]
         for request in checked:
+            check_surface(request.surface, self.bundle)
             check_form(request, self.bundle.policy.surface(request.surface), page)
             if request.filter is not None:
                 self.conditions.check(request.filter)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 
+from playbill.bundle.open import Bundle
 from playbill.bundle.pages import Form
-from playbill.bundle.policy import Surface
+from playbill.bundle.policy import BUILT_IN, Surface
 from playbill.engine.types import Request
 from playbill.errors import RequestError
+from playbill.features.spec import Side
 
 _ALL = ("full", "retrieval", "item_knn", "popularity")
+
+
+def check_surface(name: str, bundle: Bundle) -> None:
+    """Do nothing where a bundle has a surface, or its models know one of this name, which `slate` answers for.
+
+    Raises:
+        RequestError: it has none.
+    """
+    if name in bundle.policy.surfaces or name in BUILT_IN:
+        return
+    learned = bundle.vocabularies.get(f"{Side.CONTEXT}_surface")
+    if learned is not None and learned.index(name):
+        return
+    there = sorted({*bundle.policy.surfaces, *BUILT_IN})
+    near = difflib.get_close_matches(name, there, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise RequestError("surface", f"no surface {name!r}; {hint}there are: {', '.join(there)}")
 
 
 def check_form(request: Request, surface: Surface, page: bool) -> None:

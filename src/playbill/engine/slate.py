@@ -101,6 +101,7 @@ def make_slate(
         profile_version=row.person.version,
         policy=policy,
         surface=bundle.policy.known(request.surface),
+        objective=weights,
         rung=row.rung,
         rung_reason="; ".join([*row.why, f"{note}: searched exactly"] if note else row.why),
         items=items,

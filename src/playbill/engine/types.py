@@ -172,7 +172,9 @@ class Answer(msgspec.Struct, kw_only=True):
         state_version: sequence of the last change in the store when the profile was read.
         profile_version: of the profile used; 0 where none was.
         policy: name and hash of the policy.
-        surface: whose settings of the policy were used: the request's, or `slate` where nobody knows it.
+        surface: whose settings of the policy were used: the request's, or `slate` where the models alone know it.
+        objective: what the scores are the sum of, by name its weight: tasks of the ranker or scores of retrievers, and
+            `blend`. On a lower rung it is what that rung has.
         rung: full | retrieval | item_knn | popularity, best first.
         rung_reason: why not the best rung; empty for "full", and where the surface asks for no more.
         eligible_count: items that could have been shown.
@@ -188,6 +190,7 @@ class Answer(msgspec.Struct, kw_only=True):
     profile_version: int
     policy: str
     surface: str = "slate"
+    objective: dict[str, float] = {}
     rung: str
     rung_reason: str
     eligible_count: int
