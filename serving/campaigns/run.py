@@ -95,7 +95,9 @@ def run(settings: CampaignRunSettings) -> None:
             return
         if len(todo) < plan.num_parts:
             console.print(f"going on: {plan.num_parts - len(todo)} of {plan.num_parts} shards are decided")
-        # a run that goes on finds what it found when it began, whatever other campaigns decided meanwhile
+        if len(todo) == plan.num_parts:  # whatever it looked at before it was killed, others may have decided since
+            shutil.rmtree(folder / ".contact", ignore_errors=True)
+            (folder / KEPT).unlink(missing_ok=True)
         if todo and not has_contact(folder / ".contact", plan):
             _put_contact(settings, folder, plan, people)
         if model is not None and kept(folder, plan.run) is None:
@@ -331,12 +333,20 @@ def _written_to(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan,
 
 def _wait_for_others(folder: Path, stack: ExitStack) -> None:
     """Hold the lock of all campaigns of a home: of two that are decided at once neither would know whom the other
-    writes to, and both would keep to a cap that is passed."""
+    writes to, and both would keep to a cap that is passed.
+
+    Raises:
+        PlaybillError: another one was killed half-way. Whom its other half writes to nobody knows before it is decided,
+            and it is decided by what was known when it began: caps would be passed between the two.
+    """
     said = "another campaign is being decided here: waiting, so that caps count what it sends"
     stack.enter_context(processes.exclusive(folder.with_name(".deciding.lock"), lambda: console.print(said)))
-    begun = {p.parent for p in folder.parent.glob("*/plan.json") if any(p.parent.glob(f"{DECISIONS}/part-*.parquet"))}
-    for other in sorted(p.name for p in begun - {folder} if read_success(p) is None):
-        console.print(f"campaign {other} is decided in part: caps count those parts alone; run it to its end first")
+    begun = {p.parent for p in folder.parent.glob("*/plan.json") if any(p.parent.glob(f"{ROWS}/part-*.parquet"))}
+    for other in sorted(p for p in begun - {folder} if read_success(p) is None):
+        raise PlaybillError(
+            f"campaign {other.name} is decided in part, and caps cannot count whom the rest of it writes to: run it to "
+            f"its end first, or give it up by taking away {other}"
+        )
 
 
 def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign, preview: int) -> Success:

@@ -1,11 +1,14 @@
-"""A campaign's run that was killed and goes on in a world that went on without it: another campaign, another bundle."""
+"""A campaign's run that was killed and goes on in a world that went on without it: other campaigns, another bundle."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from playbill.bundle.write import current, publish
@@ -31,7 +34,7 @@ def mailing(home: Path) -> Path:
     return home
 
 
-def test_it_ends_as_it_began_whatever_was_decided_and_published_meanwhile(
+def test_it_ends_as_it_began_whatever_was_published_meanwhile_and_no_other_is_decided_before(
     mailing: Path, versions: list[str], tmp_path: Path
 ) -> None:
     twin = tmp_path / "twin"
@@ -41,8 +44,10 @@ def test_it_ends_as_it_began_whatever_was_decided_and_published_meanwhile(
     assert whole.returncode == 0, whole.stderr
     folder = mailing / "campaigns" / "weekly"
     kill_after(3, command(mailing, "weekly"), folder)
-    # whoever the other campaign writes to has had their one message of the week, were they asked now
-    assert ran(mailing, "other").returncode == 0
+    # whom its other half writes to nobody knows, and a cap could not count
+    other = ran(mailing, "other")
+    assert other.returncode == 1 and "weekly is decided in part" in other.stderr, other.stderr
+    assert not (mailing / "campaigns" / "other").exists()
     assert current(mailing / "bundles") == versions[0]
     publish(mailing / "bundles", versions[1])
     try:
@@ -57,6 +62,26 @@ def test_it_ends_as_it_began_whatever_was_decided_and_published_meanwhile(
         assert late.returncode == 0 and set(rows_of(mailing, "late")["reason"]) == {"frequency_cap"}
     finally:
         publish(mailing / "bundles", versions[0])
+
+
+def test_killed_before_it_decided_anything_it_counts_what_others_decided_since(mailing: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(mailing, home, ignore=shutil.ignore_patterns("campaigns"))
+    began = subprocess.Popen(command(home, "early"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = home / "campaigns" / "early"
+    try:
+        while not any((folder / ".contact").glob("*")):
+            assert began.poll() is None
+            time.sleep(0.005)
+    finally:
+        began.kill()
+        began.wait()
+    assert not any((folder / "rows").glob("part-*"))
+    assert ran(home, "other").returncode == 0
+    again = ran(home, "early")
+    assert again.returncode == 0, again.stderr
+    sent = [set(rows_of(home, name).filter(pl.col("send"))["user_id"]) for name in ("other", "early")]
+    assert len(sent[0]) > 800 and not sent[0] & sent[1]
 
 
 @pytest.mark.parametrize(
