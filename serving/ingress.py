@@ -95,17 +95,32 @@ def serve_environment(settings: ServeSettings, haproxy: bool) -> dict[str, str]:
 # only what may be answered twice: an event without an id of its own would count twice
 _AGAIN = "http-request disable-l7-retry if !METH_GET !{ path /v1/recommend /v1/home }"
 _QUEUE_MS = 1000.0  # where an answer may take as long as it takes
+_RECONNECT_MS = 20  # before another replica is tried: HAProxy waits for the time it takes to connect, at most a second
+_OVERLOADED, _STARTING, _NO_PATH, _WEBSOCKET = "overloaded.json", "starting.json", "path.json", "websocket.json"
 _REFUSALS = {  # by file: what HAProxy itself answers with
-    "503.http": ("overloaded", "more requests wait than can be answered in time, or no replica is left"),
-    "starting.http": ("starting", "the replicas are not known yet; try again"),
+    _OVERLOADED: ("overloaded", "more requests wait than can be answered in time, or no replica is left"),
+    _STARTING: ("starting", "the replicas are not known yet; try again"),
+    _NO_PATH: ("malformed", "expected a path that begins with /"),
+    _WEBSOCKET: ("malformed", "there are no websockets here; ask by plain HTTP"),
 }
+_ID = (  # as the replicas do, `wire.request_id`
+    "unique-id-format %[uuid]",
+    "http-request set-var(txn.asked) unique-id",
+    "http-request set-var(txn.asked) req.hdr(x-request-id) if { req.hdr(x-request-id) -m reg ^[!-~]{1,128}$ }",
+)
 
 
-def _come_again(error: str, reason: str) -> str:
-    problem = json.dumps({"error": error, "field": None, "reason": reason, "request_id": ""}, separators=(",", ":"))
+def _problem(error: str, reason: str) -> str:
+    problem = {"error": error, "field": None, "reason": reason, "request_id": "%[var(txn.asked),json(ascii)]"}
+    return json.dumps(problem, separators=(",", ":"))
+
+
+def _with(status: int, path: Path) -> str:
+    """Return how HAProxy answers with a file of refusals."""
+    again = "hdr retry-after 1 " if status == 503 else ""
     return (
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
-        f"cache-control: no-store\r\ncontent-length: {len(problem)}\r\n\r\n{problem}"
+        f"status {status} content-type application/json lf-file {path} {again}hdr cache-control no-store "
+        "hdr x-request-id %[var(txn.asked)]"
     )
 
 
@@ -125,17 +140,27 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     And an HAProxy that has just started knows no application: Serve lets it answer 404 then, and hand requests to its
     Python proxy, which says 404 as well until it has learned of the application. Our paths are there; what is not is
     somebody to answer, and HAProxy says so and when to come again. The proxy stays in the configuration, out of use,
-    for Serve counts the servers in it.
+    for Serve counts the servers in it. What can be no path of ours is refused before, and so are websockets, which
+    Serve hands to a deployment in another form than requests and answers with its own fault.
     """
     host, figures = (f"[{h}]" if ":" in h else h for h in (settings.host, settings.figures_host))
     whole = "option http-buffer-request"
     if settings.request_timeout_s:
         whole += f"\\n    timeout http-request {math.ceil(settings.request_timeout_s * 1e3)}ms"
     whole += f"\\n    timeout queue {math.ceil(settings.deadline_ms or _QUEUE_MS)}ms"
+    whole += f"\\n    timeout connect {_RECONNECT_MS}ms"
     for name, (error, reason) in _REFUSALS.items():
-        (scratch / name).write_bytes(_come_again(error, reason).encode())
-    starting = f"http-request return status 503 errorfile {scratch / 'starting.http'}"
-    arrived = f"http-request set-header {ARRIVED} %[date(0,ms)]"
+        (scratch / name).write_text(_problem(error, reason))
+    starting = f"http-request return {_with(503, scratch / _STARTING)}"
+    first = "\\n    ".join(
+        [
+            f"http-request set-header {ARRIVED} %[date(0,ms)]",
+            *_ID,
+            f"http-request return {_with(400, scratch / _NO_PATH)} if !{{ path_beg / }}",
+            f"http-request return {_with(400, scratch / _WEBSOCKET)} if {{ req.hdr(upgrade) -i -m sub websocket }}",
+            _AGAIN,
+        ]
+    )
     program = scratch / "haproxy-bound"
     program.write_text(
         "#!/bin/sh\n"
@@ -145,10 +170,10 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
         f" -e 's/bind 127.0.0.1:{settings.port}$/bind {host}:{settings.port}/'"
         f" -e 's/^    option abortonclose$/&\\n    {whole}/'"
         f" -e 's/^    default-server /&maxconn {settings.max_ongoing} /'"
-        f" -e 's|^    errorfile 503 .*|    errorfile 503 {scratch / '503.http'}|'"
+        f" -e 's|^    errorfile 503 .*|    http-error {_with(503, scratch / _OVERLOADED)}|'"
         f" -e 's|^    http-request return status 404 .*|    {starting}|'"
         " -e 's/ check backup$/& disabled/'"
-        f" -e 's|^frontend http_frontend$|&\\n    {arrived}\\n    {_AGAIN}|' \"$3\"\n"
+        f" -e 's|^frontend http_frontend$|&\\n    {first}|' \"$3\"\n"
         f"exec '{haproxy}' \"$@\"\n"
     )
     os.chmod(program, 0o700)

@@ -6,9 +6,12 @@ import http.client
 import http.server
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from rich.console import Console
 from playbill.serving.ingress import environment, find_haproxy
 from playbill.serving.processes import wait_until
 from playbill.serving.settings import ServeSettings
+from playbill.serving.waiting import ARRIVED
 
 
 class Knows(http.server.BaseHTTPRequestHandler):
@@ -105,11 +109,21 @@ def haproxy(folder: Path, ports: list[int], replicas: list[int], proxy: int = 0)
         process.wait(10)
 
 
+def said_to(port: int, request: bytes) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Return status, headers and problem that raw bytes are answered with."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as there:
+        there.sendall(request)
+        answer = http.client.HTTPResponse(there)
+        answer.begin()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, json.loads(answer.read())
+
+
 def status_of(port: int) -> tuple[int, str | None] | None:
     """Return what a slate is answered with, and when to come again; None where nobody listens."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("POST", "/v1/recommend", b'{"user_id": 1}', {"content-type": "application/json"})
+        given = {"content-type": "application/json", ARRIVED: str(time.time() * 1e3)}  # HAProxy says when itself
+        connection.request("POST", "/v1/recommend", b'{"user_id": 1}', given)
         answer = connection.getresponse()
         answer.read()
         return answer.status, answer.getheader("retry-after")
@@ -137,3 +151,98 @@ def test_a_dead_replica_s_requests_go_to_the_other_one(tmp_path: Path, free_port
     with answering(404) as proxy, answering(200) as alive:
         with haproxy(tmp_path, ports, [dead, alive], proxy) as port:
             assert {status_of(port) for _ in range(20)} == {(200, None)}
+
+
+def test_what_it_refuses_itself_has_a_request_id_as_all_else(tmp_path: Path, free_ports: Any) -> None:
+    ask = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n%s\r\n{}"
+    with haproxy(tmp_path, free_ports(3), []) as port:
+        found = [said_to(port, ask % b"") for _ in range(2)]
+        ids = [problem["request_id"] for _, _, problem in found]
+        assert len(set(ids)) == 2 and all(re.fullmatch("[0-9a-f-]{36}", each) for each in ids)
+        assert [headers["x-request-id"] for _, headers, _ in found] == ids
+        assert {problem["error"] for _, _, problem in found} == {"starting"}
+        for given in ('my"own', "é", "a" * 200):
+            _, headers, problem = said_to(port, ask % f"x-request-id: {given}\r\n".encode())
+            assert (problem["request_id"] == given) == (given == 'my"own') and headers["x-request-id"]
+    with answering(404) as proxy, haproxy(tmp_path, free_ports(3), [], proxy) as port:
+        status, headers, problem = said_to(port, ask % b"x-request-id: mine\r\n")
+        assert status == 503 and headers["retry-after"] == "1" and problem["error"] == "overloaded"
+        assert problem["request_id"] == headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (b"OPTIONS * HTTP/1.1\r\nhost: x", "begins with /"),
+        (b"CONNECT x:80 HTTP/1.1\r\nhost: x", "begins with /"),
+        (b"GET /v1/health HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n"
+         b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13", "no websockets"),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_of_ours_is_the_callers_mistake(
+    tmp_path: Path, free_ports: Any, asked: bytes, said: str
+) -> None:
+    with answering(404) as proxy, answering(200) as replica:
+        with haproxy(tmp_path, free_ports(3), [replica], proxy) as port:
+            status, _, problem = said_to(port, asked + b"\r\n\r\n")
+            assert status == 400 and said in problem["reason"] and problem["error"] == "malformed"
+            assert status_of(port) == (200, None)
+
+
+REPLICA = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(0.005)
+        self.said(503 if 1e3 * time.time() - float(self.headers[sys.argv[2]]) > 500 else 200)
+
+    def do_GET(self):
+        self.said(200)
+
+    def said(self, status):
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answers).serve_forever()
+"""
+
+
+def test_another_replica_is_asked_before_the_deadline_of_a_request_is_over(tmp_path: Path, free_ports: Any) -> None:
+    """Of one that dies with requests in hand. HAProxy would wait a second before it turns to the other."""
+    *replicas, one, two, three = free_ports(5)
+    running = [subprocess.Popen([sys.executable, "-c", REPLICA, str(port), ARRIVED]) for port in replicas]
+    found: list[Any] = []
+    over = threading.Event()
+
+    def ask(port: int) -> None:
+        while not over.is_set():
+            found.append(status_of(port))
+
+    try:
+        assert wait_until(lambda: all(status_of(port) is not None for port in replicas), 10)
+        with answering(404) as proxy, haproxy(tmp_path, [one, two, three], replicas, proxy) as port:
+            callers = [threading.Thread(target=ask, args=(port,)) for _ in range(4)]
+            for caller in callers:
+                caller.start()
+            assert wait_until(lambda: len(found) > 100, 10)
+            running[0].kill()
+            before = len(found)
+            assert wait_until(lambda: len(found) > before + 200, 20)
+            over.set()
+            for caller in callers:
+                caller.join()
+        assert set(found) == {(200, None)}
+    finally:
+        over.set()
+        for process in running:
+            process.kill()
+            process.wait()
