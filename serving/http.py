@@ -200,7 +200,8 @@ class Api:
             response = self._problem(request, Refused(status, name, error.field, error.reason))
         except StateError as error:
             log.error("%s: %s (request %s)", path, error, request_id(request))
-            response = self._problem(request, Refused(503, "state", None, str(error)))
+            # what it says names where the store is, which is for whoever reads the log
+            response = self._problem(request, Refused(503, "state", None, _STORE, {"retry-after": "1"}))
         except ClientDisconnect:
             response = self._problem(request, Refused(400, "incomplete", "body", "the connection closed early"))
         except Exception as error:
@@ -285,6 +286,12 @@ class Api:
             if message["type"] == "lifespan.shutdown":
                 self.close()
                 return
+
+
+_STORE = (
+    "the store cannot be read or written now; try again, events with the event_id that they had: what was stored is "
+    "not stored twice. The server's log says what was wrong, by this request_id"
+)
 
 
 def _name(path: str) -> str:

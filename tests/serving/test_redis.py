@@ -102,7 +102,7 @@ def test_without_redis_answers_go_on_and_events_are_refused_until_it_is_back(
                 assert status == 200 and slate["rung"] == "popularity" and len(slate["items"]) == 5
                 assert "the store cannot be read" in slate["rung_reason"] and slate["profile_version"] == 0
             status, problem = ask(port, "/v1/events", event)
-            assert status == 503 and problem["error"] == "state" and "cannot be reached" in problem["reason"]
+            assert status == 503 and problem["error"] == "state" and "cannot be read or written" in problem["reason"]
             health = ask(port, "/v1/health")[1]
             assert health["status"].startswith("no state") and health["state_version"] is None
             assert health["faults"]["state"] - before[port] == 2

@@ -41,7 +41,7 @@ from playbill.engine.encoding import encode_batch
 from playbill.engine.forms import check_form, check_recent, check_surface
 from playbill.engine.fresh import Stock
 from playbill.engine.held import Held
-from playbill.engine.ladder import Ladder, first_line
+from playbill.engine.ladder import Ladder
 from playbill.engine.newcomers import NewcomersPlaces
 from playbill.engine.page import flat, make_page
 from playbill.engine.parts import Parts, asked, check_weights, open_parts, try_out
@@ -397,7 +397,7 @@ class Engine:
             if not self.settings.without_state:
                 raise
             self.ladder.fault("state", error)
-            note = f"the store cannot be read: {first_line(error)}"
+            note = "the store cannot be read"  # which one and why is for whoever reads the log
         # the stock is what was known last; consent and withdrawn approvals may have changed since, so no creatives
         return [Person(NOBODY, 0, note, remembered=False, teaches=False) for _ in requests], 0, self._stock, None
 
