@@ -86,6 +86,8 @@ async def _decide(
             log.error("choices of creatives are not recorded: %s", error)
         times["record"] = (time.perf_counter() - answered) * 1e3
     headers = {"x-playbill-rung": answer.rung}
+    if budget is not None and budget.late:  # it would have been better with more time
+        headers["x-playbill-late"] = ", ".join(budget.late)
     response = answered_with(answer, headers)
     api.watch.answered(request.scope, answer, budget)
     if api.watch.slate_log is not None:

@@ -96,7 +96,7 @@ class Watch:
         """A request has its answer, which is about to go out.
 
         Args:
-            times_ms: by stage; `total` is all of it.
+            times_ms: by stage; `total` is all of it in this process, `wait` what it waited in front of it.
         """
         self.in_progress -= 1
         answer, cause = scope.get(_ANSWER), scope.get(_CAUSE)
@@ -109,7 +109,7 @@ class Watch:
         if budget is not None:
             for stage in budget.late:
                 self.counts.count("deadline_misses", stage)
-            if times_ms["total"] > budget.limit_ms:
+            if times_ms.get("wait", 0.0) + times_ms["total"] > budget.limit_ms:  # `wait` is before this process
                 self.counts.count("deadline_misses", "answer")
         if self.tellers:
             seen = _seen(scope, route, status, times_ms, answer, cause or "", budget)

@@ -71,7 +71,8 @@ FIGURES: dict[str, Figure] = {
         _counter(
             "deadline_misses",
             "Answers that had no time for a stage, by stage; `queue`: refused because they waited too long; `answer`: "
-            "later than their deadline.",
+            "ready later than their deadline, the wait in HAProxy counted; what an answer takes on its way back is not "
+            "seen here.",
             "stage",
         ),
         _counter("faults", "Answers for which a part failed and a lower rung answered.", "part"),

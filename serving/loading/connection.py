@@ -19,7 +19,7 @@ class Owner(Protocol):
         """It can take a request."""
 
     def answered(self, connection: Connection, status: int) -> None:
-        """The answer to its request is there as a whole; `rung` and `timing` are of it."""
+        """The answer to its request is there as a whole; `rung`, `late` and `timing` are of it."""
 
     def lost(self, connection: Connection, status: int) -> None:
         """It is gone; `status` is for the request that was under way on it, if one was."""
@@ -31,16 +31,17 @@ class Connection(asyncio.Protocol):
     Attributes:
         number: of the request under way, -1 while there is none.
         idle_since: moment of `time.perf_counter` at which it was given back.
-        rung, timing: headers `x-playbill-rung` and `server-timing` of the last answer, empty where it had none.
+        rung, late, timing: headers `x-playbill-rung`, `x-playbill-late` and `server-timing` of the last answer, empty
+            where it had none.
     """
 
-    __slots__ = ("_owner", "_parser", "_transport", "idle_since", "number", "rung", "timing")
+    __slots__ = ("_owner", "_parser", "_transport", "idle_since", "late", "number", "rung", "timing")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._parser = httptools.HttpResponseParser(self)
         self.number, self.idle_since = -1, 0.0
-        self.rung = self.timing = b""
+        self.rung = self.late = self.timing = b""
 
     def write(self, number: int, payload: bytes) -> None:
         """Send a request."""
@@ -80,6 +81,8 @@ class Connection(asyncio.Protocol):
         length = len(name)
         if length == 15 and name.lower() == b"x-playbill-rung":
             self.rung = value
+        elif length == 15 and name.lower() == b"x-playbill-late":
+            self.late = value
         elif length == 13 and name.lower() == b"server-timing":
             self.timing = value
 
@@ -92,4 +95,4 @@ class Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._transport.close()
         self._owner.answered(self, status)
-        self.rung = self.timing = b""
+        self.rung = self.late = self.timing = b""

@@ -35,7 +35,7 @@ class Sent:
         written: when it left; where no connection was free that is later.
         done: when its answer was whole, or it was given up.
         status: of the answer, or one of `connection.WITHOUT_STATUS`.
-        rung, timing: headers of the answer.
+        rung, late, timing: headers of the answer.
         most_open: connections that were open at once.
         cpu_s: processor seconds of this process.
         wall_s: seconds that all of it took.
@@ -47,6 +47,7 @@ class Sent:
     done: array[float]
     status: array[int]
     rung: list[bytes]
+    late: list[bytes]
     timing: list[bytes]
     most_open: int = 0
     cpu_s: float = 0.0
@@ -121,7 +122,7 @@ class _OpenLoop:
         self.sent = Sent(
             due=array("d", [start + offset for offset in offsets]),
             taken=blank[:], written=blank[:], done=blank[:], status=array("i", [0]) * count,
-            rung=[b""] * count, timing=[b""] * count,
+            rung=[b""] * count, late=[b""] * count, timing=[b""] * count,
         )  # fmt: skip
         self._next, self._left = 0, count
         self._waiting: deque[int] = deque()  # requests for which no connection was free
@@ -157,7 +158,8 @@ class _OpenLoop:
         """Of `Owner`."""
         number = connection.number
         connection.number = -1
-        self.sent.rung[number], self.sent.timing[number] = connection.rung, connection.timing
+        self.sent.rung[number], self.sent.late[number] = connection.rung, connection.late
+        self.sent.timing[number] = connection.timing
         self._end(number, status)
         if not connection.closing:
             self._free(connection)

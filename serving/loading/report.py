@@ -73,7 +73,7 @@ def show(console: Console, report: Report) -> None:
     console.print("p99 from the moment sent on a connection; the generator: p99 of its lateness, us of CPU a request")
     console.print(_rates(report.steps))
     if any(step.stages for step in report.steps):
-        console.print("stages of the server, p50 / p99 in milliseconds")
+        console.print("stages of the server, milliseconds")
         console.print(_stages(report.steps))
     if any(step.events for step in report.steps):
         for step in report.steps:
@@ -108,6 +108,13 @@ def remarks(report: Report) -> list[str]:
             )
         if step.latency["asked"] < _FEW:
             found.append(f"{at} there were {step.latency['asked']} slates: their p99 is the word of a few")
+        less = sum(step.late.values())
+        if less:
+            worst = max(step.late, key=lambda name: step.late[name])
+            found.append(
+                f"{at} {less} slates had no time for all steps (mostly {worst}): they are in the percentiles, and "
+                "a search counts them as too late"
+            )
         if step.waited:
             found.append(f"{at} {step.waited} requests waited for one of {step.most_open} connections")
         bad = {name: n for name, n in step.statuses.items() if name != "200"}
@@ -123,7 +130,7 @@ def _rates(steps: list[Step]) -> Table:
     table = Table(box=None, pad_edge=False)
     heads = ("rate", "came", "ok", "429", "503", "other", *(n.removesuffix("_ms") for n in _SHOWN))
     for head in (*heads, "sent", "late", "CPU"):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", overflow="fold")  # on a narrow console too each digit is there
     for step in sorted(steps, key=lambda s: s.rate):
         counted = [step.statuses.get(name, 0) for name in ("200", "429", "503")]
         table.add_row(
@@ -135,14 +142,16 @@ def _rates(steps: list[Step]) -> Table:
 
 
 def _stages(steps: list[Step]) -> Table:
+    """Return a row for each stage at each rate: as many columns as there are rates would fit on no console."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
+    for head in ("stage", "rate", "p50", "p99"):
+        table.add_column(head, justify="left" if head == "stage" else "right", no_wrap=True)
     ordered = sorted(steps, key=lambda s: s.rate)
-    for step in ordered:
-        table.add_column(f"{step.rate:.4g}/s", justify="right", no_wrap=True)
     for name in dict.fromkeys(name for step in ordered for name in step.stages):
-        took = [step.stages.get(name, {}) for step in ordered]
-        table.add_row(escape(name), *(f"{_ms(t.get('p50_ms'))} / {_ms(t.get('p99_ms'))}" for t in took))
+        for n, step in enumerate(ordered):
+            took = step.stages.get(name, {})
+            shown = escape(name) if n == 0 else ""
+            table.add_row(shown, f"{step.rate:.4g}", _ms(took.get("p50_ms")), _ms(took.get("p99_ms")))
     return table
 
 

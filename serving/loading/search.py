@@ -31,8 +31,8 @@ def find_rate(
 ) -> Found:
     """Double the rate, or halve it, until one is known to be enough and one too much, then close in between them.
 
-    A rate keeps under the limit when that share of all slates was answered with 200 within it: refusals and what was
-    given up count as too late.
+    A rate keeps under the limit when that share of all slates was answered with 200 within it, and with all that the
+    server has: refusals, what was given up, and answers for which steps were passed over count as too late.
 
     Args:
         measure: runs one step at a rate.

@@ -30,8 +30,11 @@ class Step(msgspec.Struct, kw_only=True):
         requests: that came due in that time; all that follows is about them.
         statuses: how they ended: by status, or timeout, closed, refused, malformed.
         rungs: slates by rung.
+        late: slates for which the server passed over a step, by the steps: it had no time for them, and answered with
+            something less.
         latency: of slates, answers with 200 and what was given up after `timeout_s`: percentiles, mean, and the
             buckets of `Histogram.sparse`.
+        whole: as the buckets of `latency`, of slates for which no step was passed over.
         service: the same from the moment at which a request was written to a connection. With one connection that is
             what a closed loop counts: whoever waits for its answer does not ask in a stall.
         events: as `latency`, of events; None where none were sent.
@@ -51,6 +54,8 @@ class Step(msgspec.Struct, kw_only=True):
     requests: int
     statuses: dict[str, int]
     rungs: dict[str, int]
+    late: dict[str, int]
+    whole: dict[str, list[int]]
     latency: dict[str, Any]
     service: dict[str, Any]
     events: dict[str, Any] | None
@@ -68,9 +73,10 @@ class Step(msgspec.Struct, kw_only=True):
         return any(name not in WITHOUT_STATUS.values() for name in self.statuses)
 
     def share_within(self, limit_ms: float) -> float:
-        """Return the share of slates that were there within so many milliseconds; what failed was not."""
-        buckets = self.latency["buckets"]
-        good = sum(c for us, c in zip(buckets["up_to_us"], buckets["count"], strict=True) if us <= limit_ms * 1e3)
+        """Return the share of slates that were there within so many milliseconds; what failed was not, nor what was
+        answered in time with something less because time was short."""
+        buckets = zip(self.whole["up_to_us"], self.whole["count"], strict=True)
+        good = sum(count for us, count in buckets if us <= limit_ms * 1e3)
         return good / max(self.latency["asked"], 1)
 
 
@@ -122,8 +128,9 @@ def figures(
     start = due[0] if not counts.any() else due[counts][0]
     in_time = ok & (done >= start) & (done < start + duration_s)
     slates, events = counts & ~is_event, counts & is_event
-    latency, service = Histogram(), Histogram()
+    latency, whole, service = Histogram(), Histogram(), Histogram()
     latency.record((done - due)[slates & lasted])
+    whole.record((done - due)[slates & ok & np.asarray([not late for late in sent.late])])
     service.record((done - written)[slates & lasted & ~np.isnan(written)])
     found = {"slates": latency}
     if events.any():
@@ -140,6 +147,8 @@ def figures(
         requests=int(counts.sum()),
         statuses=_named(status[counts]),
         rungs=dict(Counter(sent.rung[i].decode("latin-1") for i in np.flatnonzero(slates & ok))),
+        late=dict(Counter(sent.late[i].decode("latin-1") for i in np.flatnonzero(slates & ok) if sent.late[i])),
+        whole=whole.sparse(),
         latency={**latency.summary(), "asked": int(slates.sum()), "buckets": latency.sparse()},
         service=service.summary(),
         events=found["events"].summary() if "events" in found else None,

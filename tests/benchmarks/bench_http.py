@@ -63,7 +63,7 @@ def client(
     began: list[float] = [0.0] * connections
     buffers = [bytearray() for _ in sockets]
     latencies: list[float] = []
-    failed = turn = 0
+    failed = whole = turn = 0
     end = time.perf_counter() + seconds
     cpu = time.process_time()
     for number, sock in enumerate(sockets):
@@ -84,6 +84,7 @@ def client(
             now = time.perf_counter()
             latencies.append(now - began[number])
             failed += not headers.startswith(b"http/1.1 200")
+            whole += b"x-playbill-rung: full" in headers and b"x-playbill-late:" not in headers
             buffers[number].clear()
             turn += 1
             began[number] = time.perf_counter()
@@ -93,7 +94,7 @@ def client(
         sock.close()
     ms = np.asarray(latencies) * 1e3
     return {
-        "requests": len(ms), "failed": failed, "requests_per_s": len(ms) / seconds,
+        "requests": len(ms), "failed": failed, "whole_share": whole / len(ms), "requests_per_s": len(ms) / seconds,
         "p50_ms": float(np.percentile(ms, 50)), "p99_ms": float(np.percentile(ms, 99)),
         "client_cpu_ms_per_request": cpu * 1e3 / len(ms),
     }  # fmt: skip

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     bundle = open_bundle(home / "bundles" / version, require_sealed=False, verify=False)
     with Store.open(home / "state", readonly=True) as store:
         engine = Engine.open(bundle, store)
-        people = people_of(store, int(given.get("people", 300)))
+        people = people_of(store, engine, int(given.get("people", 300)))
         figures = measure(engine, people, int(given.get("rounds", 7)), given.get("surface", "slate"))
     show(figures)
     print(f"written to {record('reference', figures, started)}")
@@ -61,15 +61,17 @@ def measure(engine: Engine, people: list[int | str], rounds: int, surface: str) 
     stages: dict[str, np.ndarray] = {}
     for request in requests[:20]:
         engine.decide([request])
-    kept = []
+    kept, ranked = [], []
     for turn in range(rounds):
         for i, request in enumerate(requests):
             calls.seen.clear()
+            before = len(calls.ranked)
             began = time.perf_counter()
             [slate], _ = engine.decide([request])
             whole[turn, i] = time.perf_counter() - began
             for stage, took_ms in engine.stage_ms.items():
                 stages.setdefault(stage, np.full(shape, np.inf))[turn, i] = took_ms
+            ranked += calls.ranked[before : before + 1]  # those behind it are what reasons ask
             if turn == 0:
                 kept.append(slate.rung == "full" and len(slate.items) == K and "search" in {n for n, _ in calls.seen})
             met: set[str] = set()
@@ -100,7 +102,7 @@ def measure(engine: Engine, people: list[int | str], rounds: int, surface: str) 
         "index": engine.describe()["index"],
         "width": int(engine.parts.embeddings.shape[1]) if engine.parts.embeddings is not None else 0,
         "threads": engine.settings.threads,
-        "candidates_median": float(np.median(calls.ranked)),
+        "candidates_median": float(np.median(ranked)),
         "creatives_scored_median": float(np.median(calls.headed)) if calls.headed else 0.0,
         "people": len(mine),
         "rounds": rounds,
@@ -183,11 +185,17 @@ def ratio(whole: np.ndarray, limit: np.ndarray) -> float:
     return round(float(np.median(whole) / np.median(limit)), 3)
 
 
-def people_of(store: Store, most: int) -> list[int | str]:
-    """Return people with a past, spread over the first events of the store."""
+def people_of(store: Store, engine: Engine, most: int) -> list[int | str]:
+    """Return people who get a whole slate on the best rung, spread over the first events of the store.
+
+    Others, without consent or a past that counts, are answered with what is popular in a fifth of the time.
+    """
     first = itertools.islice(store.events(), 200_000)
     found = sorted({event.user_id for _, _, event in first if event.user_id is not None}, key=str)
-    return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
+    order = np.random.default_rng(0).permutation(len(found)).tolist()
+    slates = (engine.recommend([Request(user_id=found[i], k=K)])[0] for i in order)
+    mine = (i for i, slate in zip(order, slates, strict=False) if slate.rung == "full" and len(slate.items) == K)
+    return [found[i] for i in sorted(itertools.islice(mine, most))]
 
 
 def show(figures: dict[str, Any]) -> None:

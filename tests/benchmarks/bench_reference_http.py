@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_reference_http.py home=DIR [bundle=NEWEST] [seconds=8] [rounds=3] [people=200]
 
 Needs the home of `reference_home.py`. The limit is that of `bench_reference.py`: the search and the graphs' runs of a
-person, alone, in this process. Then `playbill serve` answers the same people, everything on:
+person, alone, in this process. Then `playbill serve` answers the same people, each with a whole slate, everything on:
 
 - at one connection, one replica: p50 and p99 against the limit's p50;
 - two replicas under 16 connections: answers a second against cores / (limit + processor time of a request that asks for
@@ -48,9 +48,10 @@ def main(arguments: list[str]) -> int:
     seconds, rounds = float(given.get("seconds", 8)), int(given.get("rounds", 3))
     started, version = machine(), given.get("bundle") or newest(home / "bundles")
     with Store.open(home / "state", readonly=True) as store:
-        people = people_of(store, int(given.get("people", 200)))
         bundle = open_bundle(home / "bundles" / version, require_sealed=False, verify=False)
-        limits = measure(Engine.open(bundle, store), people, 3, "slate")
+        engine = Engine.open(bundle, store)
+        people = people_of(store, engine, int(given.get("people", 200)))
+        limits = measure(engine, people, 3, "slate")
     with tempfile.TemporaryDirectory() as scratch:
         served = Path(scratch)
         shutil.copytree(home / "bundles" / version, served / "bundles" / version, copy_function=os.link)
@@ -111,6 +112,8 @@ def _figures(
         "engine_p50_ms": limits["engine_ms"]["p50"],
         "http_p50_ms": one["p50_ms"],
         "http_p99_ms": one["p99_ms"],
+        "whole_share_at_one": one["whole_share"],  # of the best rung, with every step
+        "whole_share_at_two": two["whole_share"],
         "two_replicas_per_s": two["requests_per_s"],
         "two_replicas_p99_ms": two["p99_ms"],
         "two_replicas_refused": two["failed"],

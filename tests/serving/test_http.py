@@ -15,6 +15,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from playbill.engine.budget import Budget, Pace
+from playbill.engine.types import Request as Asked
 from playbill.errors import ProviderError, StateError
 from playbill.serving import load
 from playbill.serving.http import Api
@@ -159,13 +161,18 @@ def test_no_receipt_before_the_events_are_durable(api: Api, monkeypatch: pytest.
     assert durable.is_set()
 
 
-def test_a_store_that_cannot_write_is_a_503_and_no_receipt(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_write_is_a_503_and_no_receipt(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def full(events: Any) -> list[bool]:
-        raise StateError("the disk is full")
+        raise StateError("redis://cache:6379 is full")
 
     monkeypatch.setattr(api._store, "append", full)
     response = call(api, "POST", "/v1/events", {"event": "rate", "user_id": 26, "item_id": 5})
-    assert response.status_code == 503 and response.json()["reason"] == "the disk is full"
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    problem = response.json()
+    assert problem["error"] == "state" and "redis" not in response.text and "try again" in problem["reason"]
+    assert "redis://cache:6379 is full" in caplog.text and problem["request_id"] in caplog.text
 
 
 def test_the_event_loop_answers_while_events_are_written(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,6 +386,25 @@ def test_a_deadline_counts_from_the_arrival_that_the_ingress_notes(api: Api, ago
     assert answer.status_code == status
     if status == 503:
         assert answer.headers["retry-after"] == "1" and "waited 1" in answer.json()["reason"]
+
+
+def test_an_answer_says_which_steps_it_had_no_time_for(api: Api) -> None:
+    whole = call(api, "POST", "/v1/recommend", {"user_id": 1}, {"x-playbill-deadline-ms": "60000"})
+    assert "x-playbill-late" not in whole.headers
+    api.engine().pace.took("rank", 1e9)
+    hurried = call(api, "POST", "/v1/recommend", {"user_id": 1}, {"x-playbill-deadline-ms": "60000"})
+    assert "rank" in hurried.headers["x-playbill-late"].split(", ") and hurried.headers["x-playbill-rung"] != "full"
+
+
+def test_what_a_request_waited_before_it_came_counts_against_its_deadline(api: Api) -> None:
+    scope: dict[str, Any] = {"headers": [], "method": "POST"}
+    slate = api.engine().recommend([Asked(user_id=1)])[0]
+    for waited, missed in ((70.0, 0), (90.0, 1)):
+        api.watch.began()
+        api.watch.answered(scope, slate, Budget(100.0, Pace()))
+        before = api.watch.counts.so_far()[0].get(("deadline_misses", ("answer",)), 0)
+        api.watch.finished(scope, "/v1/recommend", 200, {"total": 20.0, "wait": waited})
+        assert api.watch.counts.so_far()[0].get(("deadline_misses", ("answer",)), 0) - before == missed
 
 
 @pytest.mark.parametrize("noted", ["", "soon", "-5", "9" * 40])

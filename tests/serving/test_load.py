@@ -254,6 +254,17 @@ def test_a_stall_counts_for_every_request_that_was_due_in_it() -> None:
     assert step.stages["engine"]["p50_ms"] == pytest.approx(1.5, rel=1e-3)
 
 
+def test_answers_that_had_no_time_for_all_steps_are_not_within_any_limit() -> None:
+    hurried = OK.replace(b"X-Playbill-Rung: full", b"X-Playbill-Rung: popularity\r\nX-Playbill-Late: rank, reasons")
+    with tiny() as (address, _):
+        whole = step_of(send(address, 40, 0.4))
+    with tiny(hurried) as (address, _):
+        step = step_of(send(address, 40, 0.4))
+    assert whole.share_within(60_000) == 1 and not whole.late
+    assert step.statuses == {"200": 40} and step.late == {"rank, reasons": 40} and step.share_within(60_000) == 0
+    assert sum(step.latency["buckets"]["count"]) == 40
+
+
 def test_an_answer_that_never_comes_is_given_up_and_counts_with_its_time() -> None:
     with tiny(stall_at=1, stall_s=1.5) as (address, _):
         sent = send(address, 20, 0.0, connections=2, timeout_s=0.5)
@@ -344,7 +355,8 @@ def paced(capacity: float, tried: list[float], behind_from: float = np.inf) -> C
         late = 0.04 if rate >= behind_from else 0.0
         sent = Sent(
             due=array("d", due), taken=array("d", due + late), written=array("d", due), done=array("d", due + took),
-            status=array("i", [200] * 990 + [503] * 10), rung=[b""] * 1000, timing=[b""] * 1000, wall_s=1.0,
+            status=array("i", [200] * 990 + [503] * 10), rung=[b""] * 1000, late=[b""] * 1000,
+            timing=[b""] * 1000, wall_s=1.0,
         )  # fmt: skip
         return step_of(sent, rate)
 
