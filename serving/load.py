@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from playbill.bundle.manifest import check_version
-from playbill.bundle.open import Bundle, open_bundle
+from playbill.bundle.open import Bundle, names_in, open_bundle
 from playbill.bundle.write import current
 from playbill.engine.elsewhere import HERE, Elsewhere
 from playbill.engine.engine import Engine
@@ -31,8 +31,7 @@ def bundle_path(home: Path | str, version: str) -> Path:
         version = published
     path = folder / check_version(version)
     if not path.is_dir():
-        there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        raise BundleError(f"no bundle {version!r} in {folder}; there are {there or 'none'}")
+        raise BundleError(f"no bundle {version!r} in {folder}; there are {names_in(folder) or 'none'}")
     return path
 
 

@@ -98,14 +98,6 @@ def measure(port: int, bundle: Any, rng: np.random.Generator, people: int) -> di
     }
 
 
-def _of(changed: np.ndarray) -> dict[str, float]:
-    return {
-        "mean": round(float(changed.mean()), 2),
-        "least": int(changed.min()),
-        "share_with_two_or_more": round(float((changed >= 2).mean()), 3),
-    }
-
-
 def chosen(items: list[dict[str, Any]], genres: dict[Any, list[str]]) -> list[Any]:
     """Return five items of the most frequent category below the first ten places."""
     below = items[10:]

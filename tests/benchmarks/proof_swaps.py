@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
                         spoil(bundles / spoilt)
                         write_atomic(bundles / CURRENT, f"{spoilt}\n".encode())
                         over.wait(every_s)
-                        broken.update(replicas_that_say_so=said(lambda h: spoilt in (h["failed_bundle"] or "")))
+                        broken.update(of_12_healths_say_so=said(lambda h: spoilt in (h["failed_bundle"] or "")))
                         continue
                     wanted = other if current(bundles) != other else first
                     publish(bundles, wanted)

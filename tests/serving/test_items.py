@@ -299,9 +299,10 @@ FAULTS: list[tuple[Any, str, str]] = [
     ({"item_id": 1.5, "price": 3}, "item_id", "got `float`"),
     ({"item_id": True, "price": 3}, "item_id", "got `bool`"),
     ({"item_id": 10**30, "price": 3}, "item_id", "<= 9223372036854775807"),
-    ({"item_id": 1, "price": "12"}, "price", 'expected a number, got "12"'),
-    ({"item_id": 1, "price": True}, "price", "expected a number, got true"),
+    ({"item_id": 1, "price": "12"}, "price", 'expected a number that 32 bits hold, got "12"'),
+    ({"item_id": 1, "price": True}, "price", "expected a number that 32 bits hold, got true"),
     ({"item_id": 1, "price": 10**30}, "price", "expected a number"),
+    ({"item_id": 1, "price": -1e308}, "price", "expected a number that 32 bits hold, got -1e308"),
     ({"item_id": 1, "prize": 3}, "prize", "no such column; did you mean price? columns: withdrawn, available, title"),
     ({"item_id": 1, "item_index": 3}, "item_index", "no such column"),
     ({"item_id": 1, "x" * 9_000: 3}, "x" * 80, "no such column"),
@@ -323,7 +324,7 @@ FAULTS: list[tuple[Any, str, str]] = [
     ({"items": [{"item_id": 1, "price": 1}], "more": 1}, "more", "unknown field"),
     ({"items": [{"item_id": 1, "price": 1}, {"item_id": "1", "price": 2}]}, "items[1].item_id", "stands in items[0]"),
     ({"items": [*({"item_id": i, "price": 1} for i in (1, 2, 3)), {"item_id": 4, "price": "12"}]},
-     "items[3].price", 'expected a number, got "12"'),
+     "items[3].price", 'expected a number that 32 bits hold, got "12"'),
     ([], "body", "Expected `object`, got `array`"),
 ]  # fmt: skip
 
@@ -390,7 +391,7 @@ def test_rows_that_are_not_understood_have_numbers_and_the_others_are_noted(
     (tmp_path / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert feed(one, tmp_path / "feed.jsonl", "start=2", "batch_rows=6") == 1
     told = capsys.readouterr().err
-    assert 'row 3: price: expected a number, got "12"' in told and "row 5: " in told
+    assert 'row 3: price: expected a number that 32 bits hold, got "12"' in told and "row 5: " in told
     assert "2 rows of feed.jsonl were not understood; all others are noted" in told and "4 new" in told
     assert feed(one, tmp_path / "feed.jsonl") == 1
     assert f"row 7: item_id: {NEW + 20} stands in row 1 as well" in capsys.readouterr().err

@@ -168,10 +168,17 @@ def test_a_trial_of_a_bundle_that_does_not_load_is_over_at_once(
     ask_for_trial(home, versions[1], "canary")
     assert "is to be tried beside" in " ".join(capsys.readouterr().out.split())
     wait_for(lambda: api.trying is not None)
-    # it is taken back by publishing something else by hand, and the next one does not verify
-    (home / "bundles" / "trial.json").unlink()
+    trial = home / "bundles" / "trial.json"
+    asked = trial.read_bytes()
+    trial.unlink()  # taken back
     wait_for(lambda: api.trying is None)
     (path / "items.parquet").write_bytes(b"no parquet")
+    trial.write_bytes(asked)  # past every check of `playbill publish`
+    wait_for(lambda: bool(api.failed_bundle))
+    assert str(api.failed_bundle).startswith(f"{versions[1]}: ") and api.version == versions[0]
+    wait_for(lambda: not trial.exists())
+    assert api.trying is None and "could not be loaded" in said(home)[-1].trial
+    # and one that does not verify is not tried
     assert main(["publish", f"home={home}", f"bundle={versions[1]}", "trial=canary", "force=true", "reason=x"]) == 1
     assert "items.parquet" in capsys.readouterr().err and not (home / "bundles" / "trial.json").exists()
 

@@ -101,7 +101,7 @@ def open_bundle(path: Path | str, *, require_sealed: bool = True, verify: bool =
     """
     path = Path(path)
     if not path.is_dir():
-        raise BundleError(f"no bundle at {path}; there are: {', '.join(_names(path.parent)) or 'none'}")
+        raise BundleError(f"no bundle at {path}; there are: {', '.join(names_in(path.parent)) or 'none'}")
     name = path.name
     try:
         state, manifest = _manifest(path)
@@ -225,7 +225,8 @@ def _map(path: Path) -> np.ndarray:
         raise BundleError(f"{path.name}: cannot be read ({error}); export again") from None
 
 
-def _names(bundles: Path) -> list[str]:
+def names_in(bundles: Path) -> list[str]:
+    """Return the names of all bundles in a folder, in order; what begins with a dot is none."""
     if not bundles.is_dir():
         return []
     return sorted(p.name for p in bundles.iterdir() if p.is_dir() and not p.name.startswith("."))

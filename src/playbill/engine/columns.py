@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from playbill.bundle.open import Bundle, item_kinds
@@ -20,6 +20,7 @@ from playbill.tables.schema import CONTRACT
 from playbill.tables.schema import Kind as TableKind
 
 MAX_TEXT, MAX_LIST = 100_000, 1_000
+_LARGEST = float(np.finfo(np.float32).max)
 _MOMENTS = 2**61  # microseconds either side of 1970: 73,000 years; differences of two still fit
 _KINDS = {TableKind.TEXT: Kind.TEXT, TableKind.TIME: Kind.TIME, TableKind.FLAG: Kind.TRUTH}
 _READ_BY_ENGINE = {
@@ -121,7 +122,7 @@ def _list(value: Any, column: Column, path: str) -> list[Any]:
 
 _ONE = {
     Kind.TEXT: f"a text of at most {MAX_TEXT:,} characters",
-    Kind.NUMBER: "a number",
+    Kind.NUMBER: "a number that 32 bits hold",
     Kind.TRUTH: "true or false",
 }
 
@@ -133,8 +134,8 @@ def _fits(value: Any, kind: Kind) -> bool:
         return isinstance(value, bool)
     if isinstance(value, bool):
         return False
-    # json knows larger whole numbers than the store does
-    return isinstance(value, float) and math.isfinite(value) or isinstance(value, int) and -(2**63) <= value < 2**63
+    # json knows larger whole numbers than the store does, and models read halves of what a float holds
+    return isinstance(value, float) and abs(value) <= _LARGEST or isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def _can_be_given(column: Column) -> bool:
