@@ -19,7 +19,7 @@ from playbill.errors import RequestError, StateError
 from playbill.serving.messages import Refused
 from playbill.serving.slatelog.content import Entry
 from playbill.serving.trying import Answered, Decide
-from playbill.serving.waiting import waited_ms
+from playbill.serving.waiting import WAIT_SHARE, waited_ms
 from playbill.serving.watch import LATE
 from playbill.serving.wire import answered_with, request_id
 from playbill.state.reads import Reads
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("playbill.http")
 
 ARRIVED = "playbill_arrived"
+AT_A_TIME = 2  # slates in the works: of one the choices go to the disk meanwhile
 _DEADLINE = "x-playbill-deadline-ms"
 _AHEAD_DAYS = (
     366  # what is prepared for a later day lies within a year; clocks and units that are wrong lie far outside
@@ -40,23 +41,38 @@ async def recommend(api: Api, request: Request, times: dict[str, float]) -> Resp
     """Return one person's slate."""
     body = await api.body(request)
     began = time.perf_counter()
-    return await _decide(api, request, times, began, decode_request(body), Engine.decide)
+    return await _in_turn(api, request, times, began, decode_request(body), Engine.decide)
 
 
 async def home(api: Api, request: Request, times: dict[str, float]) -> Response:
     """Return one person's page."""
     body = await api.body(request)
     began = time.perf_counter()
-    return await _decide(api, request, times, began, decode(body, PageRequest), Engine.pages)
+    return await _in_turn(api, request, times, began, decode(body, PageRequest), Engine.pages)
 
 
-async def _decide(
+async def _in_turn(
     api: Api, request: Request, times: dict[str, float], began: float, asked: Asked, decide: Decide
 ) -> Response:
+    """Answer when it is a request's turn: one is worked on while another's choices go to the disk.
+
+    More at a time would be answered no sooner: each that was made would wait behind all that came since, after its
+    deadline was looked at. Where answers are made in threads, which wait for other processes, they take turns there.
+    """
     _check_moment(asked.at)
+    decoded = time.perf_counter()
+    times["decode"] = (decoded - began) * 1e3
+    if api.deciders is not None:
+        return await _decide(api, request, times, asked, decide)
+    async with api.turns:
+        times["turn"] = (time.perf_counter() - decoded) * 1e3
+        return await _decide(api, request, times, asked, decide)
+
+
+async def _decide(api: Api, request: Request, times: dict[str, float], asked: Asked, decide: Decide) -> Response:
     if asked.request_id is None:
         asked.request_id = request_id(request)
-    decoded = time.perf_counter()
+    ready = time.perf_counter()
     _, engine = api.now()
     budget, trying = _budget(api, request, engine), api.trying
     waited = waited_ms(request.headers)
@@ -111,8 +127,7 @@ async def _decide(
         response = answered_with(answer, headers)
     times.update(stages)
     times.update(
-        decode=(decoded - began) * 1e3,
-        engine=(answered - decoded) * 1e3,
+        engine=(answered - ready) * 1e3,
         encode=(time.perf_counter() - answered) * 1e3 - times.get("record", 0.0),
     )
     return response
@@ -137,7 +152,7 @@ def _budget(api: Api, request: Request, engine: Engine) -> Budget | None:
     """Return the time that is left for an answer.
 
     Raises:
-        Refused: it waited until there was none: whoever asked has gone, or asks again.
+        Refused: it waited until too little was left: whoever asked has gone, or asks again.
     """
     limit, given = api.deadline_ms, request.headers.get(_DEADLINE)
     if given is not None:
@@ -148,7 +163,7 @@ def _budget(api: Api, request: Request, engine: Engine) -> Budget | None:
         return None
     # what waited in front of us is counted from there on, the time in this process with it
     spent = max((time.perf_counter() - request.scope[ARRIVED]) * 1e3, waited_ms(request.headers))
-    if spent >= limit:
+    if spent >= limit * WAIT_SHARE:
         reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
         raise Refused(503, LATE, None, reason, {"retry-after": "1"})
     return Budget(limit, engine.pace, spent)

@@ -24,7 +24,7 @@ from playbill.bundle.open import Bundle
 from playbill.engine.engine import Engine
 from playbill.errors import RequestError, StateError, trace
 from playbill.serving import deciding, standing, telling, wishing
-from playbill.serving.deciding import ARRIVED
+from playbill.serving.deciding import ARRIVED, AT_A_TIME
 from playbill.serving.following import Following
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Scope
@@ -91,6 +91,7 @@ class Api:
         # threads that append at the same time share one flush of the disk (see Store)
         self._writers = ThreadPoolExecutor(16, "playbill-events")
         self.deciders = ThreadPoolExecutor(threads, "playbill-engine") if threads else None
+        self.turns = asyncio.Semaphore(AT_A_TIME)
         self._max_body_bytes, self.deadline_ms = max_body_bytes, deadline_ms
         self.replica = replica or str(os.getpid())
         self.watch = watch or Watch()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from playbill.errors import ConfigError
 from playbill.serving.settings import REPLICA_PORTS, Ingress, ServeSettings
-from playbill.serving.waiting import ARRIVED
+from playbill.serving.waiting import ARRIVED, WAIT_SHARE
 
 
 def find_haproxy(settings: ServeSettings, console: Console) -> Path | None:
@@ -147,7 +147,7 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
     whole = "option http-buffer-request"
     if settings.request_timeout_s:
         whole += f"\\n    timeout http-request {math.ceil(settings.request_timeout_s * 1e3)}ms"
-    whole += f"\\n    timeout queue {math.ceil(settings.deadline_ms or _QUEUE_MS)}ms"
+    whole += f"\\n    timeout queue {math.ceil(settings.deadline_ms * WAIT_SHARE or _QUEUE_MS)}ms"
     whole += f"\\n    timeout connect {_RECONNECT_MS}ms"
     for name, (error, reason) in _REFUSALS.items():
         (scratch / name).write_text(_problem(error, reason))

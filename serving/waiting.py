@@ -6,6 +6,7 @@ import time
 
 from starlette.datastructures import Headers
 
+WAIT_SHARE = 0.8  # of a deadline: who has waited longer could not be answered well in time, and is told to come again
 ARRIVED = "x-playbill-arrived"  # milliseconds since 1970, by the clock of this machine
 _MOST_MS = 60_000.0
 

@@ -411,3 +411,22 @@ def test_what_a_request_waited_before_it_came_counts_against_its_deadline(api: A
 def test_what_is_no_arrival_counts_as_none(api: Api, noted: str) -> None:
     headers = {"x-playbill-arrived": noted, "x-playbill-deadline-ms": "100"}
     assert call(api, "POST", "/v1/recommend", {"user_id": 1}, headers).status_code == 200
+
+
+def test_who_waits_for_a_turn_until_too_little_is_left_is_told_to_come_again(api: Api) -> None:
+    async def asked() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=api), base_url="http://test") as client:
+            async with api.turns, api.turns:  # two slates are in the works
+                asking = [
+                    asyncio.create_task(
+                        client.post("/v1/recommend", json={"user_id": 1}, headers={"x-playbill-deadline-ms": given})
+                    )
+                    for given in ("60000", "50")
+                ]
+                await asyncio.sleep(0.1)
+                assert not any(task.done() for task in asking)
+            return await asyncio.gather(*asking)
+
+    patient, hurried = asyncio.run(asked())
+    assert patient.status_code == 200 and hurried.status_code == 503
+    assert hurried.headers["retry-after"] == "1" and hurried.json()["error"] == "overloaded"
