@@ -64,9 +64,30 @@ async def _in_turn(
     times["decode"] = (decoded - began) * 1e3
     if api.deciders is not None:
         return await _decide(api, request, times, asked, decide)
-    async with api.turns:
+    await _turn(api, request)
+    try:
         times["turn"] = (time.perf_counter() - decoded) * 1e3
         return await _decide(api, request, times, asked, decide)
+    finally:
+        api.turns.release()
+
+
+async def _turn(api: Api, request: Request) -> None:
+    """Wait until it is a request's turn.
+
+    Raises:
+        Refused: it did not come in time: those who have theirs may wait for a store that hangs.
+    """
+    if not api.turns.locked():
+        await api.turns.acquire()  # at once
+        return
+    limit = _limit(api, request)
+    left_s = max(limit * WAIT_SHARE - _spent(request), 0) / 1e3 if limit else None
+    try:
+        async with asyncio.timeout(left_s):
+            await api.turns.acquire()
+    except TimeoutError:
+        raise _late(_spent(request), limit) from None
 
 
 async def _decide(api: Api, request: Request, times: dict[str, float], asked: Asked, decide: Decide) -> Response:
@@ -154,16 +175,30 @@ def _budget(api: Api, request: Request, engine: Engine) -> Budget | None:
     Raises:
         Refused: it waited until too little was left: whoever asked has gone, or asks again.
     """
-    limit, given = api.deadline_ms, request.headers.get(_DEADLINE)
-    if given is not None:
-        if not given.isdecimal() or not 1 <= int(given[:6]) <= 60_000:
-            raise Refused(422, "invalid", _DEADLINE, f"expected milliseconds, 1 to 60000, got {given[:20]!r}")
-        limit = min(limit or math.inf, int(given))
+    limit = _limit(api, request)
     if not limit:
         return None
-    # what waited in front of us is counted from there on, the time in this process with it
-    spent = max((time.perf_counter() - request.scope[ARRIVED]) * 1e3, waited_ms(request.headers))
+    spent = _spent(request)
     if spent >= limit * WAIT_SHARE:
-        reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
-        raise Refused(503, LATE, None, reason, {"retry-after": "1"})
+        raise _late(spent, limit)
     return Budget(limit, engine.pace, spent)
+
+
+def _limit(api: Api, request: Request) -> float:
+    """Return the milliseconds that an answer may take; 0: as long as it takes."""
+    limit, given = api.deadline_ms, request.headers.get(_DEADLINE)
+    if given is None:
+        return limit
+    if not given.isdecimal() or not 1 <= int(given[:6]) <= 60_000:
+        raise Refused(422, "invalid", _DEADLINE, f"expected milliseconds, 1 to 60000, got {given[:20]!r}")
+    return min(limit or math.inf, int(given))
+
+
+def _spent(request: Request) -> float:
+    """Return milliseconds since a request came: what waited in front of us counts from there on."""
+    return max((time.perf_counter() - request.scope[ARRIVED]) * 1e3, waited_ms(request.headers))
+
+
+def _late(spent: float, limit: float) -> Refused:
+    reason = f"the request waited {spent:.0f} ms of the {limit:g} that it may take"
+    return Refused(503, LATE, None, reason, {"retry-after": "1"})

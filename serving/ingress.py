@@ -97,9 +97,14 @@ _AGAIN = "http-request disable-l7-retry if !METH_GET !{ path /v1/recommend /v1/h
 _QUEUE_MS = 1000.0  # where an answer may take as long as it takes
 _RECONNECT_MS = 20  # before another replica is tried: HAProxy waits for the time it takes to connect, at most a second
 _OVERLOADED, _STARTING, _NO_PATH, _WEBSOCKET = "overloaded.json", "starting.json", "path.json", "websocket.json"
+_BROKEN_OFF = "broken_off.json"
 _REFUSALS = {  # by file: what HAProxy itself answers with
     _OVERLOADED: ("overloaded", "more requests wait than can be answered in time, or no replica is left"),
     _STARTING: ("starting", "the replicas are not known yet; try again"),
+    _BROKEN_OFF: (
+        "broken_off",
+        "a replica ended, or was too slow, with this in hand; send it again, events with the event_id they had",
+    ),
     _NO_PATH: ("malformed", "expected a path that begins with /"),
     _WEBSOCKET: ("malformed", "there are no websockets here; ask by plain HTTP"),
 }
@@ -117,7 +122,7 @@ def _problem(error: str, reason: str) -> str:
 
 def _with(status: int, path: Path) -> str:
     """Return how HAProxy answers with a file of refusals."""
-    again = "hdr retry-after 1 " if status == 503 else ""
+    again = "hdr retry-after 1 " if status > 500 else ""
     return (
         f"status {status} content-type application/json lf-file {path} {again}hdr cache-control no-store "
         "hdr x-request-id %[var(txn.asked)]"
@@ -171,6 +176,8 @@ def _bound(haproxy: Path, settings: ServeSettings, scratch: Path) -> Path:
         f" -e 's/^    option abortonclose$/&\\n    {whole}/'"
         f" -e 's/^    default-server /&maxconn {settings.max_ongoing} /'"
         f" -e 's|^    errorfile 503 .*|    http-error {_with(503, scratch / _OVERLOADED)}|'"
+        f" -e 's|^    errorfile 502 .*|    http-error {_with(502, scratch / _BROKEN_OFF)}|'"
+        f" -e 's|^    errorfile 504 .*|    http-error {_with(504, scratch / _BROKEN_OFF)}|'"
         f" -e 's|^    http-request return status 404 .*|    {starting}|'"
         " -e 's/ check backup$/& disabled/'"
         f" -e 's|^frontend http_frontend$|&\\n    {first}|' \"$3\"\n"

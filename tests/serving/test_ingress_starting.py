@@ -27,13 +27,15 @@ from playbill.serving.waiting import ARRIVED
 
 
 class Knows(http.server.BaseHTTPRequestHandler):
-    """Answers health checks, and every path with a status of its own: 200 a replica, 404 Serve's own proxy."""
+    """Answers health checks, and every path with a status of its own: 200 a replica, 404 Serve's own proxy, 0 a replica
+    that ends without an answer."""
 
     status = 200
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self._answer(self.status)
+        if self.status:
+            self._answer(self.status)
 
     def do_GET(self) -> None:
         self._answer(200)
@@ -246,3 +248,14 @@ def test_another_replica_is_asked_before_the_deadline_of_a_request_is_over(tmp_p
         for process in running:
             process.kill()
             process.wait()
+
+
+def test_events_that_a_dying_replica_had_in_hand_are_to_be_sent_again(tmp_path: Path, free_ports: Any) -> None:
+    """Not by HAProxy, which does not know whether they were stored; and not as a fault of the server's."""
+    one, two, three = free_ports(3)
+    ask = b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+    with answering(404) as proxy, answering(0) as dying:
+        with haproxy(tmp_path, [one, two, three], [dying], proxy) as port:
+            status, headers, problem = said_to(port, ask)
+    assert status == 502 and headers["retry-after"] == "1" and problem["error"] == "broken_off"
+    assert problem["request_id"] == headers["x-request-id"] and "event_id" in problem["reason"]
