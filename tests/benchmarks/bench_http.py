@@ -33,6 +33,7 @@ PLAIN_PORT = 18700
 SERVE = {"port": 18710, "haproxy_stats_port": 18711, "haproxy_metrics_port": 18712, "proxy_port": 18713,
          "metrics_port": 18714, "figures_port": 18715, "replica_ports": 18800}  # fmt: skip
 USERS, K = 943, 20
+LATE_MS = 100.0  # the deadline of `playbill serve` where nobody says another
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -94,7 +95,8 @@ def client(
         sock.close()
     ms = np.asarray(latencies) * 1e3
     return {
-        "requests": len(ms), "failed": failed, "whole_share": whole / len(ms), "requests_per_s": len(ms) / seconds,
+        "requests": len(ms), "failed": failed, "late_share": float((ms > LATE_MS).mean()), "whole_share": whole / len(ms),
+        "requests_per_s": len(ms) / seconds,
         "p50_ms": float(np.percentile(ms, 50)), "p99_ms": float(np.percentile(ms, 99)),
         "client_cpu_ms_per_request": cpu * 1e3 / len(ms),
     }  # fmt: skip

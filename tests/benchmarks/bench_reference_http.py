@@ -7,7 +7,8 @@ person, alone, in this process. Then `playbill serve` answers the same people, e
 
 - at one connection, one replica: p50 and p99 against the limit's p50;
 - two replicas under 16 connections: answers a second against cores / (limit + processor time of a request that asks for
-  nothing, `GET /v1/health`, through the same set-up). The client runs on the same cores, and its time is shown.
+  nothing, `GET /v1/health`, through the same set-up). The client runs on the same cores, and its time is shown;
+- two replicas under 48 connections, more than they can answer: how many are refused, and what the others get.
 
 Serves from a copy of the home's bundles, where that bundle is the current one; the state is shared, and what
 is shown is noted in it.
@@ -59,8 +60,9 @@ def main(arguments: list[str]) -> int:
         subprocess.run([*PLAYBILL, "publish", f"home={served}", f"bundle={version}", *forced], check=True)
         (served / "people.json").write_text(json.dumps(people))
         one = _served(served, home / "state", 1, [("answer", 1)], seconds, rounds)
-        two = _served(served, home / "state", 2, [("answer", 16), ("nothing", 16)], seconds, rounds)
+        two = _served(served, home / "state", 2, [("answer", 16), ("nothing", 16), ("answer", 48)], seconds, rounds)
     figures = _figures(limits, one["answer", 1], two["answer", 16], two["nothing", 16])
+    figures |= {f"with_48_callers_{name}": value for name, value in _pressed(two["answer", 48], seconds).items()}
     for name, value in figures.items():
         print(f"{name:44} {value}")
     print(f"written to {record('reference_http', figures, started)}")
@@ -103,6 +105,17 @@ def _cell(what: str, connections: int, seconds: float, ids: list[int], home: Pat
     return figures
 
 
+def _pressed(many: dict[str, float], seconds: float) -> dict[str, float]:
+    """Return what became of more requests than can be answered; `late_share` and p99 are of refusals too."""
+    return {
+        "answered_per_s": (many["requests"] - many["failed"]) / seconds,
+        "refused_share": many["failed"] / many["requests"],
+        "whole_of_answered": many["whole_share"] * many["requests"] / max(many["requests"] - many["failed"], 1),
+        "late_share": many["late_share"],
+        "p99_ms": many["p99_ms"],
+    }
+
+
 def _figures(
     limits: dict[str, Any], one: dict[str, float], two: dict[str, float], nothing: dict[str, float]
 ) -> dict[str, Any]:
@@ -116,6 +129,7 @@ def _figures(
         "whole_share_at_two": two["whole_share"],
         "two_replicas_per_s": two["requests_per_s"],
         "two_replicas_p99_ms": two["p99_ms"],
+        "two_replicas_late_share": two["late_share"],
         "two_replicas_refused": two["failed"],
         "server_cpu_ms_per_answer": two["server_cpu_ms_per_request"],
         "server_cpu_ms_per_nothing": nothing["server_cpu_ms_per_request"],
