@@ -95,7 +95,8 @@ def client(
         sock.close()
     ms = np.asarray(latencies) * 1e3
     return {
-        "requests": len(ms), "failed": failed, "late_share": float((ms > LATE_MS).mean()), "whole_share": whole / len(ms),
+        "requests": len(ms), "failed": failed, "late_share": float((ms > LATE_MS).mean()),
+        "whole_share": whole / len(ms),
         "requests_per_s": len(ms) / seconds,
         "p50_ms": float(np.percentile(ms, 50)), "p99_ms": float(np.percentile(ms, 99)),
         "client_cpu_ms_per_request": cpu * 1e3 / len(ms),
