@@ -89,6 +89,8 @@ def serve_environment(settings: ServeSettings, haproxy: bool) -> dict[str, str]:
             # what a replica that died was working on goes to another one, see `_AGAIN`
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         }
+    else:
+        variables["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "playbill.serving.websockets:middlewares"
     return variables
 
 
@@ -98,6 +100,7 @@ _QUEUE_MS = 1000.0  # where an answer may take as long as it takes
 _RECONNECT_MS = 20  # before another replica is tried: HAProxy waits for the time it takes to connect, at most a second
 _OVERLOADED, _STARTING, _NO_PATH, _WEBSOCKET = "overloaded.json", "starting.json", "path.json", "websocket.json"
 _BROKEN_OFF = "broken_off.json"
+NO_WEBSOCKETS = "there are no websockets here; ask by plain HTTP"
 _REFUSALS = {  # by file: what HAProxy itself answers with
     _OVERLOADED: ("overloaded", "more requests wait than can be answered in time, or no replica is left"),
     _STARTING: ("starting", "the replicas are not known yet; try again"),
@@ -106,7 +109,7 @@ _REFUSALS = {  # by file: what HAProxy itself answers with
         "a replica ended, or was too slow, with this in hand; send it again, events with the event_id they had",
     ),
     _NO_PATH: ("malformed", "expected a path that begins with /"),
-    _WEBSOCKET: ("malformed", "there are no websockets here; ask by plain HTTP"),
+    _WEBSOCKET: ("malformed", NO_WEBSOCKETS),
 }
 _ID = (  # as the replicas do, `wire.request_id`
     "unique-id-format %[uuid]",

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,24 @@ from playbill.state.ingest import run as ingest
 from playbill.state.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+HANDSHAKE = (
+    b"GET /v1/health HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+)
+
+
+def raw(port: int, sent: bytes) -> bytes:
+    """Return what is answered to some bytes, up to the end of the connection or a second of silence."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(sent)
+        connection.settimeout(2)
+        try:
+            while got := connection.recv(65536):
+                said += got
+        except TimeoutError:
+            pass
+    return said
 
 
 def test_serve_runs_what_was_written(
@@ -84,6 +103,13 @@ def test_serve_runs_what_was_written(
         status, served = ask("/v1/recommend", body)
         assert status == 200 and served["rung"] == slate.rung == "full" and served["rung_reason"] == ""
         assert [i["item_id"] for i in served["items"]] == [i.item_id for i in slate.items]
+        # Serve's own proxy fails on a handshake before a replica is asked
+        for asked in (HANDSHAKE, HANDSHAKE.replace(b"version: 13", b"version: 1"), HANDSHAKE.replace(b"-key", b"-no")):
+            said = raw(port, asked)
+            assert said.startswith(b"HTTP/1.1 400 "), said
+        said = raw(port, HANDSHAKE)
+        assert b"there are no websockets here" in said and b'"error": "malformed"' in said, said
+        assert ask("/v1/health")[0] == 200
     finally:
         owner.send_signal(signal.SIGINT)
         try:
