@@ -49,10 +49,11 @@ from playbill.serving.campaigns.shards import RowWriter, has_contact, put_contac
 from playbill.serving.shard_work import end_leftovers, make_parts
 from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
+from playbill.tables.consent import not_denied
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
-GONE = "unsubscribed_since.parquet"
+GONE = "gone_since.parquet"
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -114,12 +115,12 @@ def run(settings: CampaignRunSettings) -> None:
             heroes = None if heroes is None else replace(heroes, chances=plan.hero_chances)
             _decide(settings, folder, plan, people, subjects, heroes, times, todo)
         success = _finish(folder, plan, people, campaign, settings.preview)
-        gone = _gone_since(settings, folder)
+        gone = _gone_since(settings, folder, plan)
     _tell(folder, success, time.perf_counter() - began)
     if gone:
         console.print(
-            f"{gone:,} of them have unsubscribed since the moment that this was decided for: leave out who stands in "
-            f"{folder / GONE} when you send"
+            f"{gone:,} of them have unsubscribed, or taken a consent back, since the moment that this was decided for: "
+            f"leave out who stands in {folder / GONE} when you send"
         )
 
 
@@ -373,22 +374,42 @@ def _finish(folder: Path, plan: CampaignPlan, people: People, campaign: Campaign
     return success
 
 
-def _gone_since(settings: CampaignRunSettings, folder: Path) -> int:
-    """Write whom a message is decided for and who unsubscribed after its moment, and return how many: rows stay as they
-    were decided, so that a run that was killed ends with the same ones."""
-    rows = pl.scan_parquet(folder / ROWS / "part-*.parquet").filter("send").select("user_id")
-    none = pl.Series("user_id", [], rows.collect_schema()["user_id"])
-    nobody = Contact(pl.DataFrame(), none, pl.DataFrame(), None)
-    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
-        now = with_events_since(nobody, store, settings.campaign, time.time_ns() // 1000)
-    gone = rows.filter(pl.col("user_id").is_in(now.unsubscribed.implode())).collect() if len(now.unsubscribed) else None
+def _gone_since(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan) -> int:
+    """Write whom a message is decided for and who unsubscribed, or took a consent back, after its moment, and return
+    how many: rows stay as they were decided, so that a run that was killed ends with the same ones."""
     (folder / GONE).unlink(missing_ok=True)
-    if gone is None or not len(gone):
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        if store.version == plan.state_version:
+            return 0
+        rows = pl.scan_parquet(folder / ROWS / "part-*.parquet").filter("send").select("user_id", "channel").collect()
+        words = pl.DataFrame(schema={"user_id": rows.schema["user_id"], "at": pl.Int64, "away": pl.Boolean})
+        nothing = Contact(pl.DataFrame(), words, pl.DataFrame())
+        away = with_events_since(nothing, store, settings.campaign, time.time_ns() // 1000).unsubscribed
+        denied = [_denies(store, settings.campaign.purpose, some) for some in rows.iter_slices(10_000)]
+    gone = rows.with_columns(
+        reason=pl.when(pl.col("user_id").is_in(away.implode()))
+        .then(pl.lit("unsubscribed"))
+        .otherwise(pl.concat([pl.Series("reason", [], pl.String), *denied]))
+    ).filter(pl.col("reason").is_not_null())
+    if not len(gone):
         return 0
     buffer = io.BytesIO()
-    gone.write_parquet(buffer)
+    gone.select("user_id", "reason").write_parquet(buffer)
     write_atomic(folder / GONE, buffer.getvalue())
     return len(gone)
+
+
+def _denies(store: Store, purpose: str, rows: pl.DataFrame) -> pl.Series:
+    """Return [n] the reason that the state gives not to write to them, by their channel; null where it gives none."""
+    found: list[str | None] = []
+    for profile, channel in zip(store.profiles(rows["user_id"].to_list()), rows["channel"], strict=True):
+        known = {} if profile is None else profile.features
+        if not not_denied(known, purpose):
+            found.append("no_consent")
+        else:
+            fine = not_denied(known, channel) and not_denied(known, f"{purpose}_{channel}")
+            found.append(None if fine else "no_channel")
+    return pl.Series("reason", found, pl.String)
 
 
 def _tell(folder: Path, success: Success, took_s: float) -> None:

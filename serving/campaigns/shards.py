@@ -67,10 +67,10 @@ def _put_some(folder: Path, contact: Contact, place: pl.DataFrame, numbers: list
     ids = place["user_id"]
     theirs = whole.filter(pl.col("user_id").is_in(ids.implode())).collect()
     users = place.join(theirs, on="user_id", how="left", maintain_order="left")
-    users = users.with_columns(__unsubscribed=pl.col("user_id").is_in(contact.unsubscribed.implode()))
     opened = contact.opened if contact.opened is not None else contact.sends.select("user_id", "at").clear()
     for name, frame in (
         ("users", users),
+        ("words", contact.words.join(place, on="user_id")),
         ("sends", contact.sends.join(place, on="user_id")),
         ("opened", opened.join(place, on="user_id")),
         *([] if contact.given is None else [("given", contact.given.join(place, on="user_id"))]),
@@ -91,12 +91,10 @@ def has_contact(folder: Path, plan: CampaignPlan) -> bool:
 
 def read_shard(folder: Path, number: int) -> Contact:
     """Return what `put_contact` wrote of one shard."""
-    users, sends, opened = (pl.read_parquet(folder / f"{n}-{number:05}.parquet") for n in ("users", "sends", "opened"))
-    gone = users.filter("__unsubscribed")["user_id"]
+    names = ("users", "words", "sends", "opened")
+    users, words, sends, opened = (pl.read_parquet(folder / f"{name}-{number:05}.parquet") for name in names)
     given = folder / f"given-{number:05}.parquet"
-    return Contact(
-        users.drop("__unsubscribed"), gone, sends, opened, pl.read_parquet(given) if given.is_file() else None
-    )
+    return Contact(users, words, sends, opened, pl.read_parquet(given) if given.is_file() else None)
 
 
 class RowWriter:

@@ -44,7 +44,7 @@ def campaign(**fields: Any) -> Campaign:
 def contact(ml100k_tables: Path) -> Contact:
     found = read_contact(ml100k_tables, campaign(), AT)
     zones = pl.Series("timezone", [ZONES[user % 4] for user in found.users["user_id"]])
-    return Contact(found.users.with_columns(zones), found.unsubscribed, found.sends)
+    return Contact(found.users.with_columns(zones), found.words, found.sends)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_whose_hours_they_are_and_none_of_their_own_without_consent(material: Ma
     assert rows["hour"].to_list() == chances.argmax(1).tolist()
     np.testing.assert_allclose(rows["open_probability"], chances.max(1), rtol=1e-6)
     users = material.contact.users.with_columns(consent_personalisation=pl.col("user_id") > 100)
-    asked = Material(material.engine, Contact(users, material.contact.unsubscribed, material.contact.sends),
+    asked = Material(material.engine, Contact(users, material.contact.words, material.contact.sends),
                      material.subjects, send_times)  # fmt: skip
     rows = decide(mine, asked, IDS, AT)
     assert set(rows["hour_reason"][:100]) == {"everybody"} and len(set(rows["hour"][:100])) == 1
@@ -255,7 +255,7 @@ def test_each_approved_subject_is_as_likely_as_the_others(material: Material) ->
 
 def test_the_cap_is_of_all_campaigns(material: Material) -> None:
     sends = pl.DataFrame({"user_id": [1, 1, 2], "at": [AT - DAY_US] * 3, "channel": ["email"] * 3})
-    capped = Material(material.engine, Contact(material.contact.users, material.contact.unsubscribed, sends),
+    capped = Material(material.engine, Contact(material.contact.users, material.contact.words, sends),
                       material.subjects, None)  # fmt: skip
     rows = decide(campaign(caps=[Cap(most=2, days=7)]), capped, [1, 2, 3], AT)
     assert rows["reason"].to_list() == ["frequency_cap", "", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from playbill.campaign.restraint import DAY_US, Contact, counts, read_contact, restrain
+from playbill.campaign.restraint import DAY_US, Contact, counts, read_contact, restrain, with_events_since
 from playbill.campaign.settings import Block, Campaign, Cap, Fatigue, Holdouts
 from playbill.errors import TableError
 from playbill.measure.assignment import Plan, bucket_of, hash_id, held_out
+from playbill.state.events import Declared, Event
+from playbill.state.store import Store
+from playbill.tables.schema import EventKind
 
 AT = round(datetime(2026, 11, 23, tzinfo=UTC).timestamp() * 1e6)
 
@@ -35,7 +39,7 @@ def held(contact: Contact, mine: Campaign, states: dict[int, dict[str, Any]] | N
 
 
 def changed(contact: Contact, **columns: Any) -> Contact:
-    return Contact(contact.users.with_columns(**columns), contact.unsubscribed, contact.sends)
+    return Contact(contact.users.with_columns(**columns), contact.words, contact.sends)
 
 
 def test_where_nothing_is_asked_everybody_is_written_to(people: Contact) -> None:
@@ -99,6 +103,23 @@ def test_the_last_word_of_unsubscribing_counts(ml100k_tables: Path, tmp_path: Pa
     found, reason, _ = held(read_contact(tmp_path, campaign(), AT), campaign())
     assert {u for u, why in reason.items() if why} == {1, 3, 5}  # the 4th says so later than now
     assert counts(found.reason) == {"sent": 940, "unsubscribed": 3}
+
+
+def test_of_tables_and_store_who_heard_a_person_later_counts(people: Contact, tmp_path: Path) -> None:
+    """Tables may be prepared that the store has not read yet: then its last word is not the last one."""
+    said = {1: (True, 5, False, 2), 2: (True, 2, False, 5), 3: (False, 5, True, 2), 4: (False, 2, True, 5),
+            5: (True, 3, False, 3), 6: (False, 3, True, 3)}  # fmt: skip
+    hour = DAY_US // 24
+    words = [(user, AT - 9 * hour + hours * hour, away) for user, (away, hours, _, _) in said.items()]
+    told = replace(people, words=pl.DataFrame(words, people.words.schema, orient="row"))
+    with Store.open(tmp_path / "state") as store:
+        kinds = [EventKind(name="unsubscribe"), EventKind(name="subscribe")]
+        store.declare(Declared(events=kinds, user_id_type="int64", item_id_type="int64"))
+        for user, (_, _, away, hours) in said.items():
+            event = "unsubscribe" if away else "subscribe"
+            store.append([Event(event_id=str(user), user_id=user, event=event, at=AT - 9 * hour + hours * hour)])
+        found = with_events_since(told, store, campaign(), AT)
+    assert sorted(found.unsubscribed.to_list()) == [1, 4, 5, 6]
 
 
 def test_caps_count_all_campaigns_and_not_the_one_that_is_run_again(ml100k_tables: Path, tmp_path: Path) -> None:

@@ -219,16 +219,18 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
     ]
     success: Any = msgspec.json.decode((mailing / "campaigns" / "aside" / "success.json").read_bytes())
     assert (success["recipients"], success["sent"]) == (5, 3) and sum(success["aside"].values()) == 4
-    # a run that goes on decides what it would have, and says who has unsubscribed since
+    # a run that goes on decides what it would have, and says who has gone since
     rows, folder = rows_of(mailing, "aside"), mailing / "campaigns" / "aside"
     with Store.open(mailing / "state") as store:
         moment = round(datetime.fromisoformat("1998-04-25T00:00:00Z").timestamp() * 1e6)
         store.append([Event(event_id="9away", user_id=9, event="unsubscribe", at=moment)])
+        store.set_features({8: {"consent_email": False}})
     (folder / "success.json").unlink()
     on = ran(mailing, "aside", f"campaign.audience.file={audience}")
-    assert on.returncode == 0 and "1 of them have unsubscribed since" in " ".join(on.stderr.split()), on.stderr
+    assert on.returncode == 0 and "2 of them have unsubscribed, or taken" in " ".join(on.stderr.split()), on.stderr
     assert rows_of(mailing, "aside").equals(rows)
-    assert pl.read_parquet(folder / "unsubscribed_since.parquet")["user_id"].to_list() == [9]
+    gone = pl.read_parquet(folder / "gone_since.parquet")
+    assert dict(gone.iter_rows()) == {8: "no_channel", 9: "unsubscribed"}
     audience.write_text("user_id\n\nx\n")
     nobody = ran(mailing, "nobody", f"campaign.audience.file={audience}")
     assert nobody.returncode == 1 and "nobody is left of" in nobody.stderr
@@ -335,9 +337,9 @@ def test_offers_are_settled_once_for_all_shards_and_reruns(mailing: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "offer <b>gift</b>" in (folder / "preview.html").read_text()
     rows, settled = rows_of(mailing, "gifts"), pl.read_parquet(folder / "offers.parquet")
-    # no money is set aside for people who are not written to
+    # no money is set aside for people who are not written to; 5 and 8 told the store alone
     sent_to = set(rows.filter("send")["user_id"])
-    assert set(settled["user_id"]) - sent_to <= {5} and sent_to <= set(settled["user_id"])  # 5 told the store alone
+    assert set(settled["user_id"]) - sent_to <= {5, 8} and sent_to <= set(settled["user_id"])
     assert 150 < (settled["offer"] == "gift").sum() <= 200
     sent = rows.filter("send").join(settled, on="user_id", suffix="_settled")
     assert (sent["offer"] == sent["offer_settled"]).all()

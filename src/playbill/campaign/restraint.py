@@ -52,17 +52,23 @@ class Contact:
 
     Attributes:
         users: the users table.
-        unsubscribed: ids of those whose last word was to unsubscribe.
+        words: the last word of each person who said whether to be written to: user_id, at (int64 UTC microseconds),
+            away (bool: to unsubscribe).
         sends: a row a message decided on: user_id, at (int64 UTC microseconds), channel (null where none was noted).
         opened: a row a person who opened something themselves: user_id, at (int64, the last time); None: nobody did.
         given: see `audience.People`.
     """
 
     users: pl.DataFrame
-    unsubscribed: pl.Series
+    words: pl.DataFrame
     sends: pl.DataFrame
     opened: pl.DataFrame | None = None
     given: pl.DataFrame | None = None
+
+    @property
+    def unsubscribed(self) -> pl.Series:
+        """Ids of those whose last word was to unsubscribe."""
+        return self.words.filter("away")["user_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +108,8 @@ def read_contact(
     told = (
         pl.scan_parquet(tables / "events.parquet")
         .filter(pl.col("event").is_in([campaign.unsubscribe_event, campaign.subscribe_event]))
-        .filter(pl.col("user_id").is_not_null() & (pl.col("at").dt.epoch("us") <= at))
-        # of two at the same moment, to unsubscribe counts
-        .sort("at", pl.col("event") == campaign.unsubscribe_event)
-        .group_by("user_id")
-        .agg(pl.col("event").last())
-        .filter(pl.col("event") == campaign.unsubscribe_event)
+        .select("user_id", pl.col("at").dt.epoch("us"), away=pl.col("event") == campaign.unsubscribe_event)
+        .filter(pl.col("user_id").is_not_null() & (pl.col("at") <= at))
         .collect()
     )
     opened = (
@@ -125,7 +127,12 @@ def read_contact(
     # one message may stand in the tables and in the file that they were made of; those of two campaigns are two
     every = pl.concat(sends).unique().drop("campaign", "decision_id")
     read = _last_read(opened.collect(), every, campaign.fatigue.machine_s) if campaign.fatigue.sends else None
-    return Contact(users, told["user_id"], every, read)
+    return Contact(users, last_words(told), every, read)
+
+
+def last_words(said: pl.DataFrame) -> pl.DataFrame:
+    """Return the last row of each person, by user_id, at and away; of two at the same moment, to unsubscribe counts."""
+    return said.sort("at", "away").group_by("user_id", maintain_order=True).last()
 
 
 def _last_read(opens: pl.DataFrame, sends: pl.DataFrame, machine_s: float) -> pl.DataFrame:
@@ -140,23 +147,19 @@ def _last_read(opens: pl.DataFrame, sends: pl.DataFrame, machine_s: float) -> pl
 
 
 def with_events_since(contact: Contact, store: Store, campaign: Campaign, at: int) -> Contact:
-    """Return what is known of contact with the store's last words beside the tables': somebody who unsubscribed on the
-    site a minute ago stands in no table yet."""
+    """Return what is known of contact with the store's words beside the tables': somebody who unsubscribed on the site
+    a minute ago stands in no table yet, and what newer tables say the store may not have read."""
     names = {campaign.unsubscribe_event, campaign.subscribe_event}
     declared = store.declared
     if declared is None or names.isdisjoint(event.name for event in declared.events):
         return contact
-    last: dict[int | str, tuple[int, bool]] = {}
-    for _, _, event in store.events():
-        if event.event in names and event.user_id is not None and event.at is not None and event.at <= at:
-            said = (event.at, event.event == campaign.unsubscribe_event)
-            last[event.user_id] = max(said, last.get(event.user_id, said))
-    gone = [user for user, (_, away) in last.items() if away]
-    back = [user for user, (_, away) in last.items() if not away]
-    kind = contact.unsubscribed.dtype
-    # the store was fed with the tables' events, so what it says last is the last word
-    kept = contact.unsubscribed.filter(~contact.unsubscribed.is_in(pl.Series(back, dtype=kind).implode()))
-    return replace(contact, unsubscribed=pl.concat([kept, pl.Series(kept.name, gone, dtype=kind)]).unique())
+    said = [
+        (event.user_id, event.at, event.event == campaign.unsubscribe_event)
+        for _, _, event in store.events()
+        if event.event in names and event.user_id is not None and event.at is not None and event.at <= at
+    ]
+    since = pl.DataFrame(said, contact.words.schema, orient="row")
+    return replace(contact, words=last_words(pl.concat([contact.words, since])))
 
 
 def _sends(path: Path, campaign: Campaign) -> pl.DataFrame:
