@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.progress import track
 from playbill.campaign.audience import read_people
 from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.decide import hours_of, recipients
-from playbill.campaign.offer_run import Settled, decide_offers
+from playbill.campaign.offer_run import Settled, decide_offers, who_denied
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.plan import plan_of
 from playbill.campaign.restraint import allows, read_contact, with_events_since
@@ -77,7 +78,7 @@ def run(settings: CampaignPlanSettings) -> Reading:
     model = None if found is None else read_send_times(found)
     decided = sorted(p for p in home.glob(f"campaigns/*/{DECISIONS}/part-*.parquet") if p.parts[-3] != campaign.name)
     contact = read_contact(tables, campaign, at, decided)
-    rows = []
+    rows, denied = [], list[int | str]()
     with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
         contact = with_events_since(contact, store, campaign, at)
         ids = people.user_ids.to_list()
@@ -87,6 +88,7 @@ def run(settings: CampaignPlanSettings) -> Reading:
             who = recipients(campaign, contact, store, some, at)
             chance: list[float | None] = [None] * len(some)
             sent = [row for row, reason in enumerate(who.found.reason) if not reason]
+            denied += who_denied(store, [some[row] for row in sent])
             if model is not None and sent:
                 theirs = who.users[sent]
                 personal = allows(theirs, [who.profiles[row].features for row in sent], PURPOSE)
@@ -97,7 +99,7 @@ def run(settings: CampaignPlanSettings) -> Reading:
             given_ = {"user_id": who.users["user_id"], "reason": who.found.reason, "open_probability": chance}
             rows.append(pl.DataFrame(given_, schema_overrides={"open_probability": pl.Float64}))
     written_to = pl.concat(rows).filter(pl.col("reason") == "")["user_id"]
-    settled, why = _settled(settings, home, tables, written_to, at)
+    settled, why = _settled(settings, home, tables, written_to, at, denied)
     copies = {"subject": campaign.subjects, **({"hero": campaign.heroes} if campaign.heroes else {})}
     found_of = {kind: _sendable(path) for kind, path in copies.items()}
     reading = plan_of(
@@ -122,7 +124,12 @@ def _sendable(path: str) -> int:
 
 
 def _settled(
-    settings: CampaignPlanSettings, home: Path, tables: Path, user_ids: pl.Series, at: int
+    settings: CampaignPlanSettings,
+    home: Path,
+    tables: Path,
+    user_ids: pl.Series,
+    at: int,
+    denied: Sequence[int | str],
 ) -> tuple[Settled | None, str]:
     """Return the offers that the run would settle, and why there are none; unequal ones are told, not refused."""
     campaign = settings.campaign
@@ -135,4 +142,4 @@ def _settled(
     if folder is None:
         return None, "no bundle is published that carries a model of offers: `playbill train-offers` learns one"
     told = replace(campaign, offers=replace(campaign.offers, release_unequal=True))
-    return decide_offers(told, read_offer_model(folder), tables, user_ids, at), ""
+    return decide_offers(told, read_offer_model(folder), tables, user_ids, at, denied), ""

@@ -22,7 +22,7 @@ from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.decide import recipients
 from playbill.campaign.draws import wave_of
-from playbill.campaign.offer_run import KEPT, Settled, decide_offers, keep, kept
+from playbill.campaign.offer_run import KEPT, Settled, decide_offers, keep, kept, who_denied
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import REASONS, Contact, read_contact, with_events_since
@@ -105,8 +105,8 @@ def run(settings: CampaignRunSettings) -> None:
             # waves are parts of one audience by a hash: each has its part of the budget, and all together no more
             budget = None if campaign.offers.budget is None else campaign.offers.budget / campaign.waves.count
             part = replace(campaign, offers=replace(campaign.offers, budget=budget))
-            written_to = _written_to(settings, folder, plan, people)
-            settled = decide_offers(part, read_offer_model(model), tables, written_to, plan.at)
+            written_to, denied = _written_to(settings, folder, plan, people)
+            settled = decide_offers(part, read_offer_model(model), tables, written_to, plan.at, denied)
             keep(folder, plan.run, settled)
             _tell_offers(settled)
         if todo:
@@ -319,17 +319,23 @@ def _put_contact(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan
     put_contact(folder / ".contact", contact, plan, people.user_ids, range(plan.num_parts), users)
 
 
-def _written_to(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan, people: People) -> pl.Series:
+def _written_to(
+    settings: CampaignRunSettings, folder: Path, plan: CampaignPlan, people: People
+) -> tuple[pl.Series, list[int | str]]:
     """Return whom nothing keeps from being written to that the tables know: money for offers is planned for them
-    alone. Profiles are not asked, which would take as long as all else that offers take."""
-    found = []
+    alone; and of which of them nothing may be known by the store. Whom the store alone keeps from being written to has
+    an offer all the same, which nobody is told of: they may say otherwise before their shard is decided."""
+    found, denied = [], list[int | str]()
     numbers = range(plan.num_parts)
-    for number in track(numbers, "looking at recipients", console=console, transient=True):
-        some = people.user_ids.slice(number * plan.shard_users, plan.shard_users)
-        contact = read_shard(folder / ".contact", number)
-        reason = recipients(settings.campaign, contact, None, some.to_list(), plan.at).found.reason
-        found.append(some.filter(pl.Series([not why for why in reason], dtype=pl.Boolean)))
-    return pl.concat(found)
+    with Store.open(state_place(settings.home, settings.state), readonly=True, settings=settings.store) as store:
+        for number in track(numbers, "looking at recipients", console=console, transient=True):
+            some = people.user_ids.slice(number * plan.shard_users, plan.shard_users)
+            contact = read_shard(folder / ".contact", number)
+            reason = recipients(settings.campaign, contact, None, some.to_list(), plan.at).found.reason
+            mine = some.filter(pl.Series([not why for why in reason], dtype=pl.Boolean))
+            found.append(mine)
+            denied += who_denied(store, mine.to_list())
+    return pl.concat(found), denied
 
 
 def _wait_for_others(folder: Path, stack: ExitStack) -> None:
@@ -402,8 +408,7 @@ def _gone_since(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan)
 def _denies(store: Store, purpose: str, rows: pl.DataFrame) -> pl.Series:
     """Return [n] the reason that the state gives not to write to them, by their channel; null where it gives none."""
     found: list[str | None] = []
-    for profile, channel in zip(store.profiles(rows["user_id"].to_list()), rows["channel"], strict=True):
-        known = {} if profile is None else profile.features
+    for known, channel in zip(store.features(rows["user_id"].to_list()), rows["channel"], strict=True):
         if not not_denied(known, purpose):
             found.append("no_consent")
         else:

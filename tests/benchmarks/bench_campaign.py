@@ -39,7 +39,7 @@ from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, propose, read_copy, sendable, write_copy
 from playbill.campaign.copy_file import decide as approve
 from playbill.campaign.decide import Material, decide, recipients
-from playbill.campaign.offer_run import decide_offers
+from playbill.campaign.offer_run import decide_offers, who_denied
 from playbill.campaign.offer_settings import OfferLevel, Offers
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.restraint import read_contact
@@ -137,6 +137,7 @@ def _looked_s(campaign: Campaign, material: Material, ids: list[Any], at: int) -
     for _ in range(3):
         began = time.perf_counter()
         recipients(campaign, material.contact, None, ids, at)
+        who_denied(material.engine.store, ids)
         took.append(time.perf_counter() - began)
     return min(took) / len(ids)
 

@@ -330,6 +330,8 @@ def test_offers_are_settled_once_for_all_shards_and_reruns(mailing: Path) -> Non
         "campaign.offers.levels=[{name: gift, cost: 1.0}]", "campaign.offers.budget=200",
         "campaign.offers.release_unequal=true", "campaign.offers.cuts={age: [30, 50]}", f"offers={model}",
     )  # fmt: skip
+    with Store.open(mailing / "state") as store:
+        store.set_features({100: {"consent_personalisation": False}})  # since the tables were made
     # who explores could cost more than is left: refused, and what the refusal asks for is then done under the same name
     poor = ran(mailing, "gifts", *told, "campaign.offers.budget=1", "campaign.offers.explore=0.5")
     assert poor.returncode == 2 and "offers.budget" in poor.stderr, poor.stderr
@@ -341,6 +343,8 @@ def test_offers_are_settled_once_for_all_shards_and_reruns(mailing: Path) -> Non
     sent_to = set(rows.filter("send")["user_id"])
     assert set(settled["user_id"]) - sent_to <= {5, 8} and sent_to <= set(settled["user_id"])
     assert 150 < (settled["offer"] == "gift").sum() <= 200
+    why = dict(settled.select("user_id", "offer_reason").iter_rows())
+    assert [user for user, reason in why.items() if reason == "no_consent"] == [100] and 100 in sent_to
     sent = rows.filter("send").join(settled, on="user_id", suffix="_settled")
     assert (sent["offer"] == sent["offer_settled"]).all()
     offers = rows_of(mailing, "gifts", "decisions").filter(pl.col("kind") == "offer")

@@ -7,7 +7,7 @@ items are chosen keep their level in it, unmade.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from playbill.errors import ConfigError, MeasureError, PlaybillError
 from playbill.measure.disparity.groups import read_groups
 from playbill.measure.disparity.parity import Comparison, Family, compare, correct
 from playbill.measure.disparity.settings import DisparityQuestion
-from playbill.tables.consent import allowed_rows
+from playbill.state.store import Store
+from playbill.tables.consent import allowed_rows, not_denied
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
@@ -55,12 +56,20 @@ class Settled:
     left_out: list[str]
 
 
-def decide_offers(campaign: Campaign, model: OfferModel, tables: Path, user_ids: pl.Series, at: int) -> Settled:
+def decide_offers(
+    campaign: Campaign,
+    model: OfferModel,
+    tables: Path,
+    user_ids: pl.Series,
+    at: int,
+    denied: Collection[int | str] = (),
+) -> Settled:
     """Return everybody's offer.
 
     Args:
         user_ids: [n] those who may be written to, each once.
         at: UTC microseconds; what happened later is not known.
+        denied: of whom nothing may be known, whatever the users table says; see `who_denied`.
     Raises:
         ConfigError: a column that the model learned from may not speak here, a level that it does not know, or a budget
             that does not pay for those who explore.
@@ -74,6 +83,8 @@ def decide_offers(campaign: Campaign, model: OfferModel, tables: Path, user_ids:
     draws = np.array([[uniform(campaign, "offer explores", u), uniform(campaign, "offer", u)] for u in ids])
     draws = draws.reshape(-1, 2)
     may = _personal(tables, user_ids)
+    if denied:
+        may &= ~user_ids.is_in(pl.Series(list(denied), dtype=user_ids.dtype).implode()).to_numpy()
     level, propensity = np.zeros(len(ids), np.int64), np.ones(len(ids))
     some = Worth(*(np.asarray(getattr(of, name))[may] for name in Worth.__dataclass_fields__))
     level[may], propensity[may], found = settle(offers, some, model.about.surer, draws[may])
@@ -120,6 +131,12 @@ def kept(folder: Path, run: str) -> pl.DataFrame | None:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def who_denied(store: Store, user_ids: Sequence[int | str]) -> list[int | str]:
+    """Return those of whom nothing may be known by what the store was told since the tables were made."""
+    known = zip(user_ids, store.features(user_ids), strict=True)
+    return [user for user, columns in known if not not_denied(columns, PURPOSE)]
 
 
 def _personal(tables: Path, user_ids: pl.Series) -> np.ndarray:

@@ -60,7 +60,15 @@ from playbill.state.write import Change, wanted, write_change
 _DECLARED = b"declared"
 _VERSIONS = (VERSION, b"catalogue_version", b"creatives_version", LEARNED_VERSION, _DECLARED)
 
+
+class _Columns(msgspec.Struct):
+    """A profile without what the person did: that is skipped, not read."""
+
+    features: dict[str, Any] = {}
+
+
 _profile = msgspec.msgpack.Decoder(Profile)
+_features = msgspec.msgpack.Decoder(_Columns)
 _declared = msgspec.msgpack.Decoder(Declared)
 
 _logged = msgspec.msgpack.Decoder(tuple[int, Event])
@@ -106,6 +114,10 @@ class View:
     def profile(self, user_id: int | str) -> Profile | None:
         raw = self._txn.get("profiles", id_key(user_id))
         return None if raw is None else _profile.decode(raw)
+
+    def features(self, user_id: int | str) -> dict[str, Any]:
+        raw = self._txn.get("profiles", id_key(user_id))
+        return {} if raw is None else _features.decode(raw).features
 
     def session(self, session_id: int | str) -> Profile | None:
         raw = self._txn.get("sessions", id_key(session_id))
@@ -260,6 +272,12 @@ class Store:
         """Return many profiles of one moment, None for whom the store does not know."""
         with self.view([(u, None) for u in user_ids]) as view:
             return [view.profile(u) for u in user_ids]
+
+    def features(self, user_ids: Sequence[int | str]) -> list[dict[str, Any]]:
+        """Return many people's users-table columns, consent flags included; none of whom the store does not know. What
+        they did is not read, which is most of a profile."""
+        with self.view([(u, None) for u in user_ids]) as view:
+            return [view.features(u) for u in user_ids]
 
     def events(self, after: int = 0) -> Iterator[tuple[int, int, Event]]:
         """Yield (sequence, received_at UTC microseconds, event) of the log, in the order in which they were stored."""
