@@ -27,7 +27,6 @@ from playbill.serving.campaigns.folder import ROWS, read_plan, read_success, wav
 from playbill.state.settings import StoreSettings, parse_moment, state_place
 from playbill.state.store import Store
 from playbill.tables.files import write_atomic
-from playbill.tables.folder import read_table
 
 HOUR_US = 3_600_000_000
 console = Console(soft_wrap=True, highlight=False)
@@ -35,7 +34,7 @@ console = Console(soft_wrap=True, highlight=False)
 
 @dataclass(slots=True, kw_only=True)
 class CampaignSubjectsSettings:
-    """`playbill campaign subjects autumn tables=my_shop` reads what was opened, between two waves or after the last,
+    """`playbill campaign subjects autumn` reads what was opened, between two waves or after the last,
     and what was clicked where the campaign has heroes.
 
     Writes <home>/campaigns/<name>/subjects.json, which the next wave's run draws its subjects by, and
@@ -48,8 +47,6 @@ class CampaignSubjectsSettings:
     """Folder of everything Playbill writes."""
     state: str | None = None
     """Folder of the store whose events are read, or redis://host:port/0?prefix=shop; null: <home>/state."""
-    tables: str = "ml-100k"
-    """Name of the source of which the campaign's people are, for their segments."""
     name: str = ""
     """Name of the campaign."""
     open_event: str = "open"
@@ -194,8 +191,6 @@ def _messages(
     at: int,
 ) -> tuple[_Sent, list[str]]:
     """Return the messages that have arrived, of variants that may still be sent, and the names of the segments."""
-    column = campaign.waves.segment
-    tables = Path(settings.home) / "tables" / settings.tables
     parts, matrices = [], []
     for number, folder in enumerate(waves):
         plan = read_plan(folder)
@@ -205,16 +200,14 @@ def _messages(
             pl.col("send") & pl.col(PREFIX[kind]).is_in(variants)
         )
         message = pl.concat_str(pl.lit(f"{campaign.name}:"), pl.col("user_id").cast(pl.String))
-        wanted = ("user_id", pl.col(PREFIX[kind]).alias("variant"), pl.col("send_at").dt.epoch("us"))
+        # people may be of another segment by now; what they were sent was drawn for the one that they were of
+        wanted = {
+            "variant": pl.col(PREFIX[kind]),
+            "segment": pl.col(f"{PREFIX[kind]}_segment"),
+            "send_at": pl.col("send_at").dt.epoch("us"),
+        }
         requests = pl.concat_list(message, *(f"{block.name}_request_id" for block in campaign.blocks))
-        mine = rows.select(*wanted, requests=requests).filter(pl.col("send_at") < at).collect()
-        if column is None:
-            mine = mine.with_columns(segment=pl.lit(""))
-        else:
-            users = pl.from_arrow(read_table(tables, "users", ["user_id", column]))
-            assert isinstance(users, pl.DataFrame)
-            named = users.select("user_id", segment=pl.col(column).cast(pl.String).fill_null(""))
-            mine = mine.join(named, on="user_id", how="left").with_columns(pl.col("segment").fill_null(""))
+        mine = rows.select("user_id", **wanted, requests=requests).filter(pl.col("send_at") < at).collect()
         matrices.append(_as_decided(known, mine["segment"].to_list(), variants))
         parts.append(mine.with_columns(wave=pl.lit(number)))
     whole = pl.concat(parts)

@@ -121,6 +121,26 @@ def test_a_subject_that_was_withdrawn_since_is_not_sent_by_what_was_believed_of_
     assert done.returncode == 2 and "v1, v2 may be sent now; run `playbill campaign subjects` again" in done.stderr
 
 
+def test_people_are_of_the_segment_that_they_were_drawn_for(home: Path) -> None:
+    """Tables that are made anew between a wave and the look may say another one."""
+    [tables] = (home / "tables").iterdir()
+    users = pl.read_parquet(tables / "users.parquet")
+    clubs = pl.when(pl.col("user_id") % 3 == 0).then(pl.lit("film")).otherwise(pl.lit("music"))
+    users.with_columns(club=clubs).write_parquet(tables / "users.parquet")
+    first = wave(home, 1, 20, "campaign.name=summer", "campaign.waves={count: 2, floor: 0.05, segment: club}")
+    assert first.returncode == 0, first.stderr
+    rows = pl.read_parquet(home / "campaigns/summer-wave01/rows/*.parquet")
+    assert (rows["subject_segment"] == rows.select(clubs.alias("club"))["club"]).all()
+    assert (rows["hero_variant_segment"] == rows["subject_segment"]).all() and rows["subject_segment"].n_unique() == 2
+    believed: list[Any] = []
+    for others in (clubs, pl.lit("music")):
+        users.with_columns(club=others).write_parquet(tables / "users.parquet")
+        looked = ran("subjects", "summer", f"home={home}", f"at={DAY.format(25)}")
+        assert looked.returncode == 0, looked.stderr
+        believed.append(msgspec.json.decode((home / "campaigns/summer/subjects.json").read_bytes())["chance"])
+    assert believed[0] == believed[1] and set(believed[0]) > {"film", "music"}
+
+
 def _open(home: Path, rows: pl.DataFrame, rates: dict[str, float], clicks: dict[str, float]) -> None:
     """Let people open their messages hours later, and mail programs half of all at once; and click by the hero."""
     dice = np.random.default_rng(7)

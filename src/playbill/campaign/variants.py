@@ -35,11 +35,17 @@ class Choice:
 
 def schema_of(kind: str) -> dict[str, Any]:
     """Return the columns that a kind has in the rows: the variant's name, its text, its picture, the propensity, how
-    many it was chosen from, and the number of the look at what became of the messages before."""
+    many it was chosen from, the segment that it was drawn for ("" without segments), and the number of the look at what
+    became of the messages before."""
     name = PREFIX[kind]
     found: dict[str, Any] = {name: pl.String, f"{name}_text": pl.String}
     found |= {f"{name}_image": pl.String} if kind == "hero" else {}
-    return found | {f"{name}_propensity": pl.Float64, f"{name}s": pl.Int64, f"{name}_version": pl.Int64}
+    return found | {
+        f"{name}_propensity": pl.Float64,
+        f"{name}s": pl.Int64,
+        f"{name}_segment": pl.String,
+        f"{name}_version": pl.Int64,
+    }
 
 
 def columns_of(
@@ -67,6 +73,7 @@ def columns_of(
         f"{name}_text": [variant.text for variant in variants],
         f"{name}_propensity": propensity,
         f"{name}s": [len(choice.variants)] * len(ids),
+        f"{name}_segment": segments,
         f"{name}_version": [0 if choice.chances is None else choice.chances.version] * len(ids),
     }
     if kind == "hero":
