@@ -16,6 +16,7 @@ from playbill.campaign.audience_job import run as audience
 from playbill.campaign.settings import Audience
 from playbill.cli import compose
 from playbill.errors import ConfigError, FeatureError, TableError, TrainingError
+from playbill.state.store import Store
 from playbill.tables.folder import read_folder
 from playbill.training.campaign.acts_fit import as_arrays, fit
 from playbill.training.campaign.acts_job import read_report, run, words_of
@@ -111,13 +112,9 @@ def test_trees_as_arrays_say_what_the_library_says() -> None:
     assert stump(x[:2], 0) == pytest.approx(np.exp([1.5, 1.5]))
 
 
-def test_the_trigger_writes_to_people_who_would_hardly_come_anyway(home: Path) -> None:
-    audience(
-        compose(
-            "campaign-audience",
-            [f"home={home}", "tables=acts", "at=2025-06-15", "churn_at_least=0.2", "return_at_most=0.5"],
-        )
-    )
+def test_the_trigger_writes_to_people_who_would_hardly_come_anyway(home: Path, tmp_path: Path) -> None:
+    asked = [f"home={home}", "tables=acts", "at=2025-06-15", "churn_at_least=0.2", "return_at_most=0.5"]
+    audience(compose("campaign-audience", asked))
     folder = home / "audiences" / "re_engagement"
     chosen, held = pl.read_parquet(folder / "audience.parquet"), pl.read_parquet(folder / "held.parquet")
     counts = msgspec.json.decode((folder / "success.json").read_bytes())["counts"]
@@ -135,6 +132,14 @@ def test_the_trigger_writes_to_people_who_would_hardly_come_anyway(home: Path) -
     # a campaign takes the file as its audience
     taken = read_people(home / "tables" / "acts", Audience(file=str(folder / "audience.parquet")))
     assert taken.user_ids.to_list() == chosen["user_id"].to_list() and not len(taken.aside)
+    # of whoever took their consent back since the tables were made, nothing that they did is looked at
+    first, *others = chosen["user_id"].to_list()
+    with Store.open(tmp_path / "state") as store:
+        store.set_features({first: {"consent_personalisation": False}, others[0]: {"consent_personalisation": True}})
+    audience(compose("campaign-audience", [*asked, f"state={tmp_path}/state"]))
+    assert pl.read_parquet(folder / "audience.parquet")["user_id"].to_list() == others
+    held = pl.read_parquet(folder / "held.parquet")
+    assert held.filter(pl.col("user_id") == first)["reason"].to_list() == ["no_consent"]
 
 
 def test_baskets_name_their_item_and_only_declared_events_make_one(home: Path) -> None:

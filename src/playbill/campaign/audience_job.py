@@ -16,11 +16,13 @@ from rich.console import Console
 from playbill.campaign.act_features import read_acts_log
 from playbill.campaign.acts import Acts, read
 from playbill.campaign.audience_settings import AudienceSettings, Trigger
+from playbill.campaign.offer_run import who_denied
 from playbill.campaign.triggers import REASONS, baskets, decide
 from playbill.errors import ConfigError, FeatureError, FilterError, TableError
 from playbill.filters.check import kinds, parse
 from playbill.filters.mask import mask
-from playbill.state.settings import parse_moment
+from playbill.state.settings import parse_moment, state_place
+from playbill.state.store import Store
 from playbill.tables.consent import allowed_rows
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import has_table, read_folder, read_table
@@ -56,6 +58,7 @@ def run(settings: AudienceSettings) -> int:
     else:
         people = may.select("user_id")
     allowed = people.join(may, on="user_id", how="left", maintain_order="left")["may"].to_numpy().astype(np.bool_)
+    allowed &= ~people["user_id"].is_in(_denied(settings, people["user_id"]).implode()).to_numpy()
     rows = decide(
         acts,
         log,
@@ -85,6 +88,17 @@ def run(settings: AudienceSettings) -> int:
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     console.print(f"[bold]{folder / AUDIENCE}[/]: {shown}")
     return 0
+
+
+def _denied(settings: AudienceSettings, user_ids: pl.Series) -> pl.Series:
+    """Return those who took their consent to personalisation back since the tables were made; nobody where there is no
+    store yet."""
+    place, found = state_place(settings.home, settings.state), list[int | str]()
+    if settings.state is not None or Path(place).exists():
+        with Store.open(place, readonly=True, settings=settings.store) as store:
+            for some in user_ids.to_frame().iter_slices(10_000):
+                found += who_denied(store, some["user_id"].to_list())
+    return pl.Series(found, dtype=user_ids.dtype)
 
 
 def _left_baskets(tables: Path, settings: AudienceSettings, acts: Acts, at: int, declared: set[str]) -> pl.DataFrame:

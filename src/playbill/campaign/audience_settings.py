@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from playbill.errors import ConfigError
-from playbill.state.settings import parse_moment
+from playbill.state.settings import StoreSettings, parse_moment
 
 
 class Trigger(StrEnum):
@@ -38,6 +38,9 @@ class AudienceSettings:
     """re_engagement or basket."""
     name: str = ""
     """Of the folder; empty: the trigger's."""
+    state: str | None = None
+    """Folder of the store, or redis://host:port/0?prefix=shop, for who took a consent back since the tables were made;
+    null: <home>/state, where it is there."""
     acts: str | None = None
     """Folder of a run of `playbill train-acts`, or a bundle's folder campaign; null: <home>/runs/<tables>-acts."""
     at: str | None = None
@@ -56,6 +59,8 @@ class AudienceSettings:
     """basket: hours since the last item was put in, before which nobody is asked."""
     within_hours: float = 72.0
     """basket: hours after which a basket is forgotten."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    """How Redis is reached, where the store is there."""
     sensitive: str | None = None
     """basket: condition over columns of the items table; an item that meets it reminds nobody."""
 
