@@ -195,7 +195,7 @@ def test_another_declaration_under_a_name_that_decided_is_refused(told: Path, ch
 def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(mailing: Path, tmp_path: Path) -> None:
     """Of the store nobody asked when the tables were made: 5 takes their consent back, 6 unsubscribes, 7 comes back."""
     audience = tmp_path / "audience.csv"
-    audience.write_text("user_id,note\n7,\n,nobody\nseven,\n8,\n7,again\n99999,unknown\n9,\n5,\n6,\n")
+    audience.write_text("user_id,note\n7,\n,nobody\nseven,\n8,\n7,again\n99999,unknown\n9,\n5,\n6,\n10,\n")
     with Store.open(mailing / "state") as store:
         store.set_features({5: {"consent_marketing": False}})
         assert store.declared is not None
@@ -206,10 +206,12 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
             for event, hour in said:
                 moment = round(datetime.fromisoformat(f"1998-04-23T{hour:02}:00:00Z").timestamp() * 1e6)
                 store.append([Event(event_id=f"{user}{event}", user_id=user, event=event, at=moment)])
+        later = round(datetime.fromisoformat("1998-04-25T00:00:00Z").timestamp() * 1e6)  # than what is decided for
+        store.append([Event(event_id="10away", user_id=10, event="unsubscribe", at=later)])
     done = ran(mailing, "aside", f"campaign.audience.file={audience}")
     assert done.returncode == 0, done.stderr
     reasons = dict(rows_of(mailing, "aside").select("user_id", "reason").iter_rows())
-    assert reasons == {7: "", 8: "", 9: "", 5: "no_consent", 6: "unsubscribed"}
+    assert reasons == {7: "", 8: "", 9: "", 10: "", 5: "no_consent", 6: "unsubscribed"}
     aside = pl.read_parquet(mailing / "campaigns" / "aside" / "aside.parquet")
     assert aside.rows() == [
         (2, None, "no user_id"),
@@ -218,19 +220,19 @@ def test_rows_that_are_nobody_are_set_aside_and_who_said_no_since_is_left_alone(
         (6, "99999", "not in the users table"),
     ]
     success: Any = msgspec.json.decode((mailing / "campaigns" / "aside" / "success.json").read_bytes())
-    assert (success["recipients"], success["sent"]) == (5, 3) and sum(success["aside"].values()) == 4
+    assert (success["recipients"], success["sent"]) == (6, 4) and sum(success["aside"].values()) == 4
     # a run that goes on decides what it would have, and says who has gone since
     rows, folder = rows_of(mailing, "aside"), mailing / "campaigns" / "aside"
+    assert dict(pl.read_parquet(folder / "gone_since.parquet").iter_rows()) == {10: "unsubscribed"}
     with Store.open(mailing / "state") as store:
-        moment = round(datetime.fromisoformat("1998-04-25T00:00:00Z").timestamp() * 1e6)
-        store.append([Event(event_id="9away", user_id=9, event="unsubscribe", at=moment)])
+        store.append([Event(event_id="9away", user_id=9, event="unsubscribe", at=later)])
         store.set_features({8: {"consent_email": False}})
     (folder / "success.json").unlink()
     on = ran(mailing, "aside", f"campaign.audience.file={audience}")
-    assert on.returncode == 0 and "2 of them have unsubscribed, or taken" in " ".join(on.stderr.split()), on.stderr
+    assert on.returncode == 0 and "3 of them have unsubscribed, or taken" in " ".join(on.stderr.split()), on.stderr
     assert rows_of(mailing, "aside").equals(rows)
     gone = pl.read_parquet(folder / "gone_since.parquet")
-    assert dict(gone.iter_rows()) == {8: "no_channel", 9: "unsubscribed"}
+    assert dict(gone.iter_rows()) == {8: "no_channel", 9: "unsubscribed", 10: "unsubscribed"}
     audience.write_text("user_id\n\nx\n")
     nobody = ran(mailing, "nobody", f"campaign.audience.file={audience}")
     assert nobody.returncode == 1 and "nobody is left of" in nobody.stderr
