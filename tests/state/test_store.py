@@ -61,6 +61,12 @@ def test_ids_that_look_alike_stay_apart(place: Path | str) -> None:
         assert len(list(store.events())) == 2
 
 
+def test_columns_are_read_without_what_people_did(store: Store) -> None:
+    store.append([rate(1), rate(2, user_id=8)])
+    store.set_features({7: {"consent_marketing": False, "age": 30}, 6: {"age": 20}})
+    assert store.features([7, 8, 9, 6]) == [{"consent_marketing": False, "age": 30}, {}, {}, {"age": 20}]
+
+
 def test_a_second_delivery_changes_nothing(store: Store) -> None:
     assert store.append([rate(1), rate(1), rate(2, item_id="b")]) == [True, False, True]
     profile, version = store.profile(7), store.version
