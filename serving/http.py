@@ -28,12 +28,13 @@ from playbill.serving.deciding import ARRIVED, AT_A_TIME
 from playbill.serving.following import Following
 from playbill.serving.guard import Guard
 from playbill.serving.keys import Scope
-from playbill.serving.messages import Problem, Refused
+from playbill.serving.messages import Refused
 from playbill.serving.openapi import document
 from playbill.serving.telling import ITEM
 from playbill.serving.trying import Trying
 from playbill.serving.watch import Watch
-from playbill.serving.wire import ENCODER, JSON, read_body, request_id, server_timing
+from playbill.serving.websockets import refuse
+from playbill.serving.wire import ENCODER, JSON, problem_of, read_body, request_id, server_timing
 from playbill.serving.wording import Wording
 from playbill.state.store import Store
 from playbill.words.settings import EndpointSettings
@@ -181,8 +182,8 @@ class Api:
             response = await self.handle(request)
             response.raw_headers.append((b"x-request-id", request_id(request).encode()))  # as Ray Serve does
             await response(scope, receive, send)
-        else:  # a websocket: refuse the handshake
-            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await refuse(scope, receive, send)
 
     async def handle(self, request: Request) -> Response:
         """Return the answer to one HTTP request; never raises for what a caller sent."""
@@ -275,10 +276,7 @@ class Api:
 
     def _problem(self, request: Request, refused: Refused) -> Response:
         self.watch.refused(request.scope, refused.error)
-        problem = Problem(
-            error=refused.error, field=refused.field, reason=refused.reason, request_id=request_id(request)
-        )
-        return Response(ENCODER.encode(problem), refused.status, refused.headers, JSON)
+        return problem_of(refused, request_id(request))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

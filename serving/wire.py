@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from playbill.serving.messages import Refused
+from playbill.serving.messages import Problem, Refused
 
 ENCODER = msgspec.json.Encoder()
 JSON = "application/json"
@@ -39,7 +39,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def request_id(request: Request) -> str:
+def request_id(request: HTTPConnection) -> str:
     """Return the id that the caller gave, else a new one; the same whenever this request is asked."""
     found: str | None = request.scope.get("request_id")
     if found is None:
@@ -51,6 +51,12 @@ def request_id(request: Request) -> str:
 def answered_with(value: Any, headers: dict[str, str] | None = None) -> Response:
     """Return a struct as the answer."""
     return Response(ENCODER.encode(value), 200, headers, JSON)
+
+
+def problem_of(refused: Refused, name: str) -> Response:
+    """Return a refusal as the answer to the request of an id."""
+    problem = Problem(error=refused.error, field=refused.field, reason=refused.reason, request_id=name)
+    return Response(ENCODER.encode(problem), refused.status, refused.headers, JSON)
 
 
 def server_timing(times: Mapping[str, float]) -> bytes:

@@ -35,7 +35,7 @@ HANDSHAKE = (
 
 
 def raw(port: int, sent: bytes) -> bytes:
-    """Return what is answered to some bytes, up to the end of the connection or a second of silence."""
+    """Return what is answered to some bytes, up to the end of the connection or two seconds of silence."""
     said = b""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(sent)
@@ -108,7 +108,7 @@ def test_serve_runs_what_was_written(
             said = raw(port, asked)
             assert said.startswith(b"HTTP/1.1 400 "), said
         said = raw(port, HANDSHAKE)
-        assert b"there are no websockets here" in said and b'"error": "malformed"' in said, said
+        assert b"there are no websockets here" in said and b'"error":"malformed"' in said, said
         assert ask("/v1/health")[0] == 200
     finally:
         owner.send_signal(signal.SIGINT)
