@@ -14,7 +14,7 @@ from rich.progress import track
 from playbill.campaign.audience import read_people
 from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.decide import hours_of, recipients
-from playbill.campaign.offer_run import Settled, decide_offers, who_denied
+from playbill.campaign.offer_run import Settled, decide_offers
 from playbill.campaign.offers import read_model as read_offer_model
 from playbill.campaign.plan import plan_of
 from playbill.campaign.restraint import allows, read_contact, with_events_since
@@ -28,6 +28,7 @@ from playbill.serving.campaigns.run import find_offers, find_send_times
 from playbill.serving.campaigns.settings import CampaignDeclared
 from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
+from playbill.tables.consent import not_denied
 from playbill.tables.files import atomic_folder
 
 _TOGETHER = 4_096  # people looked at in one go
@@ -88,7 +89,7 @@ def run(settings: CampaignPlanSettings) -> Reading:
             who = recipients(campaign, contact, store, some, at)
             chance: list[float | None] = [None] * len(some)
             sent = [row for row, reason in enumerate(who.found.reason) if not reason]
-            denied += who_denied(store, [some[row] for row in sent])
+            denied += [some[row] for row in sent if not not_denied(who.profiles[row].features, PURPOSE)]
             if model is not None and sent:
                 theirs = who.users[sent]
                 personal = allows(theirs, [who.profiles[row].features for row in sent], PURPOSE)

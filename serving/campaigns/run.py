@@ -22,10 +22,10 @@ from playbill.campaign.brand import tokens_of
 from playbill.campaign.copy_file import read_copy, sendable
 from playbill.campaign.decide import recipients
 from playbill.campaign.draws import wave_of
-from playbill.campaign.offer_run import KEPT, Settled, decide_offers, keep, kept, who_denied
+from playbill.campaign.offer_run import KEPT, Settled, decide_offers, keep, kept
 from playbill.campaign.offers import ABOUT
 from playbill.campaign.offers import read_model as read_offer_model
-from playbill.campaign.restraint import REASONS, Contact, read_contact, with_events_since
+from playbill.campaign.restraint import REASONS, Contact, denials, read_contact, who_denied, with_events_since
 from playbill.campaign.settings import Campaign
 from playbill.campaign.subject_file import FILES, check_variants, read_chances
 from playbill.campaign.variants import Choice
@@ -49,7 +49,6 @@ from playbill.serving.campaigns.shards import RowWriter, has_contact, put_contac
 from playbill.serving.shard_work import end_leftovers, make_parts
 from playbill.state.settings import parse_moment, state_place
 from playbill.state.store import Store
-from playbill.tables.consent import not_denied
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
@@ -390,31 +389,18 @@ def _gone_since(settings: CampaignRunSettings, folder: Path, plan: CampaignPlan)
         nothing = Contact(pl.DataFrame(), words, pl.DataFrame())
         away = with_events_since(nothing, store, settings.campaign, time.time_ns() // 1000).unsubscribed
         # a word has a moment, which may lie after the campaign's though the store knew it; a consent is as of now
-        some = rows.iter_slices(10_000) if store.version != plan.state_version else iter([rows.clear()])
-        denied = pl.concat([_denies(store, settings.campaign.purpose, part) for part in some])
-    if not len(denied):
-        denied = pl.Series("reason", [None] * len(rows), pl.String)
-    gone = rows.with_columns(
-        reason=pl.when(pl.col("user_id").is_in(away.implode())).then(pl.lit("unsubscribed")).otherwise(denied)
-    ).filter(pl.col("reason").is_not_null())
+        reason: list[str | None] = [] if store.version != plan.state_version else [None] * len(rows)
+        for some in rows[len(reason) :].iter_slices(10_000):
+            reason += denials(store, settings.campaign.purpose, some["user_id"].to_list(), some["channel"].to_list())
+    denied, left = pl.Series(reason, dtype=pl.String), pl.col("user_id").is_in(away.implode())
+    gone = rows.with_columns(reason=pl.when(left).then(pl.lit("unsubscribed")).otherwise(denied))
+    gone = gone.filter(pl.col("reason").is_not_null())
     if not len(gone):
         return 0
     buffer = io.BytesIO()
     gone.select("user_id", "reason").write_parquet(buffer)
     write_atomic(folder / GONE, buffer.getvalue())
     return len(gone)
-
-
-def _denies(store: Store, purpose: str, rows: pl.DataFrame) -> pl.Series:
-    """Return [n] the reason that the state gives not to write to them, by their channel; null where it gives none."""
-    found: list[str | None] = []
-    for known, channel in zip(store.features(rows["user_id"].to_list()), rows["channel"], strict=True):
-        if not not_denied(known, purpose):
-            found.append("no_consent")
-        else:
-            fine = not_denied(known, channel) and not_denied(known, f"{purpose}_{channel}")
-            found.append(None if fine else "no_channel")
-    return pl.Series("reason", found, pl.String)
 
 
 def _tell(folder: Path, success: Success, took_s: float) -> None:

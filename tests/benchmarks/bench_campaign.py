@@ -39,10 +39,10 @@ from playbill.campaign.brand import BrandRules
 from playbill.campaign.copy_file import Copy, propose, read_copy, sendable, write_copy
 from playbill.campaign.copy_file import decide as approve
 from playbill.campaign.decide import Material, decide, recipients
-from playbill.campaign.offer_run import decide_offers, who_denied
+from playbill.campaign.offer_run import decide_offers
 from playbill.campaign.offer_settings import OfferLevel, Offers
 from playbill.campaign.offers import read_model as read_offer_model
-from playbill.campaign.restraint import read_contact
+from playbill.campaign.restraint import read_contact, who_denied
 from playbill.campaign.send_time import read_send_times
 from playbill.campaign.settings import Block, Campaign
 from playbill.campaign.variants import Choice

@@ -16,7 +16,7 @@ from rich.console import Console
 from playbill.campaign.act_features import read_acts_log
 from playbill.campaign.acts import Acts, read
 from playbill.campaign.audience_settings import AudienceSettings, Trigger
-from playbill.campaign.offer_run import who_denied
+from playbill.campaign.restraint import who_denied
 from playbill.campaign.triggers import REASONS, baskets, decide
 from playbill.errors import ConfigError, FeatureError, FilterError, TableError
 from playbill.filters.check import kinds, parse

@@ -26,8 +26,7 @@ from playbill.errors import ConfigError, MeasureError, PlaybillError
 from playbill.measure.disparity.groups import read_groups
 from playbill.measure.disparity.parity import Comparison, Family, compare, correct
 from playbill.measure.disparity.settings import DisparityQuestion
-from playbill.state.store import Store
-from playbill.tables.consent import allowed_rows, not_denied
+from playbill.tables.consent import allowed_rows
 from playbill.tables.files import write_atomic
 from playbill.tables.folder import read_folder
 
@@ -69,7 +68,7 @@ def decide_offers(
     Args:
         user_ids: [n] those who may be written to, each once.
         at: UTC microseconds; what happened later is not known.
-        denied: of whom nothing may be known, whatever the users table says; see `who_denied`.
+        denied: of whom nothing may be known, whatever the users table says; see `restraint.who_denied`.
     Raises:
         ConfigError: a column that the model learned from may not speak here, a level that it does not know, or a budget
             that does not pay for those who explore.
@@ -131,12 +130,6 @@ def kept(folder: Path, run: str) -> pl.DataFrame | None:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
-
-
-def who_denied(store: Store, user_ids: Sequence[int | str]) -> list[int | str]:
-    """Return those of whom nothing may be known by what the store was told since the tables were made."""
-    known = zip(user_ids, store.features(user_ids), strict=True)
-    return [user for user, columns in known if not not_denied(columns, PURPOSE)]
 
 
 def _personal(tables: Path, user_ids: pl.Series) -> np.ndarray:

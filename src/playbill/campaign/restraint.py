@@ -30,6 +30,7 @@ import polars as pl
 
 from playbill.campaign.mail_log import human
 from playbill.campaign.settings import Campaign
+from playbill.engine.profile import PURPOSE
 from playbill.errors import TableError
 from playbill.measure.assignment import BUCKETS
 from playbill.measure.assignment_rows import buckets, hash_ids
@@ -256,6 +257,22 @@ def allows(users: pl.DataFrame, declared: Sequence[Mapping[str, Any]], purpose: 
     by_state = [not_denied(known, purpose) for known in declared]
     agreed: np.ndarray = allowed_rows(users.select(columns).to_arrow(), purpose) & np.asarray(by_state, bool)
     return agreed
+
+
+def denials(store: Store, purpose: str, user_ids: Sequence[int | str], channels: Sequence[str]) -> list[str | None]:
+    """Return [n] the reason, `no_consent` or `no_channel`, for which the state denies each a message by their channel;
+    None where it does not."""
+    found: list[str | None] = []
+    for known, channel in zip(store.features(user_ids), channels, strict=True):
+        by_channel = not_denied(known, channel) and not_denied(known, f"{purpose}_{channel}")
+        found.append("no_consent" if not not_denied(known, purpose) else None if by_channel else "no_channel")
+    return found
+
+
+def who_denied(store: Store, user_ids: Sequence[int | str]) -> list[int | str]:
+    """Return those of whom nothing may be known by what the store was told since the tables were made."""
+    known = zip(user_ids, store.features(user_ids), strict=True)
+    return [user for user, columns in known if not not_denied(columns, PURPOSE)]
 
 
 def _tired(campaign: Campaign, contact: Contact, user_ids: pl.Series, at: int) -> np.ndarray:
